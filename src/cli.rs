@@ -1,0 +1,90 @@
+//! The command line: one subcommand a file; each prints and never computes.
+//!
+//! Exit codes: see [`Exit`].
+
+pub mod account;
+pub mod data;
+pub mod dse;
+pub mod eval;
+pub mod sample;
+pub mod sweep;
+pub mod train;
+
+use clap::{Parser, Subcommand};
+
+/// Private federated learning: the privacy loss is accounted and printed.
+#[derive(Debug, Parser)]
+#[command(name = "veilsum", version, about, long_about = None, after_help = "Exit codes: 0 success, 1 a failure while running, 2 bad usage or config, 3 refused to protect privacy or the budget, 4 data could not be had, 130 interrupted.\nStdout carries results, stderr everything else.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model privately over simulated clients.
+    Train(train::Args),
+    /// Privacy loss of a mechanism, or the noise that meets a target.
+    Account(account::Args),
+    /// Loss and accuracy of a saved model on a data set.
+    Eval(eval::Args),
+    /// Run a grid of overrides over seeds; mean and spread as a table and a figure.
+    Sweep(sweep::Args),
+    /// Distributed sum estimation: error, slope, clip ratio and wrap rate of a mechanism.
+    Dse(dse::Args),
+    /// Draw from the exact samplers and test the draws against the exact law.
+    Sample(sample::Args),
+    /// Fetch, list, describe and partition data sets.
+    Data(data::Args),
+}
+
+/// Exit codes of the `veilsum` command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// A failure while running (I/O, a kernel).
+    Failure = 1,
+    /// Bad usage, bad config, bad input file.
+    Usage = 2,
+    /// Refused: the request would break privacy, the budget or the ring.
+    Refused = 3,
+    /// Data could not be fetched or verified.
+    Data = 4,
+    /// Ctrl-C; the run can be resumed.
+    Interrupted = 130,
+}
+
+/// Why a command ended early: a code for machines and a sentence for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Exit code of the process.
+    pub exit: Exit,
+    /// What, where, and what would be right.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with a message.
+    pub fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+/// Runs a parsed command line.
+///
+/// # Errors
+/// A [`Failure`] with the exit code and a sentence for stderr.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Account(args) => account::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Sweep(args) => sweep::run(args),
+        Command::Dse(args) => dse::run(args),
+        Command::Sample(args) => sample::run(args),
+        Command::Data(args) => data::run(args),
+    }
+}

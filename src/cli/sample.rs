@@ -1,0 +1,12 @@
+//! `veilsum sample`.
+
+use super::Failure;
+
+/// Arguments of `veilsum sample`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+pub fn run(_args: Args) -> Result<(), Failure> {
+    Err(Failure::new(super::Exit::Failure, "not built yet"))
+}

@@ -1,0 +1,12 @@
+//! `veilsum sweep`.
+
+use super::Failure;
+
+/// Arguments of `veilsum sweep`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+pub fn run(_args: Args) -> Result<(), Failure> {
+    Err(Failure::new(super::Exit::Failure, "not built yet"))
+}

@@ -1,0 +1,4 @@
+//! Mathematics without machines: the addressed keystream and special functions.
+
+pub mod prg;
+pub mod special;

@@ -1,0 +1,125 @@
+//! Plain-data parameters that cross from the host to a kernel (and, on a GPU, to a shader).
+//!
+//! Every struct is `repr(C)`, `Pod`, a multiple of 16 bytes and without padding; a test checks the
+//! member offsets, so that a shader or a CUDA header can mirror them.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Stride in bytes of the rounding keystream: coordinate `j` uses bytes `[2j, 2j + 2)`.
+pub const ROUNDING_STRIDE: u64 = 2;
+/// Stride in bytes of the noise keystream: coordinate `j` uses bytes `[16j, 16j + 16)`.
+pub const NOISE_STRIDE: u64 = 16;
+/// Most fraction bits that a fixed-point coordinate carries: the rounding keystream gives 16 bits.
+pub const MAX_FRACTION_BITS: u32 = 16;
+/// `EncodeParams::linf` value that means "no bound on a single coordinate".
+pub const NO_LINF: u32 = u32::MAX;
+
+/// How the integer half of `encode` bounds a row; the `norm` member of [`EncodeParams`].
+pub mod norm_kind {
+    /// `sum x_j^2 <= bound`, in units of `2^(-2F)`.
+    pub const L2: u32 = 0;
+    /// `sum v(x_j) <= bound` with `v(x) = floor|x|^2 + (2 floor|x| + 1) frac|x|`, in units of `2^(-F)`.
+    pub const MIXED: u32 = 1;
+}
+
+/// How the integer half of `encode` drops the fraction; the `rounding` member of [`EncodeParams`].
+pub mod rounding_kind {
+    /// `floor(x) + [U < frac(x)]`, `U` uniform from the row's rounding keystream.
+    pub const STOCHASTIC: u32 = 0;
+    /// Keep the fixed-point integer itself (the unit of the sum is then `2^-F / gamma`).
+    pub const KEEP: u32 = 1;
+}
+
+/// `clip`: `x_i <- x_i * min(1, bound / |x_i|_2)` on each row.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct ClipParams {
+    /// Number of rows.
+    pub rows: u32,
+    /// Coordinates a row.
+    pub dim: u32,
+    /// Distance in elements between the starts of two rows.
+    pub stride: u32,
+    /// The L2 bound C, finite and > 0.
+    pub bound: f32,
+}
+
+/// `fwht`: in place on each block of `2^block_log2`, natural order, scaled by `scale` at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct FwhtParams {
+    /// Total number of elements, a multiple of `2^block_log2`.
+    pub len: u32,
+    /// log2 of the block, 0..=27.
+    pub block_log2: u32,
+    /// Factor applied to the outputs; `2^(-block_log2/2)` makes the transform orthonormal.
+    pub scale: f32,
+    /// Keeps the size a multiple of 16 bytes.
+    pub _pad: u32,
+}
+
+/// `encode`: one row of `dim` floats becomes `padded` integers mod `2^bits`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct EncodeParams {
+    /// Coordinates of an input row (d).
+    pub dim: u32,
+    /// Coordinates of an output row: `dim` rounded up to a multiple of `2^block_log2`.
+    pub padded: u32,
+    /// log2 of the FWHT block; with `rotate == 0` no signs and no transform are applied.
+    pub block_log2: u32,
+    /// 1 = signs and block FWHT (orthonormal), 0 = neither.
+    pub rotate: u32,
+    /// Ring width b, 2..=32.
+    pub bits: u32,
+    /// F: fraction bits of the fixed point, 0..=16.
+    pub fraction_bits: u32,
+    /// One of [`norm_kind`].
+    pub norm: u32,
+    /// One of [`rounding_kind`].
+    pub rounding: u32,
+    /// Largest `|x_j|` in units of `2^-F`, or [`NO_LINF`]; larger coordinates are clamped.
+    pub linf: u32,
+    /// Scale gamma applied after the rotation, > 0.
+    pub gamma: f32,
+    /// L2 bound C of the row before scaling, used by the float clip.
+    pub clip: f32,
+    /// Keeps `norm_bound` on a 16-byte boundary.
+    pub _pad: u32,
+    /// Bound of the integer norm as little-endian limbs of a `u128` (unit: see [`norm_kind`]).
+    pub norm_bound: [u32; 4],
+}
+
+impl EncodeParams {
+    /// The bound of the integer norm.
+    #[must_use]
+    pub fn norm_bound(&self) -> u128 {
+        self.norm_bound.iter().rev().fold(0, |acc, &limb| (acc << 32) | u128::from(limb))
+    }
+
+    /// Splits `bound` into the limbs of `norm_bound`.
+    #[must_use]
+    pub fn limbs(bound: u128) -> [u32; 4] {
+        [bound as u32, (bound >> 32) as u32, (bound >> 64) as u32, (bound >> 96) as u32]
+    }
+}
+
+/// `decode`: a sum mod `2^bits` becomes `dim` floats, `x = unit * signs * H^T centred(sum)`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct DecodeParams {
+    /// Coordinates of the result (d).
+    pub dim: u32,
+    /// Coordinates of the sum.
+    pub padded: u32,
+    /// log2 of the FWHT block.
+    pub block_log2: u32,
+    /// 1 = inverse FWHT and signs, 0 = neither.
+    pub rotate: u32,
+    /// Ring width b, 2..=32; values are centred into `(-2^(b-1), 2^(b-1)]`.
+    pub bits: u32,
+    /// Value of one integer step after the inverse rotation: `1 / gamma`, over the divisor of the mean.
+    pub unit: f32,
+    /// Keeps the size a multiple of 16 bytes.
+    pub _pad: [u32; 2],
+}

@@ -1,0 +1,125 @@
+//! `trait Mechanism`: what to compute (`EncodeParams`, a noise law) and what it costs (`DpEvent`).
+
+pub mod gaussian;
+pub mod none;
+pub mod smm;
+pub mod smm2022;
+
+use std::fmt;
+
+use crate::params::EncodeParams;
+use crate::privacy::{DpEvent, NeighboringRelation};
+
+/// The law of the integer noise in one released sum, per coordinate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NoiseLaw {
+    /// No noise.
+    None,
+    /// Poisson(mu) - Poisson(mu), variance `2 mu`; closed under sums, so that n clients may each add
+    /// `Skellam { mu: mu / n }`.
+    Skellam {
+        /// Mean of each Poisson, > 0.
+        mu: f64,
+    },
+    /// Discrete Gaussian on the integers, `P[k] ~ exp(-k^2 / (2 sigma^2))`; added once, by a trusted
+    /// aggregator.
+    DiscreteGaussian {
+        /// sigma, > 0.
+        sigma: f64,
+    },
+}
+
+impl NoiseLaw {
+    /// Variance of one coordinate (for the discrete Gaussian: the parameter `sigma^2`, an upper bound).
+    #[must_use]
+    pub fn variance(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Skellam { mu } => 2.0 * mu,
+            Self::DiscreteGaussian { sigma } => sigma * sigma,
+        }
+    }
+}
+
+/// A mechanism with its parameters fixed.
+pub trait Mechanism: Send + Sync + fmt::Debug {
+    /// The name in configs and reports.
+    fn name(&self) -> &'static str;
+
+    /// What `encode` does to a vector of `dim` coordinates.
+    fn encode_params(&self, dim: usize) -> Result<EncodeParams, PrivacyError>;
+
+    /// The noise in the released sum, all shares together.
+    fn noise(&self) -> NoiseLaw;
+
+    /// True if each client can add its share of [`Mechanism::noise`]; false if one trusted aggregator
+    /// must add all of it.
+    fn distributed(&self) -> bool;
+
+    /// Cost of one release of the sum over a known cohort.
+    fn event(&self) -> DpEvent;
+
+    /// The neighbouring relation that [`Mechanism::event`] is about.
+    fn neighboring(&self) -> NeighboringRelation;
+
+    /// False while some bound behind [`Mechanism::event`] is computed numerically without a certificate.
+    fn certified(&self) -> bool;
+
+    /// Standard deviation that stochastic rounding adds to one coordinate of one client's row, when the
+    /// row has the full norm and, after the rotation, is spread evenly (used to predict wraps and error).
+    fn rounding_std(&self, dim: usize) -> f64;
+
+    /// Value of one integer step of the decoded sum: `1 / gamma` (times `2^-F` where the fraction is kept).
+    fn unit(&self) -> f64;
+}
+
+/// What the privacy room refuses.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PrivacyError {
+    /// A parameter outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// Parameter.
+        name: &'static str,
+        /// The allowed range, in words.
+        expected: String,
+        /// Value found.
+        found: String,
+    },
+    /// An event that an accountant does not know; never counted as zero.
+    #[error("the {accountant} accountant does not know {event}; supported: {supported}")]
+    UnknownEvent {
+        /// Accountant.
+        accountant: &'static str,
+        /// The event.
+        event: String,
+        /// What would be accepted.
+        supported: &'static str,
+    },
+    /// A target that no parameter meets.
+    #[error("epsilon {target} cannot be met: {reason}; the least reachable is {reachable}")]
+    Infeasible {
+        /// Epsilon asked for.
+        target: f64,
+        /// Which parameter stands in the way.
+        reason: String,
+        /// Smallest epsilon within reach.
+        reachable: f64,
+    },
+    /// The ring is too small for the cohort.
+    #[error(
+        "{bits} bits wrap in {predicted:.2e} of the coordinates (limit {limit:.1e}) with {cohort} clients; {needed} bits would do, or a smaller gamma"
+    )]
+    Wraps {
+        /// Ring width asked for.
+        bits: u32,
+        /// Predicted share of wrapped coordinates.
+        predicted: f64,
+        /// The limit.
+        limit: f64,
+        /// Expected cohort.
+        cohort: f64,
+        /// Least width under the limit.
+        needed: u32,
+    },
+}

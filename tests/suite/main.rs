@@ -1,0 +1,10 @@
+//! The one integration-test binary; a module a topic.
+
+mod accounting;
+mod cli;
+mod data;
+mod kernels;
+mod layering;
+mod model;
+mod samplers;
+mod training;
