@@ -1,1 +1,315 @@
-//! config
+//! What a user writes: an experiment as JSON, overridden from the command line, checked and resolved.
+
+pub mod build;
+pub mod overrides;
+pub mod resolve;
+pub mod sweep;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::BackendError;
+use crate::data::partition::PartitionConfig;
+use crate::data::{DataConfig, DataError};
+use crate::fl::FlError;
+use crate::fl::cohort::Sampling;
+use crate::fl::optimizer::OptimizerConfig;
+use crate::fl::plan::NoisePlacement;
+use crate::math::prg::PrgError;
+use crate::model::ModelError;
+use crate::model::architecture::ModelConfig;
+use crate::privacy::mechanism::PrivacyError;
+
+/// An experiment: data, clients, model, learning algorithm, privacy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// For editors: where the JSON schema of this file is.
+    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Name of the run folder and the report.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Seed of all randomness. Absent: a fresh 256-bit secret, kept in the run folder. With a seed the
+    /// noise can be recomputed by anybody who knows it: for experiments, not for releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Training and test data.
+    pub data: DataConfig,
+    /// How the training data are dealt to clients.
+    pub partition: PartitionConfig,
+    /// The model.
+    pub model: ModelConfig,
+    /// What a client does.
+    pub algorithm: Algorithm,
+    /// What the server does with the mean.
+    pub server: OptimizerConfig,
+    /// Expected number of clients a round (n).
+    pub cohort: f64,
+    /// How cohorts are drawn.
+    #[serde(default = "default_sampling")]
+    pub sampling: Sampling,
+    /// Number of rounds (T).
+    pub rounds: u32,
+    /// The mechanism and its parameters.
+    pub privacy: PrivacyConfig,
+    /// The protocol that adds the vectors.
+    #[serde(default)]
+    pub secagg: SecAggConfig,
+    /// When to evaluate.
+    #[serde(default)]
+    pub evaluation: Every,
+    /// When to store a checkpoint.
+    #[serde(default)]
+    pub checkpoint: Every,
+    /// Which backend runs the kernels; absent: the fastest of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendName>,
+}
+
+/// Backends that a config can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendName {
+    /// The naive oracle.
+    Scalar,
+    /// Blocked kernels on all cores.
+    Simd,
+}
+
+/// A period in rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Every {
+    /// Every so many rounds, >= 1.
+    pub every: u32,
+}
+
+impl Default for Every {
+    fn default() -> Self {
+        Self { every: 50 }
+    }
+}
+
+/// What a client computes in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, tag = "name", rename_all = "snake_case")]
+pub enum Algorithm {
+    /// The gradient of its loss at the server's model (mean over its samples).
+    FedSgd,
+    /// `w_after - w_before` of local SGD (McMahan et al. 2017).
+    FedAvg {
+        /// Passes over the client's data, E.
+        #[serde(default = "one")]
+        epochs: u32,
+        /// Mini-batch size, B.
+        #[serde(default = "ten")]
+        batch_size: usize,
+        /// Step size of the local SGD.
+        learning_rate: f32,
+        /// Momentum of the local SGD, in `[0, 1)`.
+        #[serde(default)]
+        momentum: f32,
+        /// L2 weight decay of the local SGD.
+        #[serde(default)]
+        weight_decay: f32,
+        /// How clients count in the mean.
+        #[serde(default)]
+        weights: ClientWeights,
+    },
+}
+
+/// How clients count in the mean of FedAvg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientWeights {
+    /// All alike: the only choice under differential privacy.
+    #[default]
+    Uniform,
+    /// By number of samples, as exact integers inside the sum.
+    Samples,
+}
+
+/// Aggregation protocols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecAggConfig {
+    /// Added in the clear by the server.
+    #[default]
+    Plain,
+}
+
+/// The mechanisms that a config can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MechanismName {
+    /// Skellam mixture with a plain L2 clip and numeric accounting: the default.
+    Smm,
+    /// Skellam mixture as published in 2022: mixed clip, published accountant. For comparison.
+    #[serde(rename = "smm-2022")]
+    Smm2022,
+    /// A trusted aggregator adds discrete Gaussian noise once. For comparison.
+    CentralGaussian,
+    /// No noise, no privacy.
+    None,
+}
+
+/// The mechanism and its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacyConfig {
+    /// Which mechanism.
+    pub mechanism: MechanismName,
+    /// Who draws the noise.
+    #[serde(default = "default_placement")]
+    pub noise: NoisePlacement,
+    /// L2 bound C of a client's vector.
+    pub clip: f64,
+    /// Ring width b, 2..=32.
+    #[serde(default = "default_bits")]
+    pub bits: u32,
+    /// Scale gamma; absent: the largest that `wrap_limit` allows at `target_epsilon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
+    /// Skellam parameter of one client (the sum has mu_tot = cohort * mu); absent: calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mu: Option<f64>,
+    /// sigma / C of `central-gaussian`; absent: calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_multiplier: Option<f64>,
+    /// Bound on a coordinate for `smm-2022`; absent: the one that its accountant asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l_inf: Option<f64>,
+    /// delta of the reported epsilon.
+    #[serde(default = "default_delta")]
+    pub delta: f64,
+    /// The epsilon of the whole run (public view): calibrates the noise that is not given, and stops the
+    /// run before it would be exceeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_epsilon: Option<f64>,
+    /// Largest predicted share of wrapped coordinates.
+    #[serde(default = "default_wrap_limit")]
+    pub wrap_limit: f64,
+    /// Run although the ring wraps more often than `wrap_limit`.
+    #[serde(default)]
+    pub allow_wrap: bool,
+    /// Stream cipher of the randomness; `cha-cha8` is for simulations only.
+    #[serde(default)]
+    pub cipher: CipherName,
+}
+
+/// Stream ciphers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CipherName {
+    /// 20 rounds.
+    #[default]
+    ChaCha20,
+    /// 8 rounds.
+    ChaCha8,
+}
+
+fn default_name() -> String {
+    "run".into()
+}
+
+fn default_sampling() -> Sampling {
+    Sampling::Poisson
+}
+
+fn default_placement() -> NoisePlacement {
+    NoisePlacement::Aggregate
+}
+
+fn default_bits() -> u32 {
+    8
+}
+
+fn default_delta() -> f64 {
+    1e-5
+}
+
+fn default_wrap_limit() -> f64 {
+    1e-3
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ten() -> usize {
+    10
+}
+
+/// Why a config was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Not JSON, or a value of the wrong type.
+    #[error("{origin}: {message}{hint}")]
+    Parse {
+        /// File or option.
+        origin: String,
+        /// Where and what.
+        message: String,
+        /// ` (did you mean ...?)`, or nothing.
+        hint: String,
+    },
+    /// An override that is not `path=value`.
+    #[error("--set {text}: expected path=value, for instance privacy.bits=10")]
+    Override {
+        /// As given.
+        text: String,
+    },
+    /// A value outside its range, or a combination that does not exist.
+    #[error("{name} is {found}, expected {expected}")]
+    Invalid {
+        /// Path of the key.
+        name: &'static str,
+        /// What would be right.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// Data could not be had.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model does not exist or does not fit.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The privacy room refused.
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
+    /// The plan of the run is inconsistent.
+    #[error(transparent)]
+    Fl(#[from] FlError),
+    /// No such backend.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// No randomness.
+    #[error(transparent)]
+    Prg(#[from] PrgError),
+}
+
+impl Config {
+    /// The config of `veilsum train` without arguments.
+    #[must_use]
+    pub const fn quickstart() -> &'static str {
+        include_str!("../configs/quickstart.json")
+    }
+
+    /// The JSON schema of an experiment.
+    #[must_use]
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+}

@@ -1,1 +1,79 @@
-//! fl
+//! Federated learning without I/O: who takes part, what a client sends, what the server makes of it.
+//!
+//! The [`coordinator`] is a state machine: the driver (`sim` today) performs its actions and feeds back
+//! frames and results.
+
+pub mod checkpoint;
+pub mod client;
+pub mod cohort;
+pub mod coordinator;
+pub mod optimizer;
+pub mod plan;
+pub mod spend;
+
+use crate::backend::BackendError;
+use crate::model::ModelError;
+use crate::privacy::mechanism::PrivacyError;
+use crate::sample::SampleError;
+use crate::secagg::SecAggError;
+
+/// Client number in addresses of randomness that belongs to the server.
+pub const SERVER: u64 = u64::MAX;
+
+/// What can go wrong in a round.
+#[derive(Debug, thiserror::Error)]
+pub enum FlError {
+    /// A kernel refused.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The privacy room refused.
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
+    /// The aggregation refused.
+    #[error(transparent)]
+    SecAgg(#[from] SecAggError),
+    /// A sampler refused.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// Local training failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A parameter outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// Parameter.
+        name: &'static str,
+        /// Allowed range, in words.
+        expected: String,
+        /// Value found.
+        found: String,
+    },
+    /// The driver answered something that was not asked.
+    #[error("the coordinator got {event} while it was {state}")]
+    OutOfOrder {
+        /// What came.
+        event: &'static str,
+        /// What it was doing.
+        state: &'static str,
+    },
+    /// A checkpoint that does not belong to this run, or is damaged.
+    #[error("checkpoint: {what} is {found}, expected {expected}")]
+    Checkpoint {
+        /// Which part.
+        what: &'static str,
+        /// Expected.
+        expected: String,
+        /// Found.
+        found: String,
+    },
+    /// A round ended below its threshold.
+    #[error("round {round} ended with {survivors} of at least {threshold} clients")]
+    Aborted {
+        /// Round.
+        round: u32,
+        /// Clients that delivered.
+        survivors: usize,
+        /// Threshold.
+        threshold: usize,
+    },
+}

@@ -1,1 +1,184 @@
-//! secagg
+//! Secure aggregation as sans-I/O machines: what a round of clients adds up to, and nothing else.
+//!
+//! A protocol is a pair of [`Party`] machines, one for a client and one for the server. They hold no
+//! socket, clock, thread or generator: frames and the time go in, frames and one [`Output`] come out.
+//! `plain` adds in the clear and is the oracle of every later protocol.
+
+pub mod frame;
+pub mod plain;
+
+use std::fmt;
+
+use crate::backend::BackendError;
+
+/// Who sent a frame, or who gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PartyId {
+    /// The aggregating server.
+    Server,
+    /// A client by its number.
+    Client(u64),
+}
+
+impl fmt::Display for PartyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server => f.write_str("the server"),
+            Self::Client(id) => write!(f, "client {id}"),
+        }
+    }
+}
+
+/// A frame on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Receiver.
+    pub to: PartyId,
+    /// Bytes of the frame.
+    pub frame: Vec<u8>,
+}
+
+/// Which aggregation this is: frames of any other are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    /// Identity of the run.
+    pub session: [u8; 16],
+    /// Round, from 1.
+    pub round: u32,
+    /// Attempt of the round, from 0.
+    pub attempt: u32,
+}
+
+/// Shape of the vectors that are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorShape {
+    /// Coordinates.
+    pub len: u32,
+    /// Ring width in bits, 1..=63: addition is mod `2^bits`.
+    pub bits: u32,
+}
+
+/// What a machine has to say when it is finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The sum over the survivors.
+    Sum {
+        /// Coordinates mod `2^bits`, one a word.
+        words: Vec<u64>,
+        /// Clients whose vectors are in the sum, ascending.
+        survivors: Vec<u64>,
+    },
+    /// The client's part is over: its vector was handed to the server.
+    Delivered,
+    /// The round ended without a sum.
+    Aborted {
+        /// Clients that delivered.
+        survivors: usize,
+        /// Least number that would have been opened.
+        threshold: usize,
+    },
+}
+
+/// One participant of a protocol.
+pub trait Party {
+    /// Takes a frame. A frame that is refused changes nothing.
+    fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), SecAggError>;
+
+    /// Tells the machine the time, in milliseconds on the driver's clock.
+    fn handle_timeout(&mut self, now: u64);
+
+    /// When the machine wants to be told the time next.
+    fn poll_timeout(&self) -> Option<u64>;
+
+    /// The next frame to send.
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+
+    /// The result, once.
+    fn poll_output(&mut self) -> Option<Output>;
+}
+
+/// Why a frame or a call was refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SecAggError {
+    /// Fewer bytes than the header or the payload needs.
+    #[error("frame of {found} bytes, expected {expected}")]
+    Truncated {
+        /// Bytes that the frame should have.
+        expected: usize,
+        /// Bytes that it has.
+        found: usize,
+    },
+    /// Not one of our frames, or of a version that this build does not speak.
+    #[error("not a veilsum frame of version {expected} (found magic {magic:02x?}, version {version})")]
+    Version {
+        /// Version spoken here.
+        expected: u8,
+        /// First two bytes.
+        magic: [u8; 2],
+        /// Version byte.
+        version: u8,
+    },
+    /// A kind of frame that this party does not take.
+    #[error("frame kind {found} is not accepted here, expected {expected}")]
+    Kind {
+        /// Kind accepted.
+        expected: u8,
+        /// Kind found.
+        found: u8,
+    },
+    /// A frame of another session, round or attempt.
+    #[error("frame of round {found_round} attempt {found_attempt}, expected round {round} attempt {attempt} of this session")]
+    ForeignSession {
+        /// Round expected.
+        round: u32,
+        /// Attempt expected.
+        attempt: u32,
+        /// Round found.
+        found_round: u32,
+        /// Attempt found.
+        found_attempt: u32,
+    },
+    /// Another shape than the round's.
+    #[error("vector of {found_len} values of {found_bits} bits, expected {len} of {bits}")]
+    Shape {
+        /// Length expected.
+        len: u32,
+        /// Width expected.
+        bits: u32,
+        /// Length found.
+        found_len: u32,
+        /// Width found.
+        found_bits: u32,
+    },
+    /// A sender that is not in the cohort, or a frame whose author is not its sender.
+    #[error("{from} has no place in this round")]
+    UnknownSender {
+        /// Sender.
+        from: PartyId,
+    },
+    /// A second vector from one client.
+    #[error("client {client} has already delivered")]
+    Duplicate {
+        /// Client.
+        client: u64,
+    },
+    /// The round is over.
+    #[error("the round is over")]
+    Late,
+    /// Unused bits of the last byte are set: two frames must not mean the same vector.
+    #[error("padding bits of the frame are not zero")]
+    Padding,
+    /// A parameter outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// Parameter.
+        name: &'static str,
+        /// Allowed range, in words.
+        expected: &'static str,
+        /// Value found.
+        found: u64,
+    },
+    /// A kernel refused.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}

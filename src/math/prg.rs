@@ -37,6 +37,8 @@ pub enum Purpose {
     Synthetic = 9,
     /// Draws of `veilsum sample`.
     Draws = 10,
+    /// Identity of a run (public).
+    Session = 11,
 }
 
 /// The stream cipher under a key.

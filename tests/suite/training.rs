@@ -1,1 +1,359 @@
-//! training
+//! `train`, `sweep` and `dse` as a user runs them, on the embedded digits.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const DIGITS: &[&str] = &[
+    "--set",
+    "data.name=digits",
+    "--set",
+    "model=digits_mlp",
+    "--set",
+    "cohort=150",
+    "--set",
+    "rounds=24",
+    "--set",
+    "evaluation.every=6",
+    "--set",
+    "checkpoint.every=4",
+    "--set",
+    "privacy.bits=16",
+    "--set",
+    "privacy.target_epsilon=8",
+    "--set",
+    "seed=5",
+];
+
+fn veilsum(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn train(out: &Path, more: &[&str]) -> Output {
+    let mut command = veilsum(&["train", "--json", "--out", out.to_str().unwrap()]);
+    command.args(DIGITS).args(more).output().unwrap()
+}
+
+fn last_line(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().unwrap_or_else(|| panic!("no output; stderr: {}", stderr(output)));
+    serde_json::from_str(line).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The metrics without their time fields.
+fn metrics(folder: &Path) -> Vec<Value> {
+    std::fs::read_to_string(folder.join("metrics.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|l| {
+            let mut v: Value = serde_json::from_str(l).unwrap();
+            v.as_object_mut().unwrap().remove("seconds");
+            v
+        })
+        .collect()
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn a_private_run_learns_and_leaves_its_folder() {
+    let dir = temp();
+    let out = dir.path().join("run");
+    let output = train(&out, &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = last_line(&output);
+    assert!(result["accuracy"].as_f64().unwrap() > 0.6, "{result}");
+    let epsilon = result["epsilon"].as_f64().unwrap();
+    assert!(epsilon > 4.0 && epsilon <= 8.0, "{epsilon}");
+    assert!(result["epsilon_server_view"].as_f64().unwrap() > epsilon);
+    assert_eq!(result["rounds"], 24);
+    assert_eq!(result["certified"], false);
+    assert!(result["neighboring"].as_str().unwrap().starts_with("zero-out"));
+    for file in ["config.json", "metrics.jsonl", "journal.jsonl", "model.safetensors", "report.html", "result.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("Privacy spent"));
+    let journal = std::fs::read_to_string(out.join("journal.jsonl")).unwrap();
+    assert_eq!(journal.matches("\"charge\"").count(), 24);
+
+    let model = out.join("model.safetensors");
+    let eval = veilsum(&["eval", model.to_str().unwrap(), "--data", "digits", "--json"]).output().unwrap();
+    assert!(eval.status.success(), "{}", stderr(&eval));
+    let eval = last_line(&eval);
+    assert!((eval["accuracy"].as_f64().unwrap() - result["accuracy"].as_f64().unwrap()).abs() < 1e-12);
+}
+
+#[test]
+fn per_client_noise_and_both_backends_run() {
+    let dir = temp();
+    for (name, backend) in [("simd", "simd"), ("scalar", "scalar")] {
+        let backend = format!("backend={backend}");
+        let output = train(
+            &dir.path().join(name),
+            &["--set", "privacy.noise=per_client", "--set", "rounds=2", "--set", &backend],
+        );
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(last_line(&output)["noise"], "per_client");
+    }
+}
+
+#[test]
+fn every_mechanism_and_fed_avg_train() {
+    let dir = temp();
+    for (name, mechanism) in [("a", "smm-2022"), ("b", "central-gaussian"), ("c", "none")] {
+        let set = format!("privacy.mechanism={mechanism}");
+        let gamma = if mechanism == "smm-2022" { "privacy.gamma=64" } else { "privacy.gamma=null" };
+        let output = train(&dir.path().join(name), &["--set", &set, "--set", gamma, "--set", "rounds=6"]);
+        assert!(output.status.success(), "{mechanism}: {}", stderr(&output));
+        let result = last_line(&output);
+        assert_eq!(result["mechanism"], mechanism);
+        assert_eq!(result["epsilon"].is_null(), mechanism == "none", "{result}");
+    }
+    let fed_avg = r#"algorithm={"name":"fed_avg","epochs":2,"learning_rate":0.1,"weights":"samples"}"#;
+    let more = [
+        "--set",
+        fed_avg,
+        "--set",
+        r#"partition={"scheme":"dirichlet","clients":20,"alpha":0.5}"#,
+        "--set",
+        "cohort=10",
+        "--set",
+        "sampling=fixed",
+        "--set",
+        "privacy.mechanism=none",
+        "--set",
+        r#"server={"optimizer":"sgd","learning_rate":1.0}"#,
+    ];
+    let output = train(&dir.path().join("d"), &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(last_line(&output)["accuracy"].as_f64().unwrap() > 0.85, "{}", last_line(&output));
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_metrics() {
+    let dir = temp();
+    let whole = dir.path().join("whole");
+    assert!(train(&whole, &[]).status.success());
+    let reference = metrics(&whole);
+    assert_eq!(reference.len(), 24);
+    // Killed once early, once late, with SIGKILL in the middle of whatever it was doing.
+    let killed = dir.path().join("killed");
+    let mut args = vec!["train", "--json", "--out", killed.to_str().unwrap()];
+    args.extend(DIGITS);
+    for lines in [3usize, 13] {
+        let mut child = veilsum(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        for _ in 0..lines {
+            line.clear();
+            std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        args = vec!["train", "--json", "--resume", killed.to_str().unwrap()];
+    }
+    let output = veilsum(&args).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(metrics(&killed), reference);
+    let model = |folder: &PathBuf| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(model(&killed), model(&whole));
+    let journal = std::fs::read_to_string(killed.join("journal.jsonl")).unwrap();
+    assert_eq!(journal.matches("\"charge\"").count(), 24, "a bit-identical rerun is not charged again");
+    assert!(!journal.contains("\"attempt\":1"));
+}
+
+#[test]
+fn a_rerun_on_other_input_takes_a_new_attempt_and_is_charged() {
+    let dir = temp();
+    let run = dir.path().join("run");
+    assert!(train(&run, &["--set", "rounds=8"]).status.success());
+    // As if the checkpoint of round 8 had been lost and an older program had left other weights.
+    let journal = std::fs::read_to_string(run.join("journal.jsonl")).unwrap();
+    let mut lines: Vec<Value> = journal.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for line in &mut lines {
+        if line["round"].as_u64().unwrap() > 6 {
+            line["input"] = Value::String("00".repeat(32));
+        }
+    }
+    let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    std::fs::write(run.join("journal.jsonl"), text).unwrap();
+    std::fs::remove_file(run.join("checkpoint.safetensors")).unwrap();
+    let output = veilsum(&["train", "--json", "--resume", run.to_str().unwrap()]).output().unwrap();
+    let records = metrics(&run);
+    let attempts: Vec<u64> = records.iter().map(|r| r["attempt"].as_u64().unwrap()).collect();
+    // Two charges are lost on rounds that ran differently: the budget of 8 rounds ends the rerun early.
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(&attempts[..6], [0; 6], "{attempts:?}");
+    let ending = last_line(&output)["ending"].as_str().unwrap().to_string();
+    assert!(ending.contains("budget") || attempts[6..].iter().all(|&a| a == 1), "{ending} {attempts:?}");
+}
+
+#[test]
+fn the_budget_stops_the_run() {
+    let dir = temp();
+    let settings = ["--set", "privacy.gamma=64", "--set", "privacy.mu=60", "--set", "privacy.target_epsilon=6"];
+    let output = train(&dir.path().join("run"), &settings);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = last_line(&output);
+    assert!(result["ending"].as_str().unwrap().contains("budget"), "{result}");
+    assert!(result["epsilon"].as_f64().unwrap() <= 6.0);
+    assert!(result["rounds"].as_u64().unwrap() < 24);
+}
+
+#[test]
+fn bad_requests_are_refused_with_a_reason() {
+    let dir = temp();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--set", "privacy.gamma=-1", "--set", "privacy.mu=5"], 2, "gamma"),
+        (&["--set", "privacy.mu=0"], 2, "mu"),
+        (&["--set", "privacy.bits=1"], 2, "bits"),
+        (&["--set", "privacy.bits=33"], 2, "bits"),
+        (&["--set", "privacy.gamma=1000", "--set", "privacy.bits=8"], 3, "bits would do"),
+        (&["--set", "sampling=fixed"], 2, "poisson"),
+        (&["--set", "privacy.delta=0"], 2, "delta"),
+        (&["--set", "privacy.target_epsilon=null"], 2, "target_epsilon"),
+        (&["--set", "privcy.bits=8"], 2, "did you mean `privacy`?"),
+        (&["--set", "model=mnist_mlp"], 2, "784"),
+        (&["--set", "cohort=100000"], 2, "cohort"),
+        (&["--set", "privacy.mechanism=central-gaussian", "--set", "privacy.noise=per_client"], 2, "aggregate"),
+    ];
+    for (i, (set, code, word)) in cases.iter().enumerate() {
+        let out = dir.path().join(i.to_string());
+        let output = train(&out, set);
+        assert_eq!(output.status.code(), Some(*code), "{set:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(word), "{set:?}: {}", stderr(&output));
+        assert!(!out.join("metrics.jsonl").exists());
+    }
+    let full = dir.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::fs::write(full.join("thesis.tex"), "precious").unwrap();
+    let output = train(&full, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("exists"));
+    assert_eq!(std::fs::read_dir(&full).unwrap().count(), 1);
+}
+
+#[test]
+fn all_clients_every_round_is_finite_and_delta_is_warned_about() {
+    let dir = temp();
+    let output = train(
+        &dir.path().join("run"),
+        &["--set", "sampling=all", "--set", "rounds=2", "--set", "privacy.delta=0.01", "--set", "privacy.bits=24"],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = last_line(&output);
+    let epsilon = result["epsilon"].as_f64().unwrap();
+    assert!(epsilon > 0.0 && epsilon <= 8.0, "{result}");
+    assert_eq!(result["epsilon_server_view"].as_f64().unwrap(), epsilon);
+    let page = std::fs::read_to_string(dir.path().join("run/report.html")).unwrap();
+    assert!(page.contains("is not below 1/N"));
+}
+
+#[test]
+fn a_sweep_gives_means_and_goes_on_where_it_was() {
+    let dir = temp();
+    let config = dir.path().join("sweep.json");
+    let mut base = serde_json::json!({
+        "name": "digits", "data": {"name": "digits"}, "partition": {"scheme": "per-sample"}, "model": "digits_mlp",
+        "algorithm": {"name": "fed_sgd"}, "server": {"optimizer": "adam", "learning_rate": 0.02},
+        "cohort": 150, "rounds": 4,
+        "privacy": {"mechanism": "smm", "clip": 1.0, "target_epsilon": 8.0}
+    });
+    base["evaluation"] = serde_json::json!({"every": 4});
+    let sweep = serde_json::json!({
+        "name": "bits", "base": base, "seeds": [1, 2], "grid": {"privacy.bits": [12, 16]},
+        "variants": [{"label": "smm", "set": {}},
+                     {"label": "none", "set": {"privacy.mechanism": "none"}, "once": true}]
+    });
+    std::fs::write(&config, sweep.to_string()).unwrap();
+    let out = dir.path().join("out");
+    let go = || {
+        let args = ["sweep", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json", "--jobs", "2"];
+        let output = veilsum(&args).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        last_line(&output)
+    };
+    let first = go();
+    assert_eq!(first["points"].as_array().unwrap().len(), 3);
+    assert_eq!(first["complete"], true);
+    for point in first["points"].as_array().unwrap() {
+        assert_eq!(point["seeds"], serde_json::json!([1, 2]));
+        assert!(point["accuracy"]["std"].as_f64().unwrap() >= 0.0);
+    }
+    let stamp = |p: &str| std::fs::metadata(out.join(p)).unwrap().modified().unwrap();
+    let before = stamp("none/seed-1/result.json");
+    std::fs::remove_dir_all(out.join("smm_bits=12/seed-2")).unwrap();
+    let second = go();
+    assert_eq!(stamp("none/seed-1/result.json"), before, "finished runs are not run again");
+    let accuracy = |v: &Value| v["points"][0]["accuracy"].clone();
+    assert_eq!(accuracy(&first), accuracy(&second), "a seed decides the run");
+    assert!(std::fs::read_to_string(out.join("figure.svg")).unwrap().contains("<svg"));
+}
+
+#[test]
+fn dse_shows_the_shrinkage_and_the_unbiased_sum() {
+    let go = |mechanism: &str| {
+        let set = format!("privacy.mechanism={mechanism}");
+        let args = ["dse", "--json", "--set", &set, "--set", "repeats=4", "--set", "dim=16384"];
+        let output = veilsum(&args).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        last_line(&output)
+    };
+    let smm = go("smm");
+    assert!((smm["mse"].as_f64().unwrap() - 0.2925).abs() < 0.006, "{smm}");
+    assert!((smm["slope"].as_f64().unwrap() - 1.0).abs() < 0.12, "{smm}");
+    let published = go("smm-2022");
+    let slope = published["slope"].as_f64().unwrap();
+    let ratio = published["clip_ratio"].as_f64().unwrap();
+    assert!(slope < 0.75 && (0.4..0.7).contains(&ratio), "{slope} {ratio}");
+}
+
+#[test]
+fn committed_schemas_and_configs_are_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let schemas = [
+        ("experiment.schema.json", veilsum::config::Config::json_schema()),
+        ("dse.schema.json", schemars::schema_for!(veilsum::sim::dse::DseConfig).to_value()),
+        ("sweep.schema.json", schemars::schema_for!(veilsum::config::sweep::SweepConfig).to_value()),
+    ];
+    for (name, schema) in schemas {
+        let text = format!("{schema:#}\n");
+        if std::env::var_os("VEILSUM_BLESS").is_some() {
+            std::fs::write(root.join(name), &text).unwrap();
+        }
+        let committed = std::fs::read_to_string(root.join(name)).unwrap_or_default();
+        assert!(committed == text, "configs/{name} is stale: run the tests once with VEILSUM_BLESS=1");
+    }
+    for entry in std::fs::read_dir(&root).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let value = veilsum::config::overrides::parse(&text, "config").unwrap();
+        let origin = path.display().to_string();
+        match value["$schema"].as_str() {
+            Some("./experiment.schema.json") => {
+                veilsum::config::overrides::typed::<veilsum::config::Config>(&value, &origin).map(|_| ()).unwrap();
+            }
+            Some("./dse.schema.json") => {
+                veilsum::config::overrides::typed::<veilsum::sim::dse::DseConfig>(&value, &origin).map(|_| ()).unwrap();
+            }
+            Some("./sweep.schema.json") => {
+                let sweep = veilsum::config::overrides::typed::<veilsum::config::sweep::SweepConfig>(&value, &origin);
+                let sweep = sweep.unwrap();
+                let base = std::fs::read_to_string(root.join(sweep.base.as_str().unwrap())).unwrap();
+                let base = veilsum::config::overrides::parse(&base, "base").unwrap();
+                assert!(!sweep.points(&base).unwrap().is_empty());
+            }
+            other => assert!(origin.ends_with(".schema.json"), "{origin}: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! From a config to an experiment: data loaded, clients dealt, noise calibrated, everything checked
+//! before the first round.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, MechanismName, PrivacyConfig};
+use crate::backend::{self, Backend, BackendKind};
+use super::resolve::{Setting, resolve};
+use crate::data::partition::{self, Partition};
+use crate::data::{self, Dataset, Features, Split};
+use crate::fl::SERVER;
+use crate::fl::cohort::Sampling;
+use crate::fl::plan::{Direction, NoisePlacement, Plan};
+use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
+use crate::model::architecture::ModelConfig;
+use crate::model::{LocalConfig, LocalTrainer, trainer_for};
+
+use crate::privacy::mechanism::Mechanism;
+
+/// What a client does with its shard.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LocalWork {
+    /// The gradient at the server's model.
+    Gradient,
+    /// The delta of local SGD.
+    Delta(LocalConfig),
+}
+
+/// Everything that a simulation needs. Built from a config by [`build`], or by hand in a program that
+/// brings its own trainer or mechanism (see `examples/`).
+#[derive(Clone)]
+pub struct Experiment {
+    /// Name in reports.
+    pub name: String,
+    /// The constants of the run.
+    pub plan: Plan,
+    /// What a client does.
+    pub work: LocalWork,
+    /// Training and test data.
+    pub split: Arc<Split>,
+    /// Which samples each client holds.
+    pub partition: Arc<Partition>,
+    /// The model and how to train it.
+    pub trainer: Arc<dyn LocalTrainer>,
+    /// Where the kernels run.
+    pub backend: Arc<dyn Backend>,
+    /// The secret of the simulation.
+    pub secret: Secret,
+    /// The seed that the secret came from, if it did.
+    pub seed: Option<u64>,
+    /// The layer list for the model file; `None` for a trainer of your own.
+    pub model: Option<ModelConfig>,
+    /// L2 bound C.
+    pub clip: f64,
+    /// Predicted share of wrapped coordinates, where the ring wraps.
+    pub predicted_wrap: Option<f64>,
+    /// The config with everything filled in that was calibrated.
+    pub resolved: Value,
+    /// What a reader of the results has to know.
+    pub notes: Vec<String>,
+}
+
+impl Experiment {
+    /// Samples of a client.
+    #[must_use]
+    pub fn shard(&self, client: u64) -> &[usize] {
+        self.partition.clients.get(client as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The key of the initial weights.
+    #[must_use]
+    pub fn init_key(&self) -> StreamKey {
+        server_key(&self.secret, &self.plan.session, Purpose::Init, self.plan.cipher)
+    }
+}
+
+fn server_key(secret: &Secret, session: &[u8; 16], purpose: Purpose, cipher: Cipher) -> StreamKey {
+    secret.derive(session, Address { client: SERVER, ..Address::default() }, purpose, cipher)
+}
+
+/// The public identity of a run, from its secret.
+#[must_use]
+pub fn session_of(secret: &Secret) -> [u8; 16] {
+    let mut session = [0u8; 16];
+    server_key(secret, &[0; 16], Purpose::Session, Cipher::ChaCha20).fill(0, &mut session);
+    session
+}
+
+/// Builds the experiment of a config. `secret` continues a run; else the seed or the operating system
+/// gives one. `base` is the folder that relative data paths start from; `progress` shows downloads.
+/// `split` saves loading data that are already there (a sweep).
+pub fn build(
+    config: &Config,
+    base: &Path,
+    secret: Option<Secret>,
+    split: Option<Arc<Split>>,
+    progress: bool,
+) -> Result<Experiment, ConfigError> {
+    let split = match split {
+        Some(split) => split,
+        None => Arc::new(data::load(&config.data, base, progress)?),
+    };
+    config.model.architecture()?.check_dataset(&split.train)?;
+    let trainer = trainer_for(&config.model)?;
+    let secret = match (secret, config.seed) {
+        (Some(secret), _) => secret,
+        (None, Some(seed)) => Secret::from_seed(seed),
+        (None, None) => Secret::fresh()?,
+    };
+    let session = session_of(&secret);
+    let cipher = match config.privacy.cipher {
+        CipherName::ChaCha20 => Cipher::ChaCha20,
+        CipherName::ChaCha8 => Cipher::ChaCha8,
+    };
+    let partition_key = server_key(&secret, &session, Purpose::Partition, cipher);
+    let partition = partition::partition(&split.train, &config.partition, &partition_key, base)?;
+    let clients = partition.clients.len() as u64;
+    check_ranges(config, clients)?;
+    let dim = trainer.parameter_count();
+    let (resolved_privacy, mechanism, predicted_wrap) = mechanism(config, clients, dim)?;
+    let (work, direction, weights) = work(&config.algorithm, &partition);
+    let backend = backend::open(config.backend.map(|b| match b {
+        BackendName::Scalar => BackendKind::Scalar,
+        BackendName::Simd => BackendKind::Simd,
+    }))?;
+    let plan = Plan {
+        session,
+        clients,
+        cohort: cohort(config, clients),
+        sampling: config.sampling,
+        rounds: config.rounds,
+        dim,
+        mechanism,
+        placement: config.privacy.noise,
+        direction,
+        weights,
+        delta: config.privacy.delta,
+        epsilon_budget: config.privacy.target_epsilon,
+        server: config.server,
+        evaluate_every: config.evaluation.every,
+        checkpoint_every: config.checkpoint.every,
+        cipher,
+        data_digest: digest(&split.train, &partition),
+    };
+    plan.validate()?;
+    let resolved = Config { privacy: resolved_privacy, ..config.clone() };
+    Ok(Experiment {
+        name: config.name.clone(),
+        notes: notes(config, &plan, predicted_wrap),
+        plan,
+        work,
+        split,
+        partition: Arc::new(partition),
+        trainer,
+        backend,
+        secret,
+        seed: config.seed,
+        model: Some(config.model.clone()),
+        clip: config.privacy.clip,
+        predicted_wrap,
+        resolved: serde_json::to_value(resolved).unwrap_or(Value::Null),
+    })
+}
+
+fn invalid(name: &'static str, expected: impl Into<String>, found: impl ToString) -> ConfigError {
+    ConfigError::Invalid { name, expected: expected.into(), found: found.to_string() }
+}
+
+/// Checks that need no mechanism; `plan` and the mechanisms check the rest.
+fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
+    if !(config.cohort > 0.0 && config.cohort <= clients as f64) {
+        return Err(invalid("cohort", format!("in (0, {clients}] (the number of clients)"), config.cohort));
+    }
+    if config.rounds == 0 {
+        return Err(invalid("rounds", "at least 1", 0));
+    }
+    let p = &config.privacy;
+    if !(p.delta > 0.0 && p.delta < 1.0) {
+        return Err(invalid("privacy.delta", "in (0, 1)", p.delta));
+    }
+    if !(p.wrap_limit > 0.0 && p.wrap_limit < 1.0) {
+        return Err(invalid("privacy.wrap_limit", "in (0, 1)", p.wrap_limit));
+    }
+    for (name, value) in [("privacy.gamma", p.gamma), ("privacy.mu", p.mu), ("privacy.target_epsilon", p.target_epsilon)] {
+        if value.is_some_and(|v| !(v.is_finite() && v > 0.0)) {
+            return Err(invalid(name, "finite and > 0", value.unwrap_or(f64::NAN)));
+        }
+    }
+    if !(p.clip.is_finite() && p.clip > 0.0) {
+        return Err(invalid("privacy.clip", "finite and > 0", p.clip));
+    }
+    if let Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, .. } = config.algorithm {
+        if epochs == 0 || batch_size == 0 {
+            return Err(invalid("algorithm.epochs and algorithm.batch_size", "at least 1", 0));
+        }
+        if !(learning_rate.is_finite() && learning_rate > 0.0) {
+            return Err(invalid("algorithm.learning_rate", "finite and > 0", learning_rate));
+        }
+        if !(0.0..1.0).contains(&momentum) {
+            return Err(invalid("algorithm.momentum", "in [0, 1)", momentum));
+        }
+        if !(weight_decay.is_finite() && weight_decay >= 0.0) {
+            return Err(invalid("algorithm.weight_decay", "finite and >= 0", weight_decay));
+        }
+    }
+    Ok(())
+}
+
+/// Expected size of a cohort: all clients where everybody takes part.
+fn cohort(config: &Config, clients: u64) -> f64 {
+    if config.sampling == Sampling::All { clients as f64 } else { config.cohort }
+}
+
+fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
+    match *algorithm {
+        Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
+        Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, weights } => {
+            let local = LocalConfig { epochs, batch_size, learning_rate, momentum, weight_decay };
+            let weights = match weights {
+                ClientWeights::Uniform => None,
+                ClientWeights::Samples => Some(Arc::new(partition.clients.iter().map(|c| c.len() as u64).collect())),
+            };
+            (LocalWork::Delta(local), Direction::Delta, weights)
+        }
+    }
+}
+
+type Resolved = (PrivacyConfig, Arc<dyn Mechanism>, Option<f64>);
+
+/// Fixes what the config leaves open (gamma, mu, noise multiplier) and builds the mechanism.
+fn mechanism(config: &Config, clients: u64, dim: usize) -> Result<Resolved, ConfigError> {
+    let setting = calibrate_setting(config, clients, dim);
+    resolve(&config.privacy, &setting)
+}
+
+fn calibrate_setting(config: &Config, clients: u64, dim: usize) -> Setting {
+    let cohort = cohort(config, clients);
+    Setting {
+        cohort,
+        rate: if config.sampling == Sampling::All { 1.0 } else { cohort / clients as f64 },
+        rounds: u64::from(config.rounds),
+        delta: config.privacy.delta,
+        dim,
+    }
+}
+
+fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !plan.is_private() {
+        notes.push("No mechanism: nothing is protected.".into());
+        return notes;
+    }
+    if plan.placement == NoisePlacement::Aggregate && plan.mechanism.distributed() {
+        notes.push("Noise `aggregate`: the sum of all clients' shares is drawn once from the summed law. The distribution is that of `per_client`; only a simulation may do this.".into());
+    }
+    if !plan.mechanism.distributed() {
+        notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());
+    }
+    if !plan.mechanism.certified() {
+        notes.push("The privacy bound of this mechanism takes a supremum that is computed numerically and not yet certified (certified: false).".into());
+    }
+    if config.seed.is_some() {
+        notes.push("The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into());
+    }
+    if config.privacy.cipher == CipherName::ChaCha8 {
+        notes.push("Randomness by ChaCha8: for simulations only.".into());
+    }
+    if plan.delta >= 1.0 / plan.clients as f64 {
+        notes.push(format!(
+            "Warning: delta {:e} is not below 1/N = {:.1e}; such a delta allows one client's data to be published outright.",
+            plan.delta,
+            1.0 / plan.clients as f64
+        ));
+    }
+    if let Some(wrap) = predicted_wrap.filter(|&w| w > config.privacy.wrap_limit) {
+        notes.push(format!("Warning: {:.2} % of the coordinates are predicted to wrap (allow_wrap).", 100.0 * wrap));
+    }
+    notes
+}
+
+/// SHA-256 of the training data and of who holds what.
+fn digest(train: &Dataset, partition: &Partition) -> [u8; 32] {
+    let mut h = Sha256::new();
+    h.update(b"veilsum data v1");
+    match &train.features {
+        Features::Bytes(v) => h.update(v),
+        Features::Floats(v) => h.update(bytemuck::cast_slice::<f32, u8>(v)),
+    }
+    h.update(train.mean.to_le_bytes());
+    h.update(train.std.to_le_bytes());
+    h.update(bytemuck::cast_slice::<u32, u8>(&train.labels));
+    for client in &partition.clients {
+        h.update((client.len() as u64).to_le_bytes());
+        for &i in client {
+            h.update((i as u64).to_le_bytes());
+        }
+    }
+    h.finalize().into()
+}

@@ -1,0 +1,164 @@
+//! A grid of overrides over seeds, around a base config.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::overrides::{set_value, typed};
+use super::{Config, ConfigError};
+
+/// A sweep: every combination of the grid's values, in every variant, with every seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepConfig {
+    /// For editors: where the JSON schema of this file is.
+    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Name of the output folder and the title.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Base experiment: a path (relative to this file) or the experiment itself.
+    pub base: Value,
+    /// Dotted path -> values; every combination is run.
+    #[serde(default)]
+    pub grid: BTreeMap<String, Vec<Value>>,
+    /// Named sets of overrides; every one is run with every combination of the grid.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
+    /// Seeds; the mean and spread are taken over them.
+    pub seeds: Vec<u64>,
+    /// The grid path on the horizontal axis of the figure; absent: the first of the grid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<String>,
+}
+
+fn default_name() -> String {
+    "sweep".into()
+}
+
+/// A named set of overrides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// Name in tables and figures.
+    pub label: String,
+    /// Dotted path -> value; `null` removes the key.
+    pub set: BTreeMap<String, Value>,
+    /// Leave the grid out: one run a seed (a baseline that the grid does not touch).
+    #[serde(default)]
+    pub once: bool,
+}
+
+/// One point of the sweep, without its seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Name of the variant; empty without variants.
+    pub label: String,
+    /// Grid values of this point, in the order of the paths.
+    pub coordinates: Vec<(String, Value)>,
+    /// The config with all overrides applied, without a seed.
+    pub config: Value,
+}
+
+impl Point {
+    /// A file name for the point: label and values, with unusual characters replaced.
+    #[must_use]
+    pub fn slug(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.label.is_empty() {
+            parts.push(self.label.clone());
+        }
+        for (path, value) in &self.coordinates {
+            let leaf = path.rsplit('.').next().unwrap_or(path);
+            parts.push(format!("{leaf}={}", plain(value)));
+        }
+        let text = if parts.is_empty() { "point".to_string() } else { parts.join("_") };
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || "=._-".contains(c) { c } else { '-' }).collect()
+    }
+}
+
+/// A value without quotes.
+#[must_use]
+pub fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+impl SweepConfig {
+    /// All points; every resulting config is checked for its form.
+    pub fn points(&self, base: &Value) -> Result<Vec<Point>, ConfigError> {
+        let none = [Variant { label: String::new(), set: BTreeMap::new(), once: false }];
+        let variants = if self.variants.is_empty() { &none[..] } else { &self.variants[..] };
+        let mut points = Vec::new();
+        for variant in variants {
+            let combinations = if variant.once { vec![Vec::new()] } else { self.combinations() };
+            for coordinates in combinations {
+                let mut config = base.clone();
+                let all = coordinates.iter().map(|(p, v)| (p, v)).chain(&variant.set);
+                for (path, value) in all {
+                    set_value(&mut config, path, value.clone())
+                        .ok_or_else(|| ConfigError::Override { text: path.clone() })?;
+                }
+                typed::<Config>(&config, &self.name)?;
+                points.push(Point { label: variant.label.clone(), coordinates, config });
+            }
+        }
+        if self.seeds.is_empty() {
+            return Err(ConfigError::Invalid { name: "seeds", expected: "at least one".into(), found: "none".into() });
+        }
+        Ok(points)
+    }
+
+    fn combinations(&self) -> Vec<Vec<(String, Value)>> {
+        let mut all: Vec<Vec<(String, Value)>> = vec![Vec::new()];
+        for (path, values) in &self.grid {
+            all = all
+                .into_iter()
+                .flat_map(|c| {
+                    values.iter().map(move |v| {
+                        let mut next = c.clone();
+                        next.push((path.clone(), v.clone()));
+                        next
+                    })
+                })
+                .collect();
+        }
+        all
+    }
+
+    /// The grid path of the horizontal axis.
+    #[must_use]
+    pub fn axis(&self) -> Option<&str> {
+        self.x.as_deref().or_else(|| self.grid.keys().next().map(String::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn variants_times_grid_and_single_baselines() {
+        let sweep: SweepConfig = serde_json::from_value(json!({
+            "base": "x.json", "seeds": [1, 2],
+            "grid": {"privacy.bits": [6, 8], "cohort": [10, 20, 30]},
+            "variants": [
+                {"label": "smm", "set": {}},
+                {"label": "none", "set": {"privacy.mechanism": "none"}, "once": true}
+            ]
+        }))
+        .unwrap();
+        let base = crate::config::overrides::parse(Config::quickstart(), "q").unwrap();
+        let points = sweep.points(&base).unwrap();
+        assert_eq!(points.len(), 7);
+        assert_eq!(points[0].slug(), "smm_cohort=10_bits=6");
+        assert_eq!(points[6].slug(), "none");
+        assert_eq!(points[6].config["privacy"]["mechanism"], "none");
+        assert_eq!(sweep.axis(), Some("cohort"));
+        let bad: SweepConfig =
+            serde_json::from_value(json!({"base": "x", "seeds": [1], "grid": {"privacy.bit": [6]}})).unwrap();
+        assert!(bad.points(&base).unwrap_err().to_string().contains("did you mean `bits`?"));
+    }
+}

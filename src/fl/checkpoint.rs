@@ -1,0 +1,124 @@
+//! The state of a run after a round, as one safetensors file: weights, optimizer, counters.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use super::FlError;
+
+/// Everything that the next round needs, apart from the config and the secret of the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Last finished round.
+    pub round: u32,
+    /// Steps that the server optimizer has taken.
+    pub steps: u64,
+    /// [`super::plan::Plan::digest`] of the run that wrote it.
+    pub plan: [u8; 32],
+    /// Model weights.
+    pub weights: Vec<f32>,
+    /// State of the server optimizer.
+    pub optimizer: Vec<(String, Vec<f32>)>,
+}
+
+const FORMAT: &str = "veilsum checkpoint v1";
+
+impl Checkpoint {
+    /// The bytes of the file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FlError> {
+        let metadata = HashMap::from([
+            ("format".to_string(), FORMAT.to_string()),
+            ("round".to_string(), self.round.to_string()),
+            ("steps".to_string(), self.steps.to_string()),
+            ("plan".to_string(), hex::encode(self.plan)),
+        ]);
+        let mut tensors = vec![("weights".to_string(), &self.weights)];
+        tensors.extend(self.optimizer.iter().map(|(n, v)| (format!("optimizer.{n}"), v)));
+        let views = tensors
+            .iter()
+            .map(|(n, v)| Ok((n.clone(), TensorView::new(Dtype::F32, vec![v.len()], bytemuck::cast_slice(v))?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(|e| damaged("tensors", &e))?;
+        safetensors::serialize(views, Some(metadata)).map_err(|e| damaged("file", &e))
+    }
+
+    /// Reads a file written by [`Checkpoint::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FlError> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged("file", &e))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let field = |name: &'static str| {
+            metadata.get(name).cloned().ok_or(FlError::Checkpoint {
+                what: name,
+                expected: "present".into(),
+                found: "absent".into(),
+            })
+        };
+        let format = field("format")?;
+        if format != FORMAT {
+            return Err(FlError::Checkpoint { what: "format", expected: FORMAT.into(), found: format });
+        }
+        let number = |name| -> Result<u64, FlError> {
+            let text = field(name)?;
+            text.parse().map_err(|_| FlError::Checkpoint { what: name, expected: "a number".into(), found: text })
+        };
+        let mut plan = [0u8; 32];
+        let text = field("plan")?;
+        hex::decode_to_slice(&text, &mut plan).map_err(|_| FlError::Checkpoint {
+            what: "plan",
+            expected: "64 hexadecimal digits".into(),
+            found: text.clone(),
+        })?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged("file", &e))?;
+        let mut weights = None;
+        let mut optimizer = Vec::new();
+        for (name, view) in tensors.iter() {
+            if view.dtype() != Dtype::F32 {
+                return Err(FlError::Checkpoint {
+                    what: "dtype",
+                    expected: "F32".into(),
+                    found: format!("{:?}", view.dtype()),
+                });
+            }
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+            match name.strip_prefix("optimizer.") {
+                Some(rest) => optimizer.push((rest.to_string(), values)),
+                None => weights = Some(values),
+            }
+        }
+        let weights = weights.ok_or(FlError::Checkpoint {
+            what: "weights",
+            expected: "present".into(),
+            found: "absent".into(),
+        })?;
+        optimizer.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Self { round: number("round")? as u32, steps: number("steps")?, plan, weights, optimizer })
+    }
+}
+
+fn damaged(what: &'static str, e: &safetensors::SafeTensorError) -> FlError {
+    FlError::Checkpoint { what, expected: "a checkpoint of veilsum".into(), found: e.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_and_refuses_damage() {
+        let c = Checkpoint {
+            round: 7,
+            steps: 9,
+            plan: [5; 32],
+            weights: vec![1.0, -2.5, f32::MIN_POSITIVE],
+            optimizer: vec![("a".into(), vec![1.0]), ("b".into(), vec![])],
+        };
+        let bytes = c.to_bytes().unwrap();
+        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), c);
+        for cut in [0, 4, 20, bytes.len() - 1] {
+            assert!(Checkpoint::from_bytes(&bytes[..cut]).is_err());
+        }
+        let foreign = String::from_utf8_lossy(&bytes).replace("checkpoint v1", "checkpoint v9");
+        assert!(Checkpoint::from_bytes(foreign.as_bytes()).is_err());
+    }
+}

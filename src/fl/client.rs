@@ -1,0 +1,74 @@
+//! What a client does with its vector: encode under addressed keys, protect, hand over.
+
+use std::sync::Arc;
+
+use super::FlError;
+use super::coordinator::RoundTask;
+use super::plan::Plan;
+use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
+use crate::math::prg::{Address, Purpose, Secret, StreamKey};
+use crate::privacy::mechanism::NoiseLaw;
+use crate::sample::table::NoiseTable;
+use crate::secagg::plain::PlainClient;
+
+/// The clients of one round that run in this process.
+#[derive(Debug)]
+pub struct ClientRound<'a> {
+    plan: &'a Plan,
+    task: &'a RoundTask,
+    secret: &'a Secret,
+    backend: Arc<dyn Backend>,
+    signs: StreamKey,
+    table: Option<NoiseTable>,
+}
+
+impl<'a> ClientRound<'a> {
+    /// Prepares what the clients share: the public signs and the table of their share of the noise.
+    pub fn new(
+        plan: &'a Plan,
+        task: &'a RoundTask,
+        secret: &'a Secret,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self, FlError> {
+        let table = match task.share {
+            NoiseLaw::Skellam { mu } => Some(NoiseTable::skellam(mu)?),
+            NoiseLaw::None | NoiseLaw::DiscreteGaussian { .. } => None,
+        };
+        Ok(Self { plan, task, secret, backend, signs: task.signs.clone(), table })
+    }
+
+    fn key(&self, client: u64, purpose: Purpose) -> StreamKey {
+        let address = Address { client, round: self.task.id.round, attempt: self.task.id.attempt, copy: 0 };
+        self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
+    }
+
+    /// Encodes one row a client: `rows` in the order of `clients`.
+    pub fn encode(&self, clients: &[u64], rows: &Rows) -> Result<(Buffer, EncodeReport), FlError> {
+        let keys: Vec<RowKeys> = clients
+            .iter()
+            .map(|&c| RowKeys { rounding: self.key(c, Purpose::Rounding), noise: self.key(c, Purpose::Noise) })
+            .collect();
+        let job = EncodeJob {
+            params: self.task.encode,
+            signs: &self.signs,
+            keys: &keys,
+            noise: self.table.as_ref(),
+            non_finite: NonFinite::ZeroRow,
+        };
+        Ok(self.backend.encode(rows, &job)?)
+    }
+
+    /// The protocol machine of a client with the encoded `words`. Without privacy the words are signed
+    /// fixed-point numbers, multiplied by the client's public weight in the wide ring of the round.
+    pub fn party(&self, client: u64, words: &[u32]) -> Result<PlainClient, FlError> {
+        let shape = self.task.shape;
+        if self.plan.is_private() {
+            return Ok(PlainClient::new(self.task.id, client, shape, words)?);
+        }
+        let weight = self.plan.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0)) as i64;
+        let mask = (1u64 << shape.bits) - 1;
+        let wide: Vec<u64> =
+            words.iter().map(|&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask).collect();
+        Ok(PlainClient::new(self.task.id, client, shape, &wide)?)
+    }
+}

@@ -1,0 +1,82 @@
+//! Who takes part in a round. The law of the draw is the law that is accounted.
+
+use crate::math::prg::StreamKey;
+
+/// How cohorts are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// Each client independently with probability `cohort / clients`: what the amplification theorem
+    /// is about. The size of the cohort varies from round to round.
+    Poisson,
+    /// Everybody, every round: no amplification is claimed.
+    All,
+    /// Exactly `cohort` clients without replacement. Refused under differential privacy: its
+    /// amplification is not that of a Poisson sample.
+    Fixed,
+}
+
+/// Draws the cohort of a round in ascending order.
+///
+/// Poisson: client `i` takes part iff the 64-bit word `i` of the keystream is below
+/// `rate * 2^64` (rounded down, so that the true rate never exceeds the accounted one).
+#[must_use]
+pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) -> Vec<u64> {
+    match sampling {
+        Sampling::All => (0..clients).collect(),
+        Sampling::Poisson => {
+            let rate = (expected / clients as f64).clamp(0.0, 1.0);
+            if rate >= 1.0 {
+                return (0..clients).collect();
+            }
+            let threshold = (rate * 2f64.powi(64)) as u64;
+            let mut reader = key.reader(0);
+            (0..clients).filter(|_| reader.next_u64() < threshold).collect()
+        }
+        Sampling::Fixed => {
+            let size = (expected as u64).min(clients) as usize;
+            let mut reader = key.reader(0);
+            // Floyd's algorithm: `size` draws, uniform over the subsets of that size.
+            let mut chosen = std::collections::BTreeSet::new();
+            for j in (clients - size as u64)..clients {
+                let t = reader.below(j + 1);
+                if !chosen.insert(t) {
+                    chosen.insert(j);
+                }
+            }
+            chosen.into_iter().collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::math::prg::Cipher;
+
+    fn key(n: u8) -> StreamKey {
+        StreamKey::from_bytes([n; 32], Cipher::ChaCha20)
+    }
+
+    #[test]
+    fn poisson_has_the_binomial_mean_and_variance() {
+        let (n, expected, rounds) = (2000u64, 100.0, 250u8);
+        let sizes: Vec<f64> =
+            (0..rounds).map(|r| draw(Sampling::Poisson, n, expected, &key(r)).len() as f64).collect();
+        let mean = sizes.iter().sum::<f64>() / f64::from(rounds);
+        let var = sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / f64::from(rounds - 1);
+        assert!((mean - 100.0).abs() < 4.0 * (95.0f64 / 250.0).sqrt(), "{mean}");
+        assert!((60.0..135.0).contains(&var), "{var}");
+    }
+
+    #[test]
+    fn fixed_and_all_have_their_sizes() {
+        let c = draw(Sampling::Fixed, 50, 20.0, &key(1));
+        assert_eq!(c.len(), 20);
+        assert!(c.windows(2).all(|w| w[0] < w[1]) && c.iter().all(|&i| i < 50));
+        assert_ne!(c, draw(Sampling::Fixed, 50, 20.0, &key(2)));
+        assert_eq!(draw(Sampling::All, 5, 1.0, &key(1)), vec![0, 1, 2, 3, 4]);
+        assert_eq!(draw(Sampling::Poisson, 5, 5.0, &key(1)).len(), 5);
+        assert!(draw(Sampling::Poisson, 5, 0.0, &key(1)).is_empty());
+    }
+}

@@ -1,0 +1,453 @@
+//! The server of a run as a sans-I/O machine: select, configure, collect, aggregate, charge, reveal,
+//! evaluate. It performs nothing: [`Coordinator::poll_action`] says what the driver has to do next.
+//!
+//! The order protects privacy: the attempt is on record before a client computes, and the charge is
+//! durable before the sum is decoded.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::checkpoint::Checkpoint;
+use super::cohort;
+use super::optimizer::ServerOptimizer;
+use super::plan::{Direction, Plan};
+use super::spend::{Attempt, EpsilonViews, Spend};
+use super::{FlError, SERVER};
+use crate::backend::{Backend, Buffer};
+use crate::math::prg::{Address, Purpose, Secret, StreamKey};
+use crate::model::Evaluation;
+use crate::params::{DecodeParams, EncodeParams};
+use crate::privacy::mechanism::NoiseLaw;
+use crate::sample::discrete_gaussian;
+use crate::sample::table::NoiseTable;
+use crate::secagg::plain::PlainServer;
+use crate::secagg::{Output, Party, PartyId, SessionId, Transmit, VectorShape};
+
+/// What the clients of a round need to know.
+#[derive(Clone, Debug)]
+pub struct RoundTask {
+    /// Session, round and attempt.
+    pub id: SessionId,
+    /// Who takes part, ascending.
+    pub cohort: Vec<u64>,
+    /// The model they start from.
+    pub weights: Arc<Vec<f32>>,
+    /// What `encode` computes.
+    pub encode: EncodeParams,
+    /// Public signs of the rotation.
+    pub signs: StreamKey,
+    /// The noise that each client adds.
+    pub share: NoiseLaw,
+    /// Shape of the vectors that are added.
+    pub shape: VectorShape,
+    /// SHA-256 of the round's input.
+    pub input: [u8; 32],
+}
+
+/// A charge that has to be durable before the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Round.
+    pub round: u32,
+    /// Attempt.
+    pub attempt: u32,
+    /// SHA-256 of the round's input.
+    pub input: [u8; 32],
+}
+
+/// A finished round.
+#[derive(Clone, Debug)]
+pub struct RoundSummary {
+    /// Round, from 1.
+    pub round: u32,
+    /// Attempt, from 0.
+    pub attempt: u32,
+    /// Clients asked.
+    pub cohort: usize,
+    /// Clients in the sum.
+    pub survivors: usize,
+    /// Epsilon of everything released so far, in both views.
+    pub epsilon: EpsilonViews,
+    /// L2 norm of the decoded mean.
+    pub update_norm: f64,
+    /// Loss and accuracy after the round, in the rounds that evaluate.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Finish {
+    /// All rounds done.
+    Complete,
+    /// One more release would have exceeded the budget.
+    Budget {
+        /// What it would have cost.
+        next: f64,
+        /// The budget.
+        budget: f64,
+    },
+}
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Put the attempt on record, then let the cohort work and deliver its frames.
+    Begin(RoundTask),
+    /// Make the charge durable, then call [`Coordinator::charged`].
+    Charge(Charge),
+    /// Evaluate the weights, then call [`Coordinator::evaluated`].
+    Evaluate(Arc<Vec<f32>>),
+    /// Report a finished round.
+    Report(Box<RoundSummary>),
+    /// Store the state.
+    Checkpoint(Box<Checkpoint>),
+    /// Nothing more to do.
+    Finished(Finish),
+}
+
+enum State {
+    Ready,
+    Collecting { server: Box<PlainServer>, task: Box<RoundTask> },
+    Charging { task: Box<RoundTask>, words: Vec<u64>, survivors: Vec<u64> },
+    Evaluating(Box<RoundSummary>),
+    Finished,
+}
+
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready for the next round",
+            Self::Collecting { .. } => "collecting",
+            Self::Charging { .. } => "waiting for the charge to be durable",
+            Self::Evaluating(_) => "waiting for an evaluation",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// The server of a run.
+pub struct Coordinator {
+    plan: Plan,
+    plan_digest: [u8; 32],
+    secret: Secret,
+    backend: Arc<dyn Backend>,
+    spend: Spend,
+    weights: Arc<Vec<f32>>,
+    optimizer: Box<dyn ServerOptimizer>,
+    round: u32,
+    steps: u64,
+    table: Option<NoiseTable>,
+    state: State,
+    pending: VecDeque<Action>,
+}
+
+impl Coordinator {
+    /// A coordinator at round 0 with `weights`.
+    pub fn new(
+        plan: Plan,
+        secret: Secret,
+        backend: Arc<dyn Backend>,
+        weights: Vec<f32>,
+        spend: Spend,
+    ) -> Result<Self, FlError> {
+        plan.validate()?;
+        if weights.len() != plan.dim {
+            return Err(FlError::OutOfRange {
+                name: "weights",
+                expected: format!("{} values", plan.dim),
+                found: weights.len().to_string(),
+            });
+        }
+        Ok(Self {
+            plan_digest: plan.digest()?,
+            optimizer: plan.server.build(plan.dim),
+            plan,
+            secret,
+            backend,
+            spend,
+            weights: Arc::new(weights),
+            round: 0,
+            steps: 0,
+            table: None,
+            state: State::Ready,
+            pending: VecDeque::new(),
+        })
+    }
+
+    /// Continues after a checkpoint of the same run.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), FlError> {
+        let mismatch = |what, expected: String, found: String| Err(FlError::Checkpoint { what, expected, found });
+        if checkpoint.plan != self.plan_digest {
+            return mismatch("plan", hex::encode(self.plan_digest), hex::encode(checkpoint.plan));
+        }
+        if checkpoint.weights.len() != self.plan.dim {
+            return mismatch("weights", self.plan.dim.to_string(), checkpoint.weights.len().to_string());
+        }
+        if !self.optimizer.restore(checkpoint.steps, &checkpoint.optimizer) {
+            return mismatch("optimizer", format!("the state of {}", self.optimizer.name()), "another".into());
+        }
+        self.round = checkpoint.round;
+        self.steps = checkpoint.steps;
+        self.weights = Arc::new(checkpoint.weights);
+        Ok(())
+    }
+
+    /// The constants of the run.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The present model.
+    #[must_use]
+    pub fn weights(&self) -> Arc<Vec<f32>> {
+        Arc::clone(&self.weights)
+    }
+
+    /// The last finished round.
+    #[must_use]
+    pub const fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// Epsilon of all that is charged up to the last finished round.
+    pub fn epsilon(&self) -> Result<EpsilonViews, FlError> {
+        self.spend.epsilon(self.round)
+    }
+
+    /// What to do next; `None` while the coordinator waits for the driver.
+    pub fn poll_action(&mut self) -> Result<Option<Action>, FlError> {
+        if let Some(action) = self.pending.pop_front() {
+            return Ok(Some(action));
+        }
+        match &self.state {
+            State::Ready => self.next_round().map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn next_round(&mut self) -> Result<Action, FlError> {
+        if self.round >= self.plan.rounds {
+            self.state = State::Finished;
+            return Ok(Action::Finished(Finish::Complete));
+        }
+        let round = self.round + 1;
+        let input = self.input(round);
+        let attempt = self.spend.begin(round, input);
+        if let Some(next) = self.spend.exceeds(&attempt)? {
+            self.state = State::Finished;
+            let budget = self.plan.epsilon_budget.unwrap_or(f64::INFINITY);
+            return Ok(Action::Finished(Finish::Budget { next, budget }));
+        }
+        let task = self.task(round, &attempt)?;
+        let server =
+            PlainServer::new(task.id, &task.cohort, task.shape, 0, None, Arc::clone(&self.backend))?;
+        self.state = State::Collecting { server: Box::new(server), task: Box::new(task.clone()) };
+        if task.cohort.is_empty() {
+            self.collect()?;
+        }
+        // The charge of an empty cohort, already summed, waits behind this record of the attempt.
+        Ok(Action::Begin(task))
+    }
+
+    fn key(&self, round: u32, attempt: u32, purpose: Purpose) -> StreamKey {
+        let address = Address { client: SERVER, round, attempt, copy: 0 };
+        self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
+    }
+
+    fn input(&self, round: u32) -> [u8; 32] {
+        let mut h = Sha256::new();
+        h.update(b"veilsum round v1");
+        h.update(self.plan_digest);
+        h.update(round.to_le_bytes());
+        h.update(bytemuck::cast_slice::<f32, u8>(&self.weights));
+        h.finalize().into()
+    }
+
+    fn task(&self, round: u32, attempt: &Attempt) -> Result<RoundTask, FlError> {
+        let plan = &self.plan;
+        let draw = self.key(round, attempt.attempt, Purpose::Cohort);
+        let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, &draw);
+        Ok(RoundTask {
+            id: SessionId { session: plan.session, round, attempt: attempt.attempt },
+            share: plan.share(cohort.len()),
+            cohort,
+            weights: Arc::clone(&self.weights),
+            encode: plan.encode_params()?,
+            signs: self.key(round, attempt.attempt, Purpose::Signs),
+            shape: plan.shape()?,
+            input: attempt.input,
+        })
+    }
+
+    /// The next frame of the aggregation to a client.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        match &mut self.state {
+            State::Collecting { server, .. } => server.poll_transmit(),
+            _ => None,
+        }
+    }
+
+    /// Takes a frame of the aggregation. A refused frame changes nothing.
+    pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
+        let State::Collecting { server, .. } = &mut self.state else { return Err(self.out_of_order("a frame")) };
+        server.handle(from, frame)?;
+        self.collect()
+    }
+
+    fn out_of_order(&self, event: &'static str) -> FlError {
+        FlError::OutOfOrder { event, state: self.state.name() }
+    }
+
+    /// Moves on to the charge when the aggregation has its sum.
+    fn collect(&mut self) -> Result<(), FlError> {
+        let State::Collecting { server, task } = &mut self.state else { return Ok(()) };
+        match server.poll_output() {
+            None | Some(Output::Delivered) => Ok(()),
+            Some(Output::Aborted { survivors, threshold }) => {
+                Err(FlError::Aborted { round: task.id.round, survivors, threshold })
+            }
+            Some(Output::Sum { words, survivors }) => {
+                // A client that vanished took its share of the noise along: less noise than is accounted.
+                if task.share != NoiseLaw::None && survivors.len() < task.cohort.len() {
+                    let (survivors, threshold) = (survivors.len(), task.cohort.len());
+                    return Err(FlError::Aborted { round: task.id.round, survivors, threshold });
+                }
+                let task = task.clone();
+                self.pending.push_back(Action::Charge(Charge {
+                    round: task.id.round,
+                    attempt: task.id.attempt,
+                    input: task.input,
+                }));
+                self.state = State::Charging { task, words, survivors };
+                Ok(())
+            }
+        }
+    }
+
+    /// The driver has made the charge durable: reveal, decode, step.
+    pub fn charged(&mut self) -> Result<(), FlError> {
+        if !matches!(self.state, State::Charging { .. }) {
+            return Err(self.out_of_order("a charge"));
+        }
+        let State::Charging { task, words, survivors } = std::mem::replace(&mut self.state, State::Ready) else {
+            return Err(self.out_of_order("a charge"));
+        };
+        self.spend.charge(task.id.round, task.id.attempt);
+        let mut mean = self.reveal(&task, words, &survivors)?;
+        let update_norm = mean.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if self.plan.direction == Direction::Delta {
+            mean.iter_mut().for_each(|x| *x = -*x);
+        }
+        if self.plan.is_private() || !survivors.is_empty() {
+            let weights = Arc::make_mut(&mut self.weights);
+            self.optimizer.step(weights, &mean);
+            self.steps += 1;
+            if let Some(i) = weights.iter().position(|w| !w.is_finite()) {
+                return Err(FlError::OutOfRange {
+                    name: "weights",
+                    expected: format!("finite after round {} (lower server.learning_rate or the clip)", task.id.round),
+                    found: format!("{} at parameter {i}", weights[i]),
+                });
+            }
+        }
+        self.round = task.id.round;
+        let summary = Box::new(RoundSummary {
+            round: self.round,
+            attempt: task.id.attempt,
+            cohort: task.cohort.len(),
+            survivors: survivors.len(),
+            epsilon: self.spend.epsilon(self.round)?,
+            update_norm,
+            evaluation: None,
+        });
+        if self.round.is_multiple_of(self.plan.evaluate_every) || self.round == self.plan.rounds {
+            self.pending.push_back(Action::Evaluate(Arc::clone(&self.weights)));
+            self.state = State::Evaluating(summary);
+        } else {
+            self.finish_round(summary);
+        }
+        Ok(())
+    }
+
+    /// The driver has evaluated the weights of [`Action::Evaluate`].
+    pub fn evaluated(&mut self, evaluation: Evaluation) -> Result<(), FlError> {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Evaluating(mut summary) => {
+                summary.evaluation = Some(evaluation);
+                self.finish_round(summary);
+                Ok(())
+            }
+            other => {
+                self.state = other;
+                Err(self.out_of_order("an evaluation"))
+            }
+        }
+    }
+
+    fn finish_round(&mut self, summary: Box<RoundSummary>) {
+        self.pending.push_back(Action::Report(summary));
+        if self.round.is_multiple_of(self.plan.checkpoint_every) || self.round == self.plan.rounds {
+            self.pending.push_back(Action::Checkpoint(Box::new(self.checkpoint())));
+        }
+    }
+
+    /// The state after the last finished round.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            round: self.round,
+            steps: self.steps,
+            plan: self.plan_digest,
+            weights: self.weights.as_ref().clone(),
+            optimizer: self.optimizer.state().into_iter().map(|(n, v)| (n.to_string(), v)).collect(),
+        }
+    }
+
+    /// Adds what noise is left to add, decodes, divides: the mean of the round's vectors.
+    fn reveal(&mut self, task: &RoundTask, words: Vec<u64>, survivors: &[u64]) -> Result<Vec<f32>, FlError> {
+        let unit = self.plan.mechanism.unit();
+        if !self.plan.is_private() {
+            let total: u64 = match &self.plan.weights {
+                Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
+                None => survivors.len() as u64,
+            };
+            return Ok(open_wide(&words, task, unit / total.max(1) as f64, self.plan.dim));
+        }
+        let mut sum = Buffer::HostU32(words.into_iter().map(|w| w as u32).collect());
+        let key = self.key(task.id.round, task.id.attempt, Purpose::Noise);
+        match self.plan.remainder(task.cohort.len()) {
+            NoiseLaw::None => {}
+            NoiseLaw::Skellam { mu } => {
+                if self.table.is_none() {
+                    self.table = Some(NoiseTable::skellam(mu)?);
+                }
+                if let Some(table) = &self.table {
+                    self.backend.noise(&mut sum, task.shape.bits, table, &key)?;
+                }
+            }
+            NoiseLaw::DiscreteGaussian { sigma } => {
+                discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
+            }
+        }
+        let params = DecodeParams {
+            dim: task.encode.dim,
+            padded: task.encode.padded,
+            block_log2: task.encode.block_log2,
+            rotate: task.encode.rotate,
+            bits: task.shape.bits,
+            // The expected cohort, a public constant: under Poisson sampling its true size is private.
+            unit: (unit / self.plan.cohort) as f32,
+            _pad: [0; 2],
+        };
+        Ok(self.backend.decode(&sum, &params, &task.signs)?)
+    }
+}
+
+/// Centres the exact sum of a round without privacy and scales it.
+fn open_wide(words: &[u64], task: &RoundTask, unit: f64, dim: usize) -> Vec<f32> {
+    let shift = 64 - task.shape.bits;
+    words.iter().take(dim).map(|&w| ((((w << shift) as i64) >> shift) as f64 * unit) as f32).collect()
+}

@@ -1,0 +1,106 @@
+//! What has been spent: charges by round, two views, and the question "may we go on?".
+
+use std::collections::BTreeMap;
+
+use super::FlError;
+use super::plan::Plan;
+use crate::privacy::DpEvent;
+use crate::privacy::accountant::rdp::RdpAccountant;
+use crate::privacy::accountant::{Accountant, EpsilonReport};
+
+/// What is known of a round: which attempt ran on which input, and whether it was charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Number of the attempt, from 0.
+    pub attempt: u32,
+    /// SHA-256 of the round's input.
+    pub input: [u8; 32],
+    /// True once the charge is durable.
+    pub charged: bool,
+}
+
+/// Epsilon in both views.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct EpsilonViews {
+    /// To those who see releases only (amplified by sampling).
+    pub public: EpsilonReport,
+    /// To the server, or whoever knows the cohorts.
+    pub server: EpsilonReport,
+}
+
+/// The charges of a run.
+#[derive(Clone, Debug)]
+pub struct Spend {
+    public_event: DpEvent,
+    server_event: DpEvent,
+    delta: f64,
+    budget: Option<f64>,
+    rounds: BTreeMap<u32, Vec<Attempt>>,
+}
+
+impl Spend {
+    /// Nothing spent yet, or what a journal says.
+    #[must_use]
+    pub fn new(plan: &Plan, journal: BTreeMap<u32, Vec<Attempt>>) -> Self {
+        Self {
+            public_event: plan.public_event(),
+            server_event: plan.server_event(),
+            delta: plan.delta,
+            budget: plan.epsilon_budget,
+            rounds: journal,
+        }
+    }
+
+    /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
+    /// release the same bits, so that it costs nothing more); any other input takes the next one.
+    pub fn begin(&mut self, round: u32, input: [u8; 32]) -> Attempt {
+        let attempts = self.rounds.entry(round).or_default();
+        if let Some(known) = attempts.iter().find(|a| a.input == input) {
+            return *known;
+        }
+        let fresh = Attempt { attempt: attempts.len() as u32, input, charged: false };
+        attempts.push(fresh);
+        fresh
+    }
+
+    /// Charges an attempt; again is free.
+    pub fn charge(&mut self, round: u32, attempt: u32) {
+        if let Some(a) = self.rounds.get_mut(&round).and_then(|v| v.iter_mut().find(|a| a.attempt == attempt)) {
+            a.charged = true;
+        }
+    }
+
+    /// Releases charged in rounds up to `round`.
+    #[must_use]
+    pub fn releases(&self, round: u32) -> u64 {
+        self.rounds.range(..=round).flat_map(|(_, v)| v).filter(|a| a.charged).count() as u64
+    }
+
+    /// Epsilon of all releases in rounds up to `round`.
+    pub fn epsilon(&self, round: u32) -> Result<EpsilonViews, FlError> {
+        self.views(self.releases(round))
+    }
+
+    /// `Some(epsilon)` if one more release would exceed the budget, with what it would cost.
+    pub fn exceeds(&self, attempt: &Attempt) -> Result<Option<f64>, FlError> {
+        let Some(budget) = self.budget else { return Ok(None) };
+        let releases = self.releases(u32::MAX) + u64::from(!attempt.charged);
+        let epsilon = self.one(&self.public_event, releases)?.epsilon;
+        Ok((epsilon > budget).then_some(epsilon))
+    }
+
+    fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
+        Ok(EpsilonViews {
+            public: self.one(&self.public_event, releases)?,
+            server: self.one(&self.server_event, releases)?,
+        })
+    }
+
+    fn one(&self, event: &DpEvent, releases: u64) -> Result<EpsilonReport, FlError> {
+        let mut accountant = RdpAccountant::new();
+        if releases > 0 {
+            accountant.compose(event, releases)?;
+        }
+        Ok(accountant.epsilon(self.delta)?)
+    }
+}

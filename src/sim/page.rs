@@ -1,0 +1,187 @@
+//! What a run has to show: one JSON object, and one page with curves.
+
+use serde_json::{Value, json};
+
+use super::{Ending, RoundRecord, RunResult};
+use crate::config::build::Experiment;
+use crate::fl::coordinator::Finish;
+use crate::fl::plan::NoisePlacement;
+use crate::privacy::mechanism::NoiseLaw;
+use crate::report::html::{self, RunReport};
+use crate::report::svg::{Chart, Series, line_chart};
+use crate::report::terminal::Table;
+
+/// The result as one JSON object. Epsilons without privacy are `null`.
+#[must_use]
+pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
+    let plan = &experiment.plan;
+    let finite = |x: f64| x.is_finite().then_some(x);
+    let encode = plan.encode_params().ok();
+    let mu_total = match plan.mechanism.noise() {
+        NoiseLaw::Skellam { mu } => Some(mu),
+        _ => None,
+    };
+    json!({
+        "name": experiment.name,
+        "accuracy": result.evaluation.map(|e| e.accuracy),
+        "loss": result.evaluation.map(|e| e.loss),
+        "epsilon": finite(result.epsilon.public.epsilon),
+        "delta": result.epsilon.public.delta,
+        "view": "public",
+        "neighboring": plan.mechanism.neighboring().name(),
+        "epsilon_server_view": finite(result.epsilon.server.epsilon),
+        "accountant": result.epsilon.public.accountant,
+        "order": result.epsilon.public.order,
+        "certified": plan.mechanism.certified(),
+        "mechanism": plan.mechanism.name(),
+        "noise": placement(plan.placement),
+        "gamma": encode.map(|e| e.gamma),
+        "clip": experiment.clip,
+        "bits": encode.map(|e| e.bits),
+        "mu_total": mu_total,
+        "noise_std": plan.mechanism.noise().variance().sqrt() * plan.mechanism.unit(),
+        "predicted_wrap_rate": experiment.predicted_wrap,
+        "cohort": plan.cohort,
+        "population": plan.clients,
+        "sampling_rate": plan.sampling_rate(),
+        "rounds": result.rounds,
+        "ending": ending(&result.ending),
+        "zeroed_rows": result.clients.zeroed,
+        "seconds": result.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+    })
+}
+
+fn placement(placement: NoisePlacement) -> &'static str {
+    match placement {
+        NoisePlacement::PerClient => "per_client",
+        NoisePlacement::Aggregate => "aggregate",
+    }
+}
+
+/// How a run ended, in words.
+#[must_use]
+pub fn ending(ending: &Ending) -> String {
+    match ending {
+        Ending::Finished(Finish::Complete) => "complete".into(),
+        Ending::Finished(Finish::Budget { next, budget }) => {
+            format!("stopped by the budget: one more round would cost epsilon {next:.4} of {budget}")
+        }
+        Ending::Interrupted => "interrupted".into(),
+    }
+}
+
+/// Largest resident memory of this process so far, where the system tells.
+#[must_use]
+pub fn peak_memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// The table of a run: name and value, for the terminal and the page.
+#[must_use]
+pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, String)> {
+    let plan = &experiment.plan;
+    let private = plan.is_private();
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_string(), value));
+    if let Some(e) = result.evaluation {
+        row("test accuracy", format!("{:.2} %", 100.0 * e.accuracy));
+        row("test loss", format!("{:.4}", e.loss));
+    }
+    if private {
+        let public = &result.epsilon.public;
+        row("epsilon (public view)", format!("{:.4} at delta {:e}", public.epsilon, public.delta));
+        row("epsilon (server's view)", format!("{:.4}", result.epsilon.server.epsilon));
+        row("neighbours", plan.mechanism.neighboring().name().into());
+        row("accountant", public.accountant.clone());
+        row("certified", if plan.mechanism.certified() { "yes".into() } else { "no: the sup over x is numeric".into() });
+    } else {
+        row("epsilon", "infinite: nothing is protected".into());
+    }
+    row("mechanism", format!("{}, noise {}", plan.mechanism.name(), placement(plan.placement)));
+    if let Ok(encode) = plan.encode_params() {
+        if private {
+            let noise = plan.mechanism.noise();
+            row("noise", format!("{noise:?}, std {:.3} C on the sum", noise.variance().sqrt() * plan.mechanism.unit() / experiment.clip));
+        }
+        row("ring", format!("{} bits, gamma {:.4}, C {}", encode.bits, encode.gamma, experiment.clip));
+    }
+    if let Some(wrap) = experiment.predicted_wrap {
+        row("predicted wraps", format!("{wrap:.2e} of the coordinates"));
+    }
+    row("cohort", format!("{} of {} clients expected ({:?})", plan.cohort, plan.clients, plan.sampling));
+    row("rounds", format!("{} of {} ({})", result.rounds, plan.rounds, ending(&result.ending)));
+    if result.clients.zeroed > 0 {
+        row("rows zeroed by NaN or infinity", result.clients.zeroed.to_string());
+    }
+    row("time", format!("{:.1} s", result.seconds));
+    if let Some(mib) = peak_memory_mib() {
+        row("peak memory", format!("{mib} MiB"));
+    }
+    rows
+}
+
+/// The page of a run.
+#[must_use]
+pub fn render(experiment: &Experiment, result: &RunResult) -> String {
+    let mut charts = vec![accuracy_chart(&result.history)];
+    if experiment.plan.is_private() {
+        charts.push(epsilon_chart(&result.history, experiment.plan.epsilon_budget));
+    }
+    charts.push(loss_chart(&result.history));
+    let mut notes = experiment.notes.clone();
+    notes.push(
+        "Epsilon in the public view holds against whoever sees only the models; in the server's view, against whoever also knows each cohort.".into(),
+    );
+    html::page(&RunReport {
+        title: format!("veilsum: {}", experiment.name),
+        summary: summary(experiment, result),
+        notes,
+        charts,
+        tables: vec![("Rounds that were evaluated".into(), rounds_table(&result.history))],
+    })
+}
+
+fn curve(history: &[RoundRecord], of: impl Fn(&RoundRecord) -> Option<f64>) -> Vec<(f64, f64)> {
+    history.iter().filter_map(|r| Some((f64::from(r.round), of(r)?))).collect()
+}
+
+fn accuracy_chart(history: &[RoundRecord]) -> (String, String) {
+    let mut chart = Chart::new("Test accuracy", "round", "accuracy (%)");
+    chart.series.push(Series::line("accuracy", curve(history, |r| r.accuracy.map(|a| 100.0 * a))));
+    ("Accuracy on the test set after each evaluated round.".into(), line_chart(&chart))
+}
+
+fn loss_chart(history: &[RoundRecord]) -> (String, String) {
+    let mut chart = Chart::new("Test loss", "round", "cross entropy (nats)");
+    chart.series.push(Series::line("loss", curve(history, |r| r.loss)));
+    ("Mean cross entropy on the test set.".into(), line_chart(&chart))
+}
+
+fn epsilon_chart(history: &[RoundRecord], budget: Option<f64>) -> (String, String) {
+    let mut chart = Chart::new("Privacy spent", "round", "epsilon");
+    chart.series.push(Series::line("public view", curve(history, |r| r.epsilon)));
+    if let Some(budget) = budget {
+        chart.levels.push(("budget".into(), budget));
+    }
+    ("Epsilon of all releases up to each round, in the view of the public.".into(), line_chart(&chart))
+}
+
+fn rounds_table(history: &[RoundRecord]) -> Table {
+    let mut table = Table::new(["round", "accuracy", "loss", "epsilon", "server's view", "seconds"]);
+    let number = |x: Option<f64>, digits: usize| x.map_or("-".to_string(), |v| format!("{v:.digits$}"));
+    for r in history.iter().filter(|r| r.accuracy.is_some()) {
+        table.push([
+            r.round.to_string(),
+            number(r.accuracy.map(|a| 100.0 * a), 2),
+            number(r.loss, 4),
+            number(r.epsilon, 4),
+            number(r.epsilon_server_view, 2),
+            format!("{:.1}", r.seconds),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,295 @@
+//! The folder of a run: config, secret, journal, metrics, checkpoint, model, page.
+//!
+//! `journal.jsonl` is the record that protects privacy: an attempt is written before its clients
+//! compute, its charge is synced before its release. Everything else can be made again.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{ClientRecord, RoundRecord, RunResult, SimError, page};
+use crate::backend::EncodeReport;
+use crate::config::build::Experiment;
+use crate::fl::checkpoint::Checkpoint;
+use crate::fl::coordinator::Charge;
+use crate::fl::spend::Attempt;
+use crate::math::prg::Secret;
+use crate::model::weights;
+use crate::report::ReportError;
+use crate::report::files::write_atomic;
+use crate::report::jsonl::{self, JsonlWriter};
+
+/// The resolved config: everything that the run depends on, apart from the secret.
+pub const CONFIG: &str = "config.json";
+/// The secret of the simulation, 64 hexadecimal digits, readable by its owner only.
+pub const SECRET: &str = "secret.hex";
+/// Attempts and charges.
+pub const JOURNAL: &str = "journal.jsonl";
+/// One line a round.
+pub const METRICS: &str = "metrics.jsonl";
+/// What the clients saw.
+pub const CLIENTS: &str = "client_diagnostics.jsonl";
+/// Weights and optimizer after the last stored round.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The trained model.
+pub const MODEL: &str = "model.safetensors";
+/// The picture of the run.
+pub const PAGE: &str = "report.html";
+/// Machine, version, seed and result.
+pub const RESULT: &str = "result.json";
+/// Held by the process that writes the folder.
+pub const LOCK: &str = "lock";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry {
+    Begin,
+    Charge,
+}
+
+/// A line of the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct JournalLine {
+    kind: Entry,
+    round: u32,
+    attempt: u32,
+    input: String,
+}
+
+/// An open run folder.
+pub struct RunDir {
+    folder: PathBuf,
+    journal: JsonlWriter,
+    attempts: BTreeMap<u32, Vec<Attempt>>,
+    metrics: Option<JsonlWriter>,
+    clients: Option<JsonlWriter>,
+    // Locked for as long as this lives.
+    _lock: std::fs::File,
+}
+
+impl RunDir {
+    /// Makes the folder of a new run, or opens that of a run to be resumed.
+    ///
+    /// # Errors
+    /// A new run in a folder that exists and is not empty; a folder that another process is writing; a
+    /// journal or config that cannot be read.
+    pub fn open(folder: &Path, experiment: &Experiment, resume: bool) -> Result<Self, SimError> {
+        if !resume {
+            make_empty(folder)?;
+        }
+        let lock = lock(folder)?;
+        if !resume {
+            write_secret(&folder.join(SECRET), &experiment.secret)?;
+            let text = format!("{:#}\n", experiment.resolved);
+            write_atomic(&folder.join(CONFIG), text.as_bytes())?;
+        }
+        let journal_path = folder.join(JOURNAL);
+        let journal = JsonlWriter::open_truncated(&journal_path, |_| true)?;
+        let attempts = read_journal(&journal_path)?;
+        Ok(Self { folder: folder.into(), journal, attempts, metrics: None, clients: None, _lock: lock })
+    }
+
+    /// What the journal says of each round.
+    #[must_use]
+    pub fn journal(&self) -> BTreeMap<u32, Vec<Attempt>> {
+        self.attempts.clone()
+    }
+
+    /// Drops the metrics after `round` (its rounds will be run again) and returns the others.
+    pub fn truncate(&mut self, round: u32) -> Result<Vec<RoundRecord>, SimError> {
+        let keep = move |v: &Value| v["round"].as_u64().is_some_and(|r| r <= u64::from(round));
+        let path = self.folder.join(METRICS);
+        self.metrics = Some(JsonlWriter::open_truncated(&path, keep)?);
+        self.clients = Some(JsonlWriter::open_truncated(&self.folder.join(CLIENTS), keep)?);
+        Ok(jsonl::read(&path)?)
+    }
+
+    /// The stored checkpoint, if there is one.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, SimError> {
+        let path = self.folder.join(CHECKPOINT);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(Checkpoint::from_bytes(&bytes)?)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ReportError::Io { action: "read", path, source }.into()),
+        }
+    }
+
+    /// Records an attempt, unless the journal has it already. Reaches the disk with the charge: nothing
+    /// leaves this process in between.
+    pub fn begin(&mut self, round: u32, attempt: u32, input: [u8; 32]) -> Result<(), SimError> {
+        let known = self.attempts.entry(round).or_default();
+        if known.iter().any(|a| a.attempt == attempt) {
+            return Ok(());
+        }
+        known.push(Attempt { attempt, input, charged: false });
+        self.journal.write(&JournalLine { kind: Entry::Begin, round, attempt, input: hex::encode(input) })?;
+        Ok(())
+    }
+
+    /// Makes a charge durable, unless it is already.
+    pub fn charge(&mut self, charge: &Charge) -> Result<(), SimError> {
+        let known = self.attempts.entry(charge.round).or_default();
+        if let Some(a) = known.iter_mut().find(|a| a.attempt == charge.attempt) {
+            if a.charged {
+                return Ok(());
+            }
+            a.charged = true;
+        }
+        self.journal.write(&JournalLine {
+            kind: Entry::Charge,
+            round: charge.round,
+            attempt: charge.attempt,
+            input: hex::encode(charge.input),
+        })?;
+        self.journal.sync()?;
+        Ok(())
+    }
+
+    /// Writes the line of a round.
+    pub fn metrics(&mut self, record: &RoundRecord) -> Result<(), SimError> {
+        if let Some(file) = &mut self.metrics {
+            file.write(record)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the clients of a round saw.
+    pub fn diagnose(&mut self, round: u32, cohort: usize, report: &EncodeReport) -> Result<(), SimError> {
+        let n = cohort.max(1) as f64;
+        if let Some(file) = &mut self.clients {
+            file.write(&ClientRecord {
+                round,
+                zeroed_rows: report.zeroed,
+                clipped: report.clipped as f64 / n,
+                clip_ratio: report.clip_ratio_sum / n,
+                norm: report.norm_sum / n,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Stores a checkpoint, after the metrics that lead to it.
+    pub fn store(&mut self, checkpoint: &Checkpoint) -> Result<(), SimError> {
+        for file in [&mut self.metrics, &mut self.clients].into_iter().flatten() {
+            file.sync()?;
+        }
+        write_atomic(&self.folder.join(CHECKPOINT), &checkpoint.to_bytes()?)?;
+        Ok(())
+    }
+
+    /// Writes the model, the page and the result.
+    pub fn finish(&mut self, experiment: &Experiment, result: &RunResult) -> Result<(), SimError> {
+        if let Some(model) = &experiment.model {
+            let info = BTreeMap::from([
+                ("run".to_string(), experiment.name.clone()),
+                ("rounds".to_string(), result.rounds.to_string()),
+                ("epsilon".to_string(), result.epsilon.public.epsilon.to_string()),
+                ("delta".to_string(), result.epsilon.public.delta.to_string()),
+            ]);
+            weights::save(&self.folder.join(MODEL), model, &result.weights, &info)?;
+        }
+        let html = page::render(experiment, result);
+        write_atomic(&self.folder.join(PAGE), html.as_bytes())?;
+        let text = format!("{:#}\n", self.result(experiment, result));
+        write_atomic(&self.folder.join(RESULT), text.as_bytes())?;
+        Ok(())
+    }
+
+    fn result(&self, experiment: &Experiment, result: &RunResult) -> Value {
+        let mut value = page::result_json(experiment, result);
+        value["run_dir"] = json!(self.folder);
+        value["environment"] = environment(experiment);
+        value
+    }
+}
+
+/// Version, machine and seed: what a reader needs to repeat the run.
+fn environment(experiment: &Experiment) -> Value {
+    json!({
+        "veilsum": env!("CARGO_PKG_VERSION"),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "threads": rayon::current_num_threads(),
+        "backend": experiment.backend.describe(),
+        "seed": experiment.seed,
+        "seed_source": if experiment.seed.is_some() { "config (the noise is reproducible, not secret)" } else { "operating system (kept in secret.hex)" },
+        "session": hex::encode(experiment.plan.session),
+    })
+}
+
+fn folder_error(folder: &Path, problem: impl Into<String>) -> SimError {
+    SimError::Folder { folder: folder.display().to_string(), problem: problem.into() }
+}
+
+fn make_empty(folder: &Path) -> Result<(), SimError> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(folder_error(
+                    folder,
+                    "the output folder exists and is not empty; name another with --out, or continue this run with --resume",
+                ));
+            }
+            Ok(())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(folder)
+            .map_err(|source| ReportError::Io { action: "create", path: folder.into(), source }.into()),
+        Err(source) => Err(ReportError::Io { action: "read", path: folder.into(), source }.into()),
+    }
+}
+
+fn lock(folder: &Path) -> Result<std::fs::File, SimError> {
+    let path = folder.join(LOCK);
+    let file = std::fs::File::create(&path)
+        .map_err(|source| SimError::from(ReportError::Io { action: "create", path, source }))?;
+    file.try_lock().map_err(|_| folder_error(folder, "another process is running this run"))?;
+    Ok(file)
+}
+
+fn write_secret(path: &Path, secret: &Secret) -> Result<(), SimError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let io = |source| SimError::from(ReportError::Io { action: "create", path: path.into(), source });
+    let mut text = zeroize::Zeroizing::new(hex::encode(secret.expose()));
+    text.push('\n');
+    let mut file = options.open(path).map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+}
+
+/// The secret of a run to be resumed.
+pub fn read_secret(folder: &Path) -> Result<Secret, SimError> {
+    let path = folder.join(SECRET);
+    let text = zeroize::Zeroizing::new(
+        std::fs::read_to_string(&path)
+            .map_err(|source| SimError::from(ReportError::Io { action: "read", path: path.clone(), source }))?,
+    );
+    let mut bytes = [0u8; 32];
+    hex::decode_to_slice(text.trim(), &mut bytes)
+        .map_err(|_| folder_error(&path, "expected 64 hexadecimal digits"))?;
+    Ok(Secret::from_bytes(bytes))
+}
+
+fn read_journal(path: &Path) -> Result<BTreeMap<u32, Vec<Attempt>>, SimError> {
+    let mut attempts: BTreeMap<u32, Vec<Attempt>> = BTreeMap::new();
+    for line in jsonl::read::<JournalLine>(path)? {
+        let mut input = [0u8; 32];
+        hex::decode_to_slice(&line.input, &mut input)
+            .map_err(|_| folder_error(path, format!("round {}: the input hash is damaged", line.round)))?;
+        let known = attempts.entry(line.round).or_default();
+        match line.kind {
+            Entry::Begin => known.push(Attempt { attempt: line.attempt, input, charged: false }),
+            Entry::Charge => match known.iter_mut().find(|a| a.attempt == line.attempt) {
+                Some(a) => a.charged = true,
+                None => {
+                    return Err(folder_error(path, format!("round {} was charged before it began", line.round)));
+                }
+            },
+        }
+    }
+    Ok(attempts)
+}

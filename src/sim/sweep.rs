@@ -1,0 +1,334 @@
+//! Runs the points of a sweep, several at a time, each in a run folder of its own; a sweep that was
+//! stopped goes on where it was.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::dse::mean_std;
+use super::{Ending, RunOptions, Silent, SimError, run, run_dir};
+use crate::config::build::{Experiment, build};
+use crate::config::overrides::typed;
+use crate::config::sweep::{Point, SweepConfig, plain};
+use crate::config::{Config, ConfigError};
+use crate::data::{self, Split};
+use crate::report::ReportError;
+use crate::report::files::write_atomic;
+use crate::report::svg::{Chart, Series, line_chart};
+use crate::report::terminal::Table;
+
+/// The point and seed that a run folder of a sweep is for.
+const REQUEST: &str = "request.json";
+
+/// Mean and sample standard deviation over the seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MeanStd {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation (n - 1).
+    pub std: f64,
+}
+
+/// The finished runs of a point.
+#[derive(Clone, Debug, Serialize)]
+pub struct PointResult {
+    /// Name of the variant.
+    pub label: String,
+    /// Grid values.
+    pub coordinates: HashMap<String, Value>,
+    /// Seeds that are finished.
+    pub seeds: Vec<u64>,
+    /// Final test accuracy.
+    pub accuracy: MeanStd,
+    /// Epsilon in the public view; `None` without privacy.
+    pub epsilon: Option<f64>,
+    /// What the mechanism resolved to.
+    pub gamma: Value,
+    /// Total Skellam parameter.
+    pub mu_total: Value,
+    /// Predicted share of wrapped coordinates.
+    pub predicted_wrap_rate: Value,
+    /// Mean wall time of a run.
+    pub seconds: f64,
+    #[serde(skip)]
+    point: usize,
+}
+
+struct Job {
+    point: usize,
+    seed: u64,
+    folder: PathBuf,
+    request: Value,
+}
+
+/// How far a sweep is, for a progress display.
+pub trait SweepObserver: Sync {
+    /// `done` of `total` runs are finished; `line` says what the last one gave.
+    fn finished(&self, done: usize, total: usize, line: &str);
+}
+
+/// Runs what is not finished yet; at most `jobs` runs at a time. Returns the results of the points that
+/// have all their seeds, and whether everything is finished.
+pub fn run_sweep(
+    sweep: &SweepConfig,
+    points: &[Point],
+    base: &Path,
+    out: &Path,
+    jobs: usize,
+    interrupt: &AtomicBool,
+    observer: &dyn SweepObserver,
+) -> Result<(Vec<PointResult>, bool), SimError> {
+    let list: Vec<Job> = points
+        .iter()
+        .enumerate()
+        .flat_map(|(point, p)| {
+            sweep.seeds.iter().map(move |&seed| {
+                let mut request = p.config.clone();
+                request["seed"] = seed.into();
+                Job { point, seed, folder: out.join(p.slug()).join(format!("seed-{seed}")), request }
+            })
+        })
+        .collect();
+    let splits = Splits { base: base.into(), loaded: Mutex::new(HashMap::new()) };
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Value>>> = list.iter().map(|_| Mutex::new(None)).collect();
+    let failure: Mutex<Option<SimError>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, list.len().max(1)) {
+            scope.spawn(|| {
+                while !interrupt.load(Ordering::Relaxed) && lock(&failure).is_none() {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = list.get(i) else { break };
+                    match one(job, base, &splits, interrupt) {
+                        Ok(Some(result)) => {
+                            let line = describe(&points[job.point], job.seed, &result);
+                            *lock(&results[i]) = Some(result);
+                            observer.finished(done.fetch_add(1, Ordering::Relaxed) + 1, list.len(), &line);
+                        }
+                        Ok(None) => break,
+                        Err(e) => {
+                            lock(&failure).get_or_insert(e);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if let Some(e) = lock(&failure).take() {
+        return Err(e);
+    }
+    let results: Vec<Option<Value>> = results.iter().map(|r| lock(r).take()).collect();
+    let complete = results.iter().all(Option::is_some);
+    Ok((collect(points, &list, &results), complete))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn describe(point: &Point, seed: u64, result: &Value) -> String {
+    let accuracy = result["accuracy"].as_f64().unwrap_or(f64::NAN);
+    format!("{} seed {seed}: {:.2} %", point.slug(), 100.0 * accuracy)
+}
+
+/// Data sets by their config, loaded once.
+struct Splits {
+    base: PathBuf,
+    loaded: Mutex<HashMap<String, Arc<Split>>>,
+}
+
+impl Splits {
+    fn get(&self, config: &Config) -> Result<Arc<Split>, SimError> {
+        let key = serde_json::to_string(&config.data).unwrap_or_default();
+        let mut loaded = lock(&self.loaded);
+        if let Some(split) = loaded.get(&key) {
+            return Ok(Arc::clone(split));
+        }
+        let split = Arc::new(data::load(&config.data, &self.base, false).map_err(ConfigError::from)?);
+        loaded.insert(key, Arc::clone(&split));
+        Ok(split)
+    }
+}
+
+/// The result of one run: read if it is finished, else started or continued. `None` after Ctrl-C.
+fn one(job: &Job, base: &Path, splits: &Splits, interrupt: &AtomicBool) -> Result<Option<Value>, SimError> {
+    let request_path = job.folder.join(REQUEST);
+    let started = match read_json(&request_path)? {
+        None => false,
+        Some(known) if known == job.request => true,
+        Some(_) => {
+            return Err(SimError::Folder {
+                folder: job.folder.display().to_string(),
+                problem: "holds a run of another config; name another output folder with --out".into(),
+            });
+        }
+    };
+    if started && let Some(result) = read_json(&job.folder.join(run_dir::RESULT))? {
+        if result["ending"] != "interrupted" {
+            return Ok(Some(result));
+        }
+    }
+    let resume = started && job.folder.join(run_dir::CONFIG).exists();
+    let experiment = if resume {
+        reopen(&job.folder, base, splits)?
+    } else {
+        let config: Config = typed(&job.request, "sweep")?;
+        let split = splits.get(&config)?;
+        build(&config, base, None, Some(split), false)?
+    };
+    let options = RunOptions { folder: Some(&job.folder), resume, interrupt };
+    if !started {
+        std::fs::create_dir_all(&job.folder)
+            .map_err(|source| ReportError::Io { action: "create", path: job.folder.clone(), source })?;
+    }
+    let result = if resume {
+        run(&experiment, &options, &mut Silent)?
+    } else {
+        clear(&job.folder)?;
+        let request = job.request.to_string();
+        run_with_request(&experiment, &options, &request_path, &request)?
+    };
+    if result.ending == Ending::Interrupted {
+        return Ok(None);
+    }
+    read_json(&job.folder.join(run_dir::RESULT))
+}
+
+/// A folder that was made but never got a config holds nothing of value.
+fn clear(folder: &Path) -> Result<(), SimError> {
+    std::fs::remove_dir_all(folder)
+        .map_err(|source| ReportError::Io { action: "clear", path: folder.into(), source }.into())
+}
+
+/// Starts a run; the request is written once the run folder has its config.
+fn run_with_request(
+    experiment: &Experiment,
+    options: &RunOptions<'_>,
+    path: &Path,
+    request: &str,
+) -> Result<super::RunResult, SimError> {
+    struct Mark<'a>(&'a Path, &'a str, Option<ReportError>);
+    impl super::Observer for Mark<'_> {
+        fn started(&mut self, _round: u32, _rounds: u32) {
+            self.2 = write_atomic(self.0, self.1.as_bytes()).err();
+        }
+        fn round(&mut self, _record: &super::RoundRecord) {}
+    }
+    let mut mark = Mark(path, request, None);
+    let result = run(experiment, options, &mut mark)?;
+    match mark.2 {
+        Some(e) => Err(e.into()),
+        None => Ok(result),
+    }
+}
+
+fn reopen(folder: &Path, base: &Path, splits: &Splits) -> Result<Experiment, SimError> {
+    let path = folder.join(run_dir::CONFIG);
+    let value = read_json(&path)?.unwrap_or(Value::Null);
+    let config: Config = typed(&value, &path.display().to_string())?;
+    let split = splits.get(&config)?;
+    Ok(build(&config, base, Some(run_dir::read_secret(folder)?), Some(split), false)?)
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>, SimError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(crate::config::overrides::parse(&text, &path.display().to_string())?)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ReportError::Io { action: "read", path: path.into(), source }.into()),
+    }
+}
+
+fn collect(points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<PointResult> {
+    let mut out = Vec::new();
+    for (index, point) in points.iter().enumerate() {
+        let mine: Vec<(u64, &Value)> = jobs
+            .iter()
+            .zip(results)
+            .filter(|(j, _)| j.point == index)
+            .filter_map(|(j, r)| Some((j.seed, r.as_ref()?)))
+            .collect();
+        let Some((_, first)) = mine.first() else { continue };
+        let figure = |name: &str| -> Vec<f64> { mine.iter().filter_map(|(_, r)| r[name].as_f64()).collect() };
+        let (mean, std) = mean_std(&figure("accuracy"));
+        out.push(PointResult {
+            label: point.label.clone(),
+            coordinates: point.coordinates.iter().cloned().collect(),
+            seeds: mine.iter().map(|(s, _)| *s).collect(),
+            accuracy: MeanStd { mean, std },
+            epsilon: first["epsilon"].as_f64(),
+            gamma: first["gamma"].clone(),
+            mu_total: first["mu_total"].clone(),
+            predicted_wrap_rate: first["predicted_wrap_rate"].clone(),
+            seconds: mean_std(&figure("seconds")).0,
+            point: index,
+        });
+    }
+    out
+}
+
+/// The table of a sweep.
+#[must_use]
+pub fn table(points: &[Point], results: &[PointResult]) -> Table {
+    let paths: Vec<&String> = points.iter().map(|p| &p.coordinates).max_by_key(|c| c.len()).map_or(Vec::new(), |c| {
+        c.iter().map(|(path, _)| path).collect()
+    });
+    let mut headers = vec!["variant".to_string()];
+    headers.extend(paths.iter().map(|p| p.rsplit('.').next().unwrap_or(p).to_string()));
+    headers.extend(["accuracy %", "+-", "seeds", "epsilon", "gamma", "mu_tot", "wraps", "s/run"].map(String::from));
+    let mut table = Table::new(headers);
+    let number = |v: &Value, digits: usize| v.as_f64().map_or("-".into(), |x| format!("{x:.digits$}"));
+    for r in results {
+        let mut row = vec![if r.label.is_empty() { "-".to_string() } else { r.label.clone() }];
+        row.extend(paths.iter().map(|p| r.coordinates.get(*p).map_or("-".to_string(), plain)));
+        row.extend([
+            format!("{:.2}", 100.0 * r.accuracy.mean),
+            format!("{:.2}", 100.0 * r.accuracy.std),
+            r.seeds.len().to_string(),
+            r.epsilon.map_or("inf".into(), |e| format!("{e:.3}")),
+            number(&r.gamma, 2),
+            number(&r.mu_total, 1),
+            r.predicted_wrap_rate.as_f64().map_or("-".into(), |x| format!("{x:.1e}")),
+            format!("{:.0}", r.seconds),
+        ]);
+        table.push(row);
+    }
+    table
+}
+
+/// Accuracy over the sweep's axis, a curve a variant with its spread; points without the axis are lines.
+#[must_use]
+pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) -> String {
+    let axis = sweep.axis().unwrap_or("point");
+    let mut chart = Chart::new(sweep.name.clone(), axis, "test accuracy (%)");
+    let mut curves: Vec<(String, Vec<(f64, f64, f64)>)> = Vec::new();
+    for r in results {
+        let (mean, std) = (100.0 * r.accuracy.mean, 100.0 * r.accuracy.std);
+        let others: Vec<String> = points[r.point]
+            .coordinates
+            .iter()
+            .filter(|(p, _)| p != axis)
+            .map(|(p, v)| format!("{}={}", p.rsplit('.').next().unwrap_or(p), plain(v)))
+            .collect();
+        let mut name = r.label.clone();
+        if !others.is_empty() {
+            name = format!("{name} {}", others.join(" ")).trim().to_string();
+        }
+        match r.coordinates.get(axis).and_then(Value::as_f64) {
+            Some(x) => match curves.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, points)) => points.push((x, mean, std)),
+                None => curves.push((name, vec![(x, mean, std)])),
+            },
+            None => chart.levels.push((format!("{name}: {mean:.2} %"), mean)),
+        }
+    }
+    for (name, mut points) in curves {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        chart.series.push(Series::with_spread(if name.is_empty() { "accuracy".into() } else { name }, points));
+    }
+    line_chart(&chart)
+}
