@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(labels(Scale::Linear, &[-1.0, 1.0]), ["-1.0", "-0.5", "0.0", "0.5", "1.0"]);
         assert_eq!(labels(Scale::Linear, &[0.0, 6e7]), ["0", "1e7", "2e7", "3e7", "4e7", "5e7", "6e7"]);
         assert_eq!(labels(Scale::Log, &[1e-5, 1e2]), ["1e-5", "0.0001", "0.001", "0.01", "0.1", "1", "10", "100"]);
-        assert_eq!(labels(Scale::Log, &[1e-9, 1e6]), ["1e-8", "1e-6", "0.0001", "0.01", "1", "100", "10000", "1e6"]);
+        assert_eq!(labels(Scale::Log, &[1e-9, 1e6]), ["1e-9", "1e-6", "0.001", "1", "1000", "1e6"]);
         assert_eq!(labels(Scale::Log, &[1.0, 20.0]), ["1", "2", "5", "10", "20"]);
         assert_eq!(labels(Scale::Log, &[0.02, 0.5]), ["0.02", "0.05", "0.10", "0.20", "0.50"]);
     }
