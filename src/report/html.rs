@@ -2,8 +2,11 @@
 
 use plotters::style::RGBColor;
 
-use super::svg::{GRID, INK, PAPER};
+use super::svg::{GRID, INK, PALETTE, PAPER};
 use super::terminal::{Align, Table};
+
+/// Most characters that a tile of the summary holds.
+const TILE: usize = 24;
 
 /// What a page shows, from top to bottom.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -27,13 +30,10 @@ pub struct RunReport {
 pub fn page(report: &RunReport) -> String {
     let title = escape(&report.title);
     let mut body = format!("<h1>{title}</h1>\n");
-    if !report.summary.is_empty() {
-        body.push_str("<dl class=\"summary\">\n");
-        for (name, value) in &report.summary {
-            body.push_str(&format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)));
-        }
-        body.push_str("</dl>\n");
-    }
+    // A sentence does not fit a tile: it takes a line of the list below.
+    let (tiles, lines): (Vec<_>, Vec<_>) = report.summary.iter().partition(|(_, value)| value.chars().count() <= TILE);
+    body.push_str(&definitions("tiles", &tiles));
+    body.push_str(&definitions("lines", &lines));
     if !report.notes.is_empty() {
         body.push_str("<section class=\"notes\">\n");
         for note in &report.notes {
@@ -78,6 +78,16 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// Names and values as a list of its own class; nothing if there are none.
+fn definitions(class: &str, entries: &[&(String, String)]) -> String {
+    let entry =
+        |(name, value): &&(String, String)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value));
+    match entries {
+        [] => String::new(),
+        _ => format!("<dl class=\"{class}\">\n{}</dl>\n", entries.iter().map(entry).collect::<String>()),
+    }
+}
+
 fn figure_caption(caption: &str) -> String {
     if caption.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>\n", escape(caption)) }
 }
@@ -105,10 +115,10 @@ fn table_html(caption: &str, table: &Table) -> String {
 }
 
 /// The style sheet. A picture brings its own colours as attributes, which any rule overrides: dark mode
-/// gives paper, ink and grid new values and leaves the colours of the curves.
+/// gives paper, ink and grid new values, and the darkest colour of a curve a lighter shade.
 fn style() -> String {
     let hex = |c: RGBColor| format!("#{:02X}{:02X}{:02X}", c.0, c.1, c.2);
-    let (paper, ink, grid) = (hex(PAPER), hex(INK), hex(GRID));
+    let (paper, ink, grid, blue) = (hex(PAPER), hex(INK), hex(GRID), hex(PALETTE[0]));
     format!(
         ":root{{color-scheme:light dark;--page:#f4f5f7;--card:{paper};--ink:{ink};--soft:#5c6470;--line:{grid}}}
 @media (prefers-color-scheme:dark){{:root{{--page:#14171b;--card:#1d2126;--ink:#e6e8ea;--soft:#9aa3ad;--line:#343a42}}}}
@@ -116,11 +126,17 @@ fn style() -> String {
 body{{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif}}
 main{{max-width:800px;margin:0 auto;padding:24px 16px 48px}}
 h1{{font-size:1.5rem;line-height:1.25;margin:0 0 16px;overflow-wrap:anywhere}}
-.summary{{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:0 0 16px}}
-.summary div,.notes,figure{{background:var(--card);border:1px solid var(--line);border-radius:8px}}
-.summary div{{padding:10px 14px}}
+dl{{margin:0 0 16px}}
 dt{{color:var(--soft);font-size:.8rem}}
-dd{{margin:0;font-size:1.15rem;font-weight:600;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}}
+dd{{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}}
+.tiles{{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px}}
+.tiles div,.lines,.notes,figure{{background:var(--card);border:1px solid var(--line);border-radius:8px}}
+.tiles div{{padding:10px 14px}}
+.tiles dd{{font-size:1.1rem;font-weight:600}}
+.lines{{padding:6px 14px}}
+.lines div{{display:grid;grid-template-columns:12em 1fr;gap:0 12px;align-items:baseline;padding:3px 0}}
+.lines dd{{font-size:.95rem}}
+@media (max-width:480px){{.lines div{{grid-template-columns:1fr}}}}
 .notes{{padding:4px 16px;margin:0 0 16px;font-size:.9rem}}
 .notes p{{margin:8px 0}}
 figure{{margin:0 0 16px;padding:12px}}
@@ -130,12 +146,13 @@ svg.chart [fill=\"{paper}\"]{{fill:var(--card)}}
 svg.chart [fill=\"{ink}\"]{{fill:var(--ink)}}
 svg.chart [stroke=\"{ink}\"]{{stroke:var(--ink)}}
 svg.chart [stroke=\"{grid}\"]{{stroke:var(--line)}}
+@media (prefers-color-scheme:dark){{svg.chart [stroke=\"{blue}\"]{{stroke:#4AA8E0}}svg.chart [fill=\"{blue}\"]{{fill:#4AA8E0}}}}
 .scroll{{overflow-x:auto}}
 table{{border-collapse:collapse;width:100%;font-size:.9rem}}
 th,td{{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}}
 th{{color:var(--soft);font-weight:600}}
 .r{{text-align:right;font-variant-numeric:tabular-nums}}
-@media print{{body{{background:none}}figure,.summary div,.notes{{break-inside:avoid}}}}
+@media print{{body{{background:none}}figure,div,.notes{{break-inside:avoid}}}}
 "
     )
 }

@@ -27,7 +27,7 @@ pub(super) const GRID: RGBColor = RGBColor(226, 226, 226);
 
 /// Okabe and Ito's colours, told apart with any colour blindness; yellow and black are left out because
 /// they vanish on white and on dark paper.
-const PALETTE: [RGBColor; 6] = [
+pub(super) const PALETTE: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),

@@ -160,7 +160,9 @@ fn log_ticks(low: f64, high: f64, target: usize) -> Vec<f64> {
         if decade.rem_euclid(stride) != 0 {
             continue;
         }
-        let inside = mantissas.iter().map(|m| decade as f64 + m.log10()).filter(|p| (low..=high).contains(p));
+        // An end of the axis that is a round number is a tick, also where its logarithm was rounded.
+        let places = mantissas.iter().map(|m| decade as f64 + m.log10());
+        let inside = places.filter(|p| (low - 1e-9..=high + 1e-9).contains(p)).map(|p| p.clamp(low, high));
         ticks.extend(inside);
     }
     ticks
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(labels(Scale::Log, &[1e-5, 1e2]), ["1e-5", "0.0001", "0.001", "0.01", "0.1", "1", "10", "100"]);
         assert_eq!(labels(Scale::Log, &[1e-9, 1e6]), ["1e-9", "1e-6", "0.001", "1", "1000", "1e6"]);
         assert_eq!(labels(Scale::Log, &[1.0, 20.0]), ["1", "2", "5", "10", "20"]);
-        assert_eq!(labels(Scale::Log, &[0.02, 0.5]), ["0.02", "0.05", "0.10", "0.20", "0.50"]);
+        assert_eq!(labels(Scale::Log, &[0.02, 0.5]), ["0.02", "0.05", "0.1", "0.2", "0.5"]);
     }
 
     #[test]
