@@ -1,0 +1,59 @@
+# Sourced by the other scripts: finds what is missing on a fresh Debian machine and installs it.
+# shellcheck shell=bash
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Runs a command as root: directly, or through sudo if it asks for no password or can ask for one.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+# install_packages NAME...: installs Debian packages, or says which ones a person has to install.
+install_packages() {
+    if command -v apt-get >/dev/null; then
+        say "installing: $*"
+        if as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2; then
+            return 0
+        fi
+        say "could not install $*; as root, run: apt-get update && apt-get install $*"
+    else
+        say "please install the equivalent of these Debian packages: $*"
+    fi
+    return 1
+}
+
+# A compiler that links a program: Rust links with it, and the TLS crate has C parts.
+c_compiler_works() {
+    local out status=0
+    out=$(mktemp) || return 1
+    printf 'int main(void) { return 0; }\n' | cc -x c - -o "$out" 2>/dev/null || status=1
+    rm -f "$out"
+    return "$status"
+}
+
+# What every build needs. Cargo is not installed behind anybody's back.
+prepare_build() {
+    if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
+        # shellcheck disable=SC1091
+        . "$HOME/.cargo/env"
+    fi
+    if ! command -v cargo >/dev/null; then
+        say "cargo is missing: install Rust from https://rustup.rs (rust-toolchain.toml picks the version)"
+        return 1
+    fi
+    local missing=()
+    c_compiler_works || missing+=(build-essential)
+    if [ -e /etc/debian_version ] && [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then
+        missing+=(ca-certificates)
+    fi
+    if [ "${#missing[@]}" -gt 0 ]; then
+        install_packages "${missing[@]}"
+    fi
+}
