@@ -275,3 +275,63 @@ impl<B: AutodiffBackend> LocalTrainer for BurnTrainer<B> {
         Ok(host(self.forward(&parameters, self.features(&batch.features), |_, z| z)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::math::prg::Cipher;
+
+    fn trainer(sizes: &[usize]) -> FlexTrainer {
+        FlexTrainer::new(Architecture::mlp(sizes).unwrap())
+    }
+
+    fn batch(len: usize, dim: usize, classes: u64) -> Batch {
+        let mut reader = StreamKey::from_bytes([3; 32], Cipher::ChaCha20).reader(0);
+        Batch {
+            features: (0..len * dim).map(|_| reader.next_normal() as f32).collect(),
+            labels: (0..len).map(|_| reader.below(classes) as u32).collect(),
+            dim,
+        }
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f64 {
+        let squared = |x: f64, y: f64| (x - y) * (x - y);
+        a.iter().zip(b).map(|(&a, &b)| squared(a.into(), b.into())).sum::<f64>().sqrt()
+    }
+
+    /// Backward through the parameters as leaves, on a batch of one and on the whole batch.
+    #[test]
+    fn rows_are_the_gradients_of_single_samples_and_average_to_that_of_the_batch() {
+        for sizes in [&[784, 80, 10][..], &[64, 20, 20, 10], &[30, 10]] {
+            let trainer = trainer(sizes);
+            let weights = trainer.init(&StreamKey::from_bytes([4; 32], Cipher::ChaCha20));
+            let parameters = trainer.parameters(&weights);
+            let batch = batch(CHUNK + 3, sizes[0], 10);
+            let rows = trainer.gradient_rows(&weights, &batch).unwrap();
+            let mut mean = vec![0.0f32; weights.len()];
+            for i in 0..batch.len() {
+                let row = rows.row(i).unwrap();
+                let single = flatten(trainer.mean_gradient(&parameters, &select(&batch, &[i])));
+                let norm = distance(&single, &vec![0.0; single.len()]);
+                assert!(norm > 0.1 && distance(row, &single) < 1e-6 * norm, "{sizes:?}, sample {i}");
+                mean.iter_mut().zip(row).for_each(|(m, g)| *m += g / batch.len() as f32);
+            }
+            let whole = flatten(trainer.mean_gradient(&parameters, &batch));
+            let norm = distance(&whole, &vec![0.0; whole.len()]);
+            assert!(distance(&mean, &whole) < 1e-6 * norm, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn relu_keeps_nan_and_has_no_slope_at_zero() {
+        let device = Default::default();
+        let leaf = Tensor::<Autodiff<Flex>, 2>::from_data([[-1.0, 0.0, 2.0, f32::NAN, f32::INFINITY]], &device);
+        let leaf = leaf.require_grad();
+        let out = relu(leaf.clone());
+        let values = host(out.clone().inner());
+        assert_eq!(values[..3], [0.0, 0.0, 2.0]);
+        assert!(values[3].is_nan() && values[4] == f32::INFINITY);
+        let gradients = out.sum().backward();
+        assert_eq!(host(leaf.grad(&gradients).unwrap()), [0.0, 0.0, 1.0, 1.0, 1.0]);
+    }
+}

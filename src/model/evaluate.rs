@@ -66,6 +66,13 @@ impl Confusion {
         let samples = self.samples(class);
         (samples > 0).then(|| self.counts[class][class] as f64 / samples as f64)
     }
+
+    /// The other class that `class` is most often taken for, the lowest on a tie, and how often.
+    #[must_use]
+    pub fn most_mistaken(&self, class: usize) -> Option<(usize, u64)> {
+        let others = self.counts[class].iter().enumerate().filter(|&(other, &count)| other != class && count > 0);
+        others.map(|(other, &count)| (other, count)).reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
 }
 
 /// Loss and confusion summed so far.
