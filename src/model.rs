@@ -101,6 +101,20 @@ pub fn trainer_for(config: &ModelConfig) -> Result<Arc<dyn LocalTrainer>, ModelE
     Ok(Arc::new(burn_trainer::FlexTrainer::new(config.architecture()?)))
 }
 
+/// Samples for one call of [`LocalTrainer::gradient_rows`], so that its rows stay near 24 MiB: a multiple
+/// of 32, at least 32.
+///
+/// Allocators keep blocks up to 32 MiB for the next call. Larger ones come from the system and go back to
+/// it, and their page faults cost ten times the arithmetic: 64,000 rows/s of 63,610 weights at 64 samples
+/// a call, 8,000 at 256, on one core.
+#[must_use]
+pub const fn samples_per_call(parameter_count: usize) -> usize {
+    const BYTES: usize = 24 << 20;
+    let row = if parameter_count == 0 { 4 } else { parameter_count.saturating_mul(4) };
+    let whole = BYTES / row / 32 * 32;
+    if whole < 32 { 32 } else { whole }
+}
+
 /// What can go wrong in training and in weight files.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {

@@ -7,7 +7,8 @@ use veilsum::data::{Batch, Dataset, Features};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::model::weights::{SavedModel, load, save};
 use veilsum::model::{
-    Architecture, LocalConfig, LocalTrainer, ModelConfig, ModelError, evaluate, evaluate_dataset, trainer_for,
+    Architecture, LocalConfig, LocalTrainer, ModelConfig, ModelError, evaluate, evaluate_dataset, samples_per_call,
+    trainer_for,
 };
 
 fn key(byte: u8) -> StreamKey {
@@ -105,6 +106,12 @@ fn parameter_counts_are_the_published_ones() {
         assert_eq!(ends.last(), Some(&expected));
         assert!(tensors.iter().all(|t| t.shape.iter().product::<usize>() == t.span.len()));
     }
+}
+
+#[test]
+fn rows_of_a_call_stay_in_the_allocators_cache() {
+    assert_eq!([1, 2_410, 63_610, 199_210, 1 << 27].map(samples_per_call), [6_291_456, 2_592, 96, 32, 32]);
+    assert_eq!([0, usize::MAX].map(samples_per_call), [6_291_456, 32]);
 }
 
 #[test]
@@ -320,6 +327,7 @@ fn cross_entropy_of_known_logits() {
     let expected = (tail(-1.0, -2.0) + tail(-1.0, 1.0) + tail(-3.0, -2.0)) / 3.0;
     assert!((evaluation.loss - expected).abs() < 1e-7, "{} against {expected}", evaluation.loss);
     assert_eq!(confusion.counts, [[1, 0, 0], [0, 1, 1], [0, 0, 0]]);
+    assert_eq!((confusion.most_mistaken(1), confusion.most_mistaken(0)), (Some((2, 1)), None));
     assert_eq!((confusion.class_accuracy(1), confusion.class_accuracy(2)), (Some(0.5), None));
     assert_eq!(evaluate_dataset(&*trainer, &weights, &dataset(&batch, 3)).unwrap(), evaluation);
 }
