@@ -199,6 +199,13 @@ fn results_do_not_depend_on_threads_or_reruns() {
             (bits(rows.buffer.as_f32().unwrap()), bits(&delta), evaluation.loss.to_bits(), evaluation.accuracy)
         })
     };
+    let row_bits = |batch: &Batch| bits(trainer.gradient_rows(&weights, batch).unwrap().buffer.as_f32().unwrap());
+    let part = |range: std::ops::Range<usize>| Batch {
+        features: batch.features[range.start * 784..range.end * 784].to_vec(),
+        labels: batch.labels[range].to_vec(),
+        dim: 784,
+    };
+    assert!([row_bits(&part(0..64)), row_bits(&part(64..150))].concat() == row_bits(&batch), "cut at 64");
     let first = once(1);
     for threads in [1, 2, 3, 4] {
         assert!(once(threads) == first, "{threads} threads");
@@ -306,7 +313,10 @@ fn empty_batches_and_nan_do_not_panic() {
         assert!(trainer.local_delta(&weights, &batch, &config, &key(1)).unwrap().iter().any(|d| d.is_nan()));
         let mut broken = weights.clone();
         broken[0] = poison;
-        assert!(all_rows(&*trainer, &broken, &batch).iter().flatten().any(|g| g.is_nan()));
+        let rows = all_rows(&*trainer, &broken, &batch);
+        let spoilt = rows.iter().filter(|row| row.iter().any(|g| g.is_nan())).count();
+        // An infinite weight may push a hidden unit to minus infinity, which relu turns into a clean 0.
+        assert!(if poison.is_nan() { spoilt == 40 } else { spoilt > 1 }, "{spoilt} rows with {poison}");
     }
 }
 
