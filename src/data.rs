@@ -1,6 +1,21 @@
 //! Data sets: readers, verified downloads, partitioners.
+//!
+//! [`load`] turns a [`DataConfig`] into a [`Split`]; [`partition`] deals the training set to clients.
+//! Published sets are known by their content hash; users' own tables, archives and IDX files train as well.
 
-use std::path::PathBuf;
+pub mod catalog;
+mod config;
+pub mod digits;
+mod error;
+pub mod fetch;
+pub mod idx;
+mod load;
+
+pub use config::{Column, CsvConfig, DataConfig, Fixed, IdxConfig, Missing, Normalize, NpzConfig, OneOrMany};
+pub use error::{Attempt, CellProblem, DataError, PartitionProblem, Unobtainable};
+pub use load::{load, load_published};
+
+use sha2::{Digest, Sha256};
 
 /// A mini-batch: features row by row, one label a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +70,8 @@ pub struct Dataset {
     pub classes: usize,
     /// Who wrote or owns each sample (writer, speaker, hospital), where known.
     pub natural_ids: Option<Vec<u32>>,
+    /// What the classes are called, where labels were text.
+    pub class_names: Option<Vec<String>>,
 }
 
 impl Dataset {
@@ -86,6 +103,48 @@ impl Dataset {
         }
         Batch { features, labels: indices.iter().map(|&i| self.labels[i]).collect(), dim: self.dim }
     }
+
+    /// Samples of each class, `classes` counts.
+    #[must_use]
+    pub fn label_histogram(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes];
+        self.labels.iter().for_each(|&label| counts[label as usize] += 1);
+        counts
+    }
+
+    /// SHA-256 in hex over the stored features (bytes, or `f32` little-endian), then over the labels (`u32`
+    /// little-endian): equal for equal data in equal order, whatever file they came from.
+    #[must_use]
+    pub fn content_sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        match &self.features {
+            Features::Bytes(v) => hash.update(v),
+            Features::Floats(v) => v.iter().for_each(|x| hash.update(x.to_le_bytes())),
+        }
+        self.labels.iter().for_each(|x| hash.update(x.to_le_bytes()));
+        hex::encode(hash.finalize())
+    }
+
+    /// Keeps only the samples at `indices`, in that order. Panics if an index is out of range.
+    #[must_use]
+    pub fn select(&self, indices: &[usize]) -> Self {
+        let rows = |i: usize| i * self.dim..(i + 1) * self.dim;
+        Self {
+            name: self.name.clone(),
+            features: match &self.features {
+                Features::Bytes(v) => {
+                    Features::Bytes(indices.iter().flat_map(|&i| v[rows(i)].iter().copied()).collect())
+                }
+                Features::Floats(v) => {
+                    Features::Floats(indices.iter().flat_map(|&i| v[rows(i)].iter().copied()).collect())
+                }
+            },
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            natural_ids: self.natural_ids.as_ref().map(|ids| indices.iter().map(|&i| ids[i]).collect()),
+            class_names: self.class_names.clone(),
+            ..*self
+        }
+    }
 }
 
 /// A training and a test set.
@@ -97,15 +156,12 @@ pub struct Split {
     pub test: Dataset,
 }
 
-/// What can go wrong with data.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+/// Names of the sets that need no file of the user.
+pub const NAMES: [&str; 3] = ["digits", "fashion-mnist", "mnist"];
+
+/// An error that lists `known` and the nearest of them.
+fn unknown_name(name: &str, known: &[&'static str]) -> DataError {
+    let near = |k: &&'static str| strsim::jaro_winkler(&name.to_lowercase(), k);
+    let nearest = known.iter().copied().max_by(|a, b| near(a).total_cmp(&near(b))).filter(|k| near(k) > 0.7);
+    DataError::UnknownName { name: name.to_owned(), nearest, known: known.join(", ") }
 }

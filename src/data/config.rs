@@ -1,0 +1,216 @@
+//! The `data` member of an experiment.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which data to train on: exactly one of `name`, `csv`, `npz`, `idx`.
+///
+/// ```json
+/// {"name": "mnist"}
+/// {"csv": {"train": "train.csv", "test_fraction": 0.2, "label": "target", "normalize": "standard"}}
+/// {"npz": {"train": "data.npz", "test_fraction": 0.1}}
+/// {"idx": {"train_images": "a", "train_labels": "b", "test_images": "c", "test_labels": "d"}}
+/// ```
+///
+/// Relative paths start at the folder of the config file. **Privacy**: `"normalize": "standard"` and
+/// `"min-max"`, the list of text labels, the number of classes and the sizes of the sets are read from
+/// the data outside the privacy accounting; a bound on each feature that is known beforehand
+/// (`{"fixed": ...}`) reads nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A published or embedded set: `mnist`, `fashion-mnist` (fetched at first use) or `digits` (embedded).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Tables of text: one sample a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvConfig>,
+    /// Archives of NumPy arrays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub npz: Option<NpzConfig>,
+    /// Files in MNIST's format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idx: Option<IdxConfig>,
+    /// Who wrote each MNIST image: the QMNIST label file (IDX, n x 8 integers, column 2 is the writer).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writers: Option<PathBuf>,
+    /// Train on this many samples, drawn once by a fixed public key; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_train: Option<usize>,
+    /// Test on this many samples, drawn likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_test: Option<usize>,
+}
+
+impl DataConfig {
+    /// The set of that name, whole.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..Self::default() }
+    }
+}
+
+/// One value, or a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// One.
+    One(T),
+    /// A list.
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// The values as a slice.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+}
+
+/// A column of a table: its name in the header, or its number from 0 (negative numbers count from the end).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Column {
+    /// By number.
+    Index(i64),
+    /// By name.
+    Name(String),
+}
+
+/// What to do with a cell that is empty, `NaN`, `NA` or `?`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missing {
+    /// Refuse the file, naming line and column.
+    #[default]
+    Error,
+    /// Leave it out of the statistics; the feature is 0 after the normalisation (the mean, under `standard`).
+    Zero,
+}
+
+/// How features are scaled. `standard` and `min-max` take their statistics from the **training** samples,
+/// outside the privacy accounting; `fixed` and `none` read nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalize {
+    /// As they are.
+    #[default]
+    None,
+    /// `(x - mean) / std` of each feature; a constant feature becomes 0.
+    Standard,
+    /// `(x - min) / (max - min)` of each feature; a constant feature becomes 0.
+    MinMax,
+    /// `(x - mean) / std` with constants of yours.
+    Fixed(Fixed),
+}
+
+/// Constants of a normalisation that were known beforehand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fixed {
+    /// What to subtract: one number, or one a feature.
+    pub mean: OneOrMany<f32>,
+    /// What to divide by, > 0: one number, or one a feature.
+    pub std: OneOrMany<f32>,
+}
+
+/// Tables of text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CsvConfig {
+    /// The training table; with several, each file is one natural owner (see the partition by `natural`).
+    pub train: OneOrMany<PathBuf>,
+    /// The test table; exactly one of `test` and `test_fraction` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// Share of the training samples that becomes the test set, in (0, 1), drawn once by a fixed public key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_fraction: Option<f64>,
+    /// The column of the label: integers from 0, or text (classes in sorted order).
+    pub label: Column,
+    /// Turns a numeric label into two classes: 1 above this number, else 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive_above: Option<f64>,
+    /// The column that says who owns each sample (patient, shop), for the partition by `natural`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Column>,
+    /// Columns that are no features.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<Column>,
+    /// Whether the first line holds names; if absent, it does when none of its feature cells is a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// What separates the cells, one ASCII character; a comma if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// How features are scaled.
+    #[serde(default)]
+    pub normalize: Normalize,
+    /// What to do with missing values.
+    #[serde(default)]
+    pub missing: Missing,
+}
+
+/// Archives of NumPy arrays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NpzConfig {
+    /// The training archive.
+    pub train: PathBuf,
+    /// The test archive, with the same names of arrays; exactly one of `test` and `test_fraction` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// Share of the training samples that becomes the test set, in (0, 1), drawn once by a fixed public key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_fraction: Option<f64>,
+    /// The array of features, n x anything.
+    #[serde(default = "default_x")]
+    pub x: String,
+    /// The array of labels, n integers from 0.
+    #[serde(default = "default_y")]
+    pub y: String,
+    /// The array that says who owns each sample, n integers from 0, for the partition by `natural`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// How features are scaled.
+    #[serde(default)]
+    pub normalize: Normalize,
+}
+
+fn default_x() -> String {
+    "x".to_owned()
+}
+
+fn default_y() -> String {
+    "y".to_owned()
+}
+
+/// Files in MNIST's format: bytes, raw or gzipped. Features are `(byte / 255 - mean) / std`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdxConfig {
+    /// n x height x width bytes.
+    pub train_images: PathBuf,
+    /// n bytes.
+    pub train_labels: PathBuf,
+    /// m x height x width bytes.
+    pub test_images: PathBuf,
+    /// m bytes.
+    pub test_labels: PathBuf,
+    /// What to subtract from bytes scaled to `[0, 1]`.
+    #[serde(default)]
+    pub mean: f32,
+    /// What to divide by, > 0.
+    #[serde(default = "default_std")]
+    pub std: f32,
+}
+
+fn default_std() -> f32 {
+    1.0
+}
