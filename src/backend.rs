@@ -3,7 +3,9 @@
 //! A verb is the name of a pipeline stage. Integer stages are bit-equal on every backend; float
 //! stages agree to a stated bound with `backend/scalar`, the oracle.
 
+mod check;
 pub mod scalar;
+mod shrink;
 pub mod simd;
 
 use std::fmt;

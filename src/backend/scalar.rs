@@ -1,41 +1,85 @@
 //! The oracle: naive, one thread, one file per stage, readable beside its formula.
+//!
+//! Float stages compute in `f64` and round to `f32` once at the end, so that they are the better
+//! number in every comparison; integer stages use arithmetic wide enough to be exact.
 
-use super::*;
+pub mod clip;
+pub mod decode;
+pub mod encode;
+pub mod fwht;
+pub mod noise;
+pub mod sum;
+
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use crate::math::prg::StreamKey;
+use crate::params::{ClipParams, DecodeParams, FwhtParams};
+use crate::sample::table::NoiseTable;
 
 /// The naive oracle.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Scalar;
-
-fn absent<T>() -> Result<T, BackendError> {
-    Err(BackendError::Unavailable { name: "scalar".into(), reason: "under construction".into() })
-}
 
 impl Backend for Scalar {
     fn kind(&self) -> BackendKind {
         BackendKind::Scalar
     }
+
     fn describe(&self) -> String {
-        String::new()
+        "scalar (the naive oracle, 1 thread)".into()
     }
-    fn clip(&self, _: &mut Buffer, _: &ClipParams) -> Result<Vec<f32>, BackendError> {
-        absent()
+
+    fn clip(&self, x: &mut Buffer, params: &ClipParams) -> Result<Vec<f32>, BackendError> {
+        clip::clip(check::clip(x, params)?, params)
     }
-    fn fwht(&self, _: &mut Buffer, _: &FwhtParams) -> Result<(), BackendError> {
-        absent()
+
+    fn fwht(&self, x: &mut Buffer, params: &FwhtParams) -> Result<(), BackendError> {
+        for block in check::fwht(x, params)?.chunks_exact_mut(1 << params.block_log2) {
+            let mut wide: Vec<f64> = block.iter().map(|&v| f64::from(v)).collect();
+            fwht::fwht(&mut wide);
+            for (y, v) in block.iter_mut().zip(wide) {
+                *y = (f64::from(params.scale) * v) as f32;
+            }
+        }
+        Ok(())
     }
-    fn encode_fixed(&self, _: &Rows, _: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        absent()
+
+    fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        let mut fixed = Vec::new();
+        let mut report = EncodeReport::default();
+        for (i, row) in check::rows(rows, job)?.into_iter().enumerate() {
+            let (coordinates, seen) = encode::fixed_row(i, row, job)?;
+            fixed.extend(coordinates);
+            report.merge(&seen);
+        }
+        Ok((Buffer::HostI32(fixed), report))
     }
-    fn encode_integer(&self, _: &Buffer, _: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        absent()
+
+    fn encode_integer(&self, fixed: &Buffer, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        let mut words = Vec::new();
+        let mut report = EncodeReport::default();
+        for (row, keys) in check::fixed(fixed, job)?.chunks_exact(job.params.padded as usize).zip(job.keys) {
+            let (coordinates, seen) = encode::integer_row(row, keys, job);
+            words.extend(coordinates);
+            report.merge(&seen);
+        }
+        Ok((Buffer::HostU32(words), report))
     }
-    fn noise(&self, _: &mut Buffer, _: u32, _: &NoiseTable, _: &StreamKey) -> Result<(), BackendError> {
-        absent()
+
+    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
+        check::bits(bits)?;
+        for (j, word) in words.as_u32_mut()?.iter_mut().enumerate() {
+            *word = word.wrapping_add(noise::draw(table, key, j) as u32) & check::mask(bits);
+        }
+        Ok(())
     }
-    fn sum(&self, _: &mut Buffer, _: &Buffer, _: u32) -> Result<(), BackendError> {
-        absent()
+
+    fn sum(&self, acc: &mut Buffer, rows: &Buffer, bits: u32) -> Result<(), BackendError> {
+        let (acc, rows) = check::sum(acc, rows, bits)?;
+        sum::sum(acc, rows, bits);
+        Ok(())
     }
-    fn decode(&self, _: &Buffer, _: &DecodeParams, _: &StreamKey) -> Result<Vec<f32>, BackendError> {
-        absent()
+
+    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
+        Ok(decode::decode(check::decode(sum, params)?, params, signs))
     }
 }

@@ -1,49 +1,120 @@
 //! Blocked kernels on all cores of the CPU.
+//!
+//! Each kernel body is written once and compiled for AVX-512, AVX2 and the compiler's own target; the
+//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|avx2|avx512`.
+//! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
+//! the number of threads changes a bit of any result.
 
-use super::*;
+mod clip;
+mod decode;
+mod encode;
+mod fwht;
+pub mod isa;
+mod lanes;
+mod noise;
+mod sum;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+use self::isa::{Dispatch, Isa};
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use crate::math::prg::StreamKey;
+use crate::params::{ClipParams, DecodeParams, FwhtParams};
+use crate::sample::table::NoiseTable;
+
+/// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
+pub(super) const SEGMENT: usize = 1 << 14;
 
 /// Blocked kernels on all cores.
-#[derive(Debug, Default)]
-pub struct Simd;
+#[derive(Clone, Debug)]
+pub struct Simd {
+    dispatch: Dispatch,
+    note: Option<String>,
+}
 
-impl Simd {
-    /// Looks at the CPU once.
-    #[must_use]
-    pub fn new() -> Self {
-        Self
+impl Default for Simd {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-fn absent<T>() -> Result<T, BackendError> {
-    Err(BackendError::Unavailable { name: "simd".into(), reason: "under construction".into() })
+impl Simd {
+    /// The fastest instruction set of this processor, looked up once a process, or the one that the
+    /// environment variable `VEILSUM_ISA` names. If that one does not exist or is absent here, the fastest
+    /// is taken and [`Backend::describe`] says why.
+    #[must_use]
+    pub fn new() -> Self {
+        static CHOICE: OnceLock<(Isa, Option<String>)> = OnceLock::new();
+        let (isa, note) = CHOICE.get_or_init(|| match std::env::var("VEILSUM_ISA") {
+            Err(_) => (Isa::best(), None),
+            Ok(name) => match Isa::from_name(name.trim()) {
+                Ok(isa) => (isa, None),
+                Err(error) => (Isa::best(), Some(format!("VEILSUM_ISA ignored: {error}"))),
+            },
+        });
+        Self { dispatch: Dispatch::new(*isa), note: note.clone() }
+    }
+
+    /// A backend on a named instruction set, whatever the environment says.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] if this processor lacks it.
+    pub fn with_isa(isa: Isa) -> Result<Self, BackendError> {
+        Isa::from_name(isa.name()).map(|isa| Self { dispatch: Dispatch::new(isa), note: None })
+    }
 }
 
 impl Backend for Simd {
     fn kind(&self) -> BackendKind {
         BackendKind::Simd
     }
+
     fn describe(&self) -> String {
-        String::new()
+        let threads = rayon::current_num_threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        let note = self.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+        format!("simd ({}, {threads} thread{plural}{note})", self.dispatch.isa())
     }
-    fn clip(&self, _: &mut Buffer, _: &ClipParams) -> Result<Vec<f32>, BackendError> {
-        absent()
+
+    fn clip(&self, x: &mut Buffer, params: &ClipParams) -> Result<Vec<f32>, BackendError> {
+        clip::clip(self.dispatch, check::clip(x, params)?, params)
     }
-    fn fwht(&self, _: &mut Buffer, _: &FwhtParams) -> Result<(), BackendError> {
-        absent()
+
+    fn fwht(&self, x: &mut Buffer, params: &FwhtParams) -> Result<(), BackendError> {
+        fwht::blocks(self.dispatch, check::fwht(x, params)?, params.block_log2, params.scale);
+        Ok(())
     }
-    fn encode_fixed(&self, _: &Rows, _: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        absent()
+
+    fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        let (words, report) = encode::encode(self.dispatch, &check::rows(rows, job)?, job, encode::Half::Fixed)?;
+        Ok((Buffer::HostI32(bytemuck::cast_vec(words)), report))
     }
-    fn encode_integer(&self, _: &Buffer, _: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        absent()
+
+    fn encode_integer(&self, fixed: &Buffer, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        let (words, report) = encode::integer(self.dispatch, check::fixed(fixed, job)?, job);
+        Ok((Buffer::HostU32(words), report))
     }
-    fn noise(&self, _: &mut Buffer, _: u32, _: &NoiseTable, _: &StreamKey) -> Result<(), BackendError> {
-        absent()
+
+    fn encode(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        let (words, report) = encode::encode(self.dispatch, &check::rows(rows, job)?, job, encode::Half::Both)?;
+        Ok((Buffer::HostU32(words), report))
     }
-    fn sum(&self, _: &mut Buffer, _: &Buffer, _: u32) -> Result<(), BackendError> {
-        absent()
+
+    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
+        check::bits(bits)?;
+        noise::add(self.dispatch, words.as_u32_mut()?, check::mask(bits), &noise::Thresholds::new(table), key);
+        Ok(())
     }
-    fn decode(&self, _: &Buffer, _: &DecodeParams, _: &StreamKey) -> Result<Vec<f32>, BackendError> {
-        absent()
+
+    fn sum(&self, acc: &mut Buffer, rows: &Buffer, bits: u32) -> Result<(), BackendError> {
+        let (acc, rows) = check::sum(acc, rows, bits)?;
+        sum::sum(self.dispatch, acc, rows, check::mask(bits));
+        Ok(())
+    }
+
+    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
+        Ok(decode::decode(self.dispatch, check::decode(sum, params)?, params, signs))
     }
 }

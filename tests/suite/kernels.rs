@@ -1,1 +1,60 @@
-//! kernels
+//! Kernels: known answers for the oracle, and the oracle against every other backend.
+
+mod floats;
+mod integers;
+
+use bytemuck::Zeroable;
+use veilsum::backend::scalar::Scalar;
+use veilsum::backend::simd::Simd;
+use veilsum::backend::simd::isa::Isa;
+use veilsum::backend::{Backend, EncodeJob, NonFinite, RowKeys};
+use veilsum::math::prg::{Cipher, StreamKey};
+use veilsum::params::{EncodeParams, NO_LINF};
+
+/// The oracle.
+fn oracle() -> Scalar {
+    Scalar
+}
+
+/// The blocked backend on every instruction set of this processor.
+fn blocked() -> Vec<Simd> {
+    Isa::ALL.into_iter().filter_map(|isa| Simd::with_isa(isa).ok()).collect()
+}
+
+/// A stream per number, for tests.
+fn stream(n: u8) -> StreamKey {
+    StreamKey::from_bytes([n; 32], Cipher::ChaCha8)
+}
+
+/// Keys of `rows` rows.
+fn row_keys(rows: usize) -> Vec<RowKeys> {
+    (0..rows as u8).map(|i| RowKeys { rounding: stream(2 * i), noise: stream(2 * i + 1) }).collect()
+}
+
+/// Rotated, plain norm, no bound reached, no noise.
+fn plain_params(dim: u32, block_log2: u32) -> EncodeParams {
+    EncodeParams {
+        dim,
+        padded: dim.next_multiple_of(1 << block_log2),
+        block_log2,
+        rotate: 1,
+        bits: 32,
+        fraction_bits: 16,
+        linf: NO_LINF,
+        gamma: 64.0,
+        clip: f32::INFINITY,
+        norm_bound: EncodeParams::limbs(u128::MAX),
+        ..EncodeParams::zeroed()
+    }
+}
+
+fn job<'a>(params: EncodeParams, signs: &'a StreamKey, keys: &'a [RowKeys]) -> EncodeJob<'a> {
+    EncodeJob { params, signs, keys, noise: None, non_finite: NonFinite::Error }
+}
+
+/// A backend as the callers hold it.
+fn all() -> Vec<Box<dyn Backend>> {
+    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(oracle())];
+    all.extend(blocked().into_iter().map(|b| Box::new(b) as Box<dyn Backend>));
+    all
+}

@@ -1,0 +1,134 @@
+//! What every backend refuses, in one place, so that all of them refuse the same things.
+
+use super::{BackendError, Buffer, EncodeJob, Rows};
+use crate::params::{ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, norm_kind, rounding_kind};
+
+/// Largest log2 of a Walsh-Hadamard block.
+pub(crate) const MAX_BLOCK_LOG2: u32 = 27;
+
+/// Margin of the float clip: rows are clipped to `C (1 - 2^-18)`, so that the rounding errors of the
+/// float transform (about `log2(d) 2^-24`) do not push the integer norm over its bound.
+pub(crate) const CLIP_MARGIN: f64 = 1.0 / (1u64 << 18) as f64;
+
+fn out_of_range(name: &'static str, expected: &'static str, found: f64) -> BackendError {
+    BackendError::OutOfRange { name, expected, found }
+}
+
+fn ensure(ok: bool, name: &'static str, expected: &'static str, found: f64) -> Result<(), BackendError> {
+    if ok { Ok(()) } else { Err(out_of_range(name, expected, found)) }
+}
+
+fn length(what: &'static str, expected: usize, found: usize) -> Result<(), BackendError> {
+    if expected == found { Ok(()) } else { Err(BackendError::WrongLength { what, expected, found }) }
+}
+
+/// Ring width.
+pub(crate) fn bits(bits: u32) -> Result<(), BackendError> {
+    ensure((2..=32).contains(&bits), "bits", "2..=32", f64::from(bits))
+}
+
+/// The mask `2^bits - 1` of a checked ring width.
+pub(crate) const fn mask(bits: u32) -> u32 {
+    u32::MAX >> (32 - bits)
+}
+
+fn shape(dim: u32, padded: u32, block_log2: u32, rotate: u32) -> Result<(), BackendError> {
+    ensure(dim >= 1, "dim", "at least 1", f64::from(dim))?;
+    ensure(block_log2 <= MAX_BLOCK_LOG2, "block_log2", "0..=27", f64::from(block_log2))?;
+    ensure(rotate <= 1, "rotate", "0 or 1", f64::from(rotate))?;
+    let expected = u64::from(dim).next_multiple_of(1 << block_log2);
+    ensure(u64::from(padded) == expected, "padded", "dim rounded up to a multiple of 2^block_log2", f64::from(padded))
+}
+
+fn encode_params(p: &EncodeParams) -> Result<(), BackendError> {
+    shape(p.dim, p.padded, p.block_log2, p.rotate)?;
+    bits(p.bits)?;
+    ensure(p.fraction_bits <= MAX_FRACTION_BITS, "fraction_bits", "0..=16", f64::from(p.fraction_bits))?;
+    ensure(p.norm <= norm_kind::MIXED, "norm", "one of norm_kind (0 or 1)", f64::from(p.norm))?;
+    ensure(p.rounding <= rounding_kind::KEEP, "rounding", "one of rounding_kind (0 or 1)", f64::from(p.rounding))?;
+    ensure(p.gamma.is_finite() && p.gamma > 0.0, "gamma", "finite and > 0", f64::from(p.gamma))?;
+    ensure(p.clip > 0.0, "clip", "> 0", f64::from(p.clip))
+}
+
+/// Checks rows and job of `encode_fixed`, and returns the rows as slices of `dim` floats.
+pub(crate) fn rows<'a>(rows: &'a Rows, job: &EncodeJob<'_>) -> Result<Vec<&'a [f32]>, BackendError> {
+    encode_params(&job.params)?;
+    length("row", job.params.dim as usize, rows.dim)?;
+    length("keys", rows.rows, job.keys.len())?;
+    let data = rows.buffer.as_f32()?;
+    strided(data.len(), rows.offset, rows.stride, rows.rows, rows.dim)?;
+    (0..rows.rows).map(|i| rows.row(i)).collect()
+}
+
+/// Checks that `rows` rows of `dim` elements at `offset + i * stride` lie inside `len` elements.
+fn strided(len: usize, offset: usize, stride: usize, rows: usize, dim: usize) -> Result<(), BackendError> {
+    if rows == 0 {
+        return Ok(());
+    }
+    ensure(stride >= dim, "stride", "at least dim", stride as f64)?;
+    let end = (rows - 1).checked_mul(stride).and_then(|s| s.checked_add(offset)).and_then(|s| s.checked_add(dim));
+    match end {
+        Some(end) if end <= len => Ok(()),
+        _ => Err(BackendError::WrongLength { what: "rows", expected: end.unwrap_or(usize::MAX), found: len }),
+    }
+}
+
+/// Checks fixed-point coordinates and job of `encode_integer`.
+pub(crate) fn fixed<'a>(fixed: &'a Buffer, job: &EncodeJob<'_>) -> Result<&'a [i32], BackendError> {
+    encode_params(&job.params)?;
+    let data = fixed.as_i32()?;
+    length("fixed", job.keys.len().saturating_mul(job.params.padded as usize), data.len())?;
+    Ok(data)
+}
+
+/// Checks a buffer and parameters of `clip`, and returns the floats.
+pub(crate) fn clip<'a>(x: &'a mut Buffer, p: &ClipParams) -> Result<&'a mut [f32], BackendError> {
+    ensure(p.bound.is_finite() && p.bound > 0.0, "bound", "finite and > 0", f64::from(p.bound))?;
+    ensure(p.dim >= 1, "dim", "at least 1", f64::from(p.dim))?;
+    let data = x.as_f32_mut()?;
+    strided(data.len(), 0, p.stride as usize, p.rows as usize, p.dim as usize)?;
+    Ok(data)
+}
+
+/// Checks a buffer and parameters of `fwht`, and returns the floats.
+pub(crate) fn fwht<'a>(x: &'a mut Buffer, p: &FwhtParams) -> Result<&'a mut [f32], BackendError> {
+    ensure(p.block_log2 <= MAX_BLOCK_LOG2, "block_log2", "0..=27", f64::from(p.block_log2))?;
+    ensure(p.scale.is_finite(), "scale", "finite", f64::from(p.scale))?;
+    ensure(p.len.is_multiple_of(1 << p.block_log2), "len", "a multiple of 2^block_log2", f64::from(p.len))?;
+    let data = x.as_f32_mut()?;
+    length("x", p.len as usize, data.len())?;
+    Ok(data)
+}
+
+/// Checks buffers of `sum`, and returns accumulator and rows.
+pub(crate) fn sum<'a>(
+    acc: &'a mut Buffer,
+    rows: &'a Buffer,
+    ring: u32,
+) -> Result<(&'a mut [u32], &'a [u32]), BackendError> {
+    bits(ring)?;
+    let rows = rows.as_u32()?;
+    let acc = acc.as_u32_mut()?;
+    let whole = if acc.is_empty() { rows.is_empty() } else { rows.len().is_multiple_of(acc.len()) };
+    if !whole {
+        let expected = rows.len().next_multiple_of(acc.len().max(1)) * usize::from(!acc.is_empty());
+        return Err(BackendError::WrongLength { what: "rows", expected, found: rows.len() });
+    }
+    Ok((acc, rows))
+}
+
+/// Checks a buffer and parameters of `decode`, and returns the sum.
+pub(crate) fn decode<'a>(sum: &'a Buffer, p: &DecodeParams) -> Result<&'a [u32], BackendError> {
+    shape(p.dim, p.padded, p.block_log2, p.rotate)?;
+    bits(p.bits)?;
+    ensure(p.unit.is_finite(), "unit", "finite", f64::from(p.unit))?;
+    let data = sum.as_u32()?;
+    length("sum", p.padded as usize, data.len())?;
+    Ok(data)
+}
+
+/// Error that names the first NaN or infinity of a row known to hold one.
+pub(crate) fn non_finite(row: usize, x: &[f32]) -> BackendError {
+    let coordinate = x.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    BackendError::NonFinite { row, coordinate }
+}

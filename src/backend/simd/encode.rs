@@ -1,0 +1,345 @@
+//! `encode` in one buffer: the output row holds the floats, then the fixed point, then the words.
+
+use rayon::prelude::*;
+
+use super::SEGMENT;
+use super::clip::energy;
+use super::fwht;
+use super::isa::{Dispatch, Kernel};
+use super::lanes::Lanes;
+use super::noise::{self, CHUNK, Thresholds};
+use crate::backend::scalar::clip::factor;
+use crate::backend::shrink::{SHRINK_BITS, shrink};
+use crate::backend::{BackendError, EncodeJob, EncodeReport, NonFinite, RowKeys, check};
+use crate::math::prg::StreamKey;
+use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
+
+/// Largest norm that a scaled row may have inside the float transform, so that no sum overflows. A row
+/// above it would have every coordinate that `f32` can tell from zero saturated anyway.
+const LARGEST_NORM: f64 = (1u128 << 120) as f64;
+
+/// How far [`encode`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Half {
+    /// To the fixed point.
+    Fixed,
+    /// To the words.
+    Both,
+}
+
+/// The sign bits of `len` coordinates, eight a byte.
+pub(super) fn sign_bytes(key: &StreamKey, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0u8; len.div_ceil(8)];
+    bytes.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, part)| key.fill((i * SEGMENT) as u64, part));
+    bytes
+}
+
+/// Encodes checked rows, in parallel over rows and over the segments of a long row.
+pub(super) fn encode(
+    dispatch: Dispatch,
+    rows: &[&[f32]],
+    job: &EncodeJob<'_>,
+    half: Half,
+) -> Result<(Vec<u32>, EncodeReport), BackendError> {
+    let padded = job.params.padded as usize;
+    let mut words = vec![0u32; rows.len() * padded];
+    let bytes = if job.params.rotate == 1 { sign_bytes(job.signs, padded) } else { Vec::new() };
+    let table = job.noise.map(Thresholds::new);
+    let reports: Vec<Result<EncodeReport, BackendError>> = words
+        .par_chunks_mut(padded)
+        .zip(rows)
+        .zip(job.keys)
+        .enumerate()
+        .map(|(index, ((out, row), keys))| {
+            let mut report = fixed_row(dispatch, index, row, job, &bytes, out)?;
+            if half == Half::Both {
+                report.merge(&integer_row(dispatch, out, &job.params, keys, table.as_ref()));
+            }
+            Ok(report)
+        })
+        .collect();
+    let mut total = EncodeReport::default();
+    for report in reports {
+        total.merge(&report?);
+    }
+    Ok((words, total))
+}
+
+/// The integer half on checked coordinates.
+pub(super) fn integer(dispatch: Dispatch, fixed: &[i32], job: &EncodeJob<'_>) -> (Vec<u32>, EncodeReport) {
+    let mut words: Vec<u32> = bytemuck::cast_slice(fixed).to_vec();
+    let table = job.noise.map(Thresholds::new);
+    let reports: Vec<EncodeReport> = words
+        .par_chunks_mut(job.params.padded as usize)
+        .zip(job.keys)
+        .map(|(out, keys)| integer_row(dispatch, out, &job.params, keys, table.as_ref()))
+        .collect();
+    let mut total = EncodeReport::default();
+    reports.iter().for_each(|report| total.merge(report));
+    (words, total)
+}
+
+/// The float half on one row; `out` then holds the fixed point as the bits of `i32`.
+fn fixed_row(
+    dispatch: Dispatch,
+    index: usize,
+    row: &[f32],
+    job: &EncodeJob<'_>,
+    signs: &[u8],
+    out: &mut [u32],
+) -> Result<EncodeReport, BackendError> {
+    let p = &job.params;
+    let norm = energy(dispatch, row).sqrt();
+    if !norm.is_finite() {
+        if job.non_finite == NonFinite::Error {
+            return Err(check::non_finite(index, row));
+        }
+        return Ok(EncodeReport { zeroed: 1, clip_ratio_sum: 1.0, ..EncodeReport::default() });
+    }
+    let bound = if p.clip < f32::MAX { f64::from(p.clip) } else { f64::INFINITY };
+    let mut ratio = factor(norm, bound);
+    // With the plain norm, 2^F joins the scale: the transform then ends in units of the fixed point.
+    let unit = f64::from(1u32 << p.fraction_bits);
+    let mixed = p.norm == norm_kind::MIXED;
+    let wanted = factor(norm, bound * (1.0 - check::CLIP_MARGIN)) * f64::from(p.gamma) * if mixed { 1.0 } else { unit };
+    let scale = wanted * factor(wanted * norm, LARGEST_NORM);
+    let orthonormal = if p.rotate == 1 { (-0.5 * f64::from(p.block_log2)).exp2() } else { 1.0 };
+
+    let x: &mut [f32] = bytemuck::cast_slice_mut(out);
+    let (head, padding) = x.split_at_mut(row.len());
+    head.par_chunks_mut(SEGMENT)
+        .zip(row.par_chunks(SEGMENT))
+        .for_each(|(x, row)| dispatch.run(Prepare { row, factor: scale * orthonormal, x }));
+    padding.fill(0.0);
+    if p.rotate == 1 {
+        head.par_chunks_mut(SEGMENT)
+            .zip(signs.par_chunks(SEGMENT / 8))
+            .for_each(|(x, bytes)| dispatch.run(Signs { x, bytes }));
+        fwht::blocks(dispatch, x, p.block_log2, 1.0);
+    }
+    if mixed {
+        ratio *= mixed_clip(dispatch, x, p.norm_bound() as f64 / unit);
+    }
+    let last = if mixed { unit as f32 } else { 1.0 };
+    out.par_chunks_mut(SEGMENT).for_each(|x| dispatch.run(Truncate { x, unit: last }));
+    Ok(EncodeReport {
+        norm_sum: norm,
+        clip_ratio_sum: ratio,
+        clipped: usize::from(ratio < 1.0),
+        ..EncodeReport::default()
+    })
+}
+
+/// `x = factor * row`, rounded once.
+struct Prepare<'a> {
+    row: &'a [f32],
+    factor: f64,
+    x: &'a mut [f32],
+}
+
+impl Kernel for Prepare<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        for (x, &v) in self.x.iter_mut().zip(self.row) {
+            *x = (f64::from(v) * self.factor) as f32;
+        }
+    }
+}
+
+/// Flips the sign of coordinate `j` where bit `j % 8` of byte `j / 8` is set.
+pub(super) struct Signs<'a> {
+    pub(super) x: &'a mut [f32],
+    pub(super) bytes: &'a [u8],
+}
+
+impl Kernel for Signs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let (groups, rest) = self.x.as_chunks_mut::<32>();
+        let (quads, _) = self.bytes.as_chunks::<4>();
+        let tail = self.bytes.get(4 * groups.len()..).unwrap_or(&[]);
+        for (x, quad) in groups.iter_mut().zip(quads) {
+            let bits = u32::from_le_bytes(*quad);
+            for (i, v) in x.iter_mut().enumerate() {
+                *v = f32::from_bits(v.to_bits() ^ (bits >> i << 31));
+            }
+        }
+        for (v, bit) in rest.iter_mut().zip((0..8 * tail.len()).map(|j| tail[j / 8] >> (j % 8))) {
+            *v = f32::from_bits(v.to_bits() ^ (u32::from(bit) << 31));
+        }
+    }
+}
+
+/// Truncates `x * unit` toward zero, saturating, in place.
+struct Truncate<'a> {
+    x: &'a mut [u32],
+    unit: f32,
+}
+
+impl Kernel for Truncate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        for x in self.x {
+            *x = (f32::from_bits(*x) * self.unit) as i32 as u32;
+        }
+    }
+}
+
+/// The mixed clip in place; returns its ratio (see `scalar::encode::mixed_clip`).
+fn mixed_clip(dispatch: Dispatch, x: &mut [f32], c: f64) -> f64 {
+    let parts: Vec<f64> = x.par_chunks(SEGMENT).map(|x| dispatch.run(MixedNorm(x))).collect();
+    let total: f64 = parts.iter().sum();
+    let ratio = if total > c { c / total } else { 1.0 };
+    if ratio < 1.0 {
+        x.par_chunks_mut(SEGMENT).for_each(|x| dispatch.run(MixedShrink { x, ratio }));
+    }
+    ratio
+}
+
+/// `v(x) = f^2 + (2f + 1) p`.
+#[inline(always)]
+fn mixed(x: f32) -> f64 {
+    let a = f64::from(x.abs());
+    let f = a.floor();
+    f * f + (2.0 * f + 1.0) * (a - f)
+}
+
+struct MixedNorm<'a>(&'a [f32]);
+
+impl Kernel for MixedNorm<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> f64 {
+        let mut lanes = [0f64; 16];
+        let (groups, rest) = self.0.as_chunks::<16>();
+        for group in groups {
+            for (lane, &v) in lanes.iter_mut().zip(group) {
+                *lane += mixed(v);
+            }
+        }
+        for (lane, &v) in lanes.iter_mut().zip(rest) {
+            *lane += mixed(v);
+        }
+        lanes.iter().sum()
+    }
+}
+
+struct MixedShrink<'a> {
+    x: &'a mut [f32],
+    ratio: f64,
+}
+
+impl Kernel for MixedShrink<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        for x in self.x {
+            let w = self.ratio * mixed(*x);
+            let f = w.sqrt().floor();
+            *x = ((f + (w - f * f) / (1.0 + 2.0 * f)) as f32).copysign(*x);
+        }
+    }
+}
+
+/// The integer half in place on one row of fixed-point coordinates.
+fn integer_row(
+    dispatch: Dispatch,
+    row: &mut [u32],
+    p: &EncodeParams,
+    keys: &RowKeys,
+    table: Option<&Thresholds>,
+) -> EncodeReport {
+    let parts: Vec<(u128, u64)> = row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, p })).collect();
+    let norm = parts.iter().map(|(norm, _)| norm).sum();
+    let linf_hits = parts.iter().map(|(_, hits)| hits).sum();
+    let num = shrink(norm, p);
+    row.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, part)| {
+        for (k, x) in part.chunks_mut(CHUNK).enumerate() {
+            let start = i * SEGMENT + k * CHUNK;
+            let mut uniform = [0u16; CHUNK];
+            if p.rounding == rounding_kind::STOCHASTIC {
+                let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
+                keys.rounding.fill(ROUNDING_STRIDE * start as u64, bytes);
+            }
+            let noise = table.map_or([0; CHUNK], |t| noise::draw(dispatch, t, &keys.noise, start, x.len()));
+            dispatch.run(Finish { x, num, uniform: &uniform, noise: &noise, p });
+        }
+    });
+    EncodeReport { linf_hits, ..EncodeReport::default() }
+}
+
+/// Clamps coordinates to `linf` in place; returns the exact norm and the number of clamped coordinates.
+struct Bound<'a, 'b> {
+    x: &'a mut [u32],
+    p: &'b EncodeParams,
+}
+
+impl Kernel for Bound<'_, '_> {
+    type Output = (u128, u64);
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> (u128, u64) {
+        let (linf, shift) = (self.p.linf, self.p.fraction_bits);
+        let fraction = (1u64 << shift) - 1;
+        let plain = self.p.norm == norm_kind::L2;
+        // Each term is below 2^63; its halves are summed apart, so that 2^32 terms cannot overflow.
+        let (mut low, mut high, mut hits) = (0u64, 0u64, 0u64);
+        for x in self.x {
+            let sign = ((*x as i32) >> 31) as u32;
+            let magnitude = (*x ^ sign).wrapping_sub(sign);
+            hits += u64::from(magnitude > linf);
+            let a = magnitude.min(linf);
+            *x = (a ^ sign).wrapping_sub(sign);
+            let a = u64::from(a);
+            let term = if plain {
+                a * a
+            } else {
+                let (f, rest) = (a >> shift, a & fraction);
+                ((f * f) << shift) + (2 * f + 1) * rest
+            };
+            low += term & 0xffff_ffff;
+            high += term >> 32;
+        }
+        (u128::from(low) + (u128::from(high) << 32), hits)
+    }
+}
+
+/// Shrink, rounding, noise, wrap.
+struct Finish<'a, 'b> {
+    x: &'a mut [u32],
+    num: u32,
+    uniform: &'a [u16; CHUNK],
+    noise: &'a [u32; CHUNK],
+    p: &'b EncodeParams,
+}
+
+impl Kernel for Finish<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let mask = check::mask(self.p.bits);
+        let keep = self.p.rounding == rounding_kind::KEEP;
+        let shift = if keep { 0 } else { self.p.fraction_bits };
+        let fraction = (1u32 << shift) - 1;
+        let num = u64::from(self.num);
+        for ((x, &uniform), &noise) in self.x.iter_mut().zip(self.uniform).zip(self.noise) {
+            let sign = ((*x as i32) >> 31) as u32;
+            let magnitude = u64::from((*x ^ sign).wrapping_sub(sign));
+            let shrunk = ((magnitude * num) >> SHRINK_BITS) as u32;
+            let value = (shrunk ^ sign).wrapping_sub(sign);
+            // With no fraction bits the comparison is 0 < 0: the value is kept as it is.
+            let up = u32::from((u32::from(u16::from_le(uniform)) >> (16 - shift)) < (value & fraction));
+            let rounded = (((value as i32) >> shift) as u32).wrapping_add(up);
+            *x = rounded.wrapping_add(noise) & mask;
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Which instructions run: one body a kernel, compiled once per instruction set.
+
+use std::fmt;
+
+use super::lanes::{Lanes, Portable};
+use crate::backend::BackendError;
+
+/// Instruction sets that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Whatever the compiler's target guarantees (SSE2 on x86-64, NEON on aarch64).
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A kernel whose body is compiled for every instruction set.
+///
+/// `run` and all that it calls must be `#[inline(always)]`: only then is the body compiled with the
+/// features of the function that it lands in.
+pub(super) trait Kernel {
+    /// What the kernel returns.
+    type Output;
+    /// The body, over 16 lanes of `f32` where it needs shuffles.
+    fn run<V: Lanes>(self) -> Self::Output;
+}
+
+impl Isa {
+    /// All of them, slowest first.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The name that `VEILSUM_ISA` takes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// True if this processor has it.
+    #[must_use]
+    pub fn available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The fastest that this processor has.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Self::Portable)
+    }
+
+    /// The instruction set of that name.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`]: no such name, or not on this processor.
+    pub fn from_name(name: &str) -> Result<Self, BackendError> {
+        let unavailable = |reason: String| BackendError::Unavailable { name: format!("simd ({name})"), reason };
+        let isa = Self::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| unavailable("the instruction sets are portable, avx2 and avx512".into()))?;
+        if isa.available() {
+            Ok(isa)
+        } else {
+            Err(unavailable(format!("this processor lacks it; the best it has is {}", Self::best())))
+        }
+    }
+}
+
+/// An instruction set that was found on this processor: the proof that running it is sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dispatch(Isa);
+
+impl Dispatch {
+    /// `isa`, or the portable body where the processor lacks it.
+    pub(super) fn new(isa: Isa) -> Self {
+        Self(if isa.available() { isa } else { Isa::Portable })
+    }
+
+    /// Which instruction set runs.
+    pub(super) const fn isa(self) -> Isa {
+        self.0
+    }
+
+    /// Runs a kernel.
+    #[inline]
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` has seen these features on this processor.
+            Isa::Avx512 => unsafe { avx512(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` has seen these features on this processor.
+            Isa::Avx2 => unsafe { avx2(kernel) },
+            _ => kernel.run::<Portable>(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<super::x86::Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<super::x86::Avx2>()
+}
