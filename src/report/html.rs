@@ -146,13 +146,13 @@ svg.chart [fill=\"{paper}\"]{{fill:var(--card)}}
 svg.chart [fill=\"{ink}\"]{{fill:var(--ink)}}
 svg.chart [stroke=\"{ink}\"]{{stroke:var(--ink)}}
 svg.chart [stroke=\"{grid}\"]{{stroke:var(--line)}}
-@media (prefers-color-scheme:dark){{svg.chart [stroke=\"{blue}\"]{{stroke:#4AA8E0}}svg.chart [fill=\"{blue}\"]{{fill:#4AA8E0}}}}
+@media (prefers-color-scheme:dark){{svg.chart [stroke=\"{blue}\"]{{stroke:#2F86C6}}svg.chart [fill=\"{blue}\"]{{fill:#2F86C6}}}}
 .scroll{{overflow-x:auto}}
 table{{border-collapse:collapse;width:100%;font-size:.9rem}}
 th,td{{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}}
 th{{color:var(--soft);font-weight:600}}
 .r{{text-align:right;font-variant-numeric:tabular-nums}}
-@media print{{body{{background:none}}figure,div,.notes{{break-inside:avoid}}}}
+@media print{{body{{background:none}}figure,dl,.notes{{break-inside:avoid}}}}
 "
     )
 }
