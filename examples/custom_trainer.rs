@@ -143,6 +143,7 @@ fn clouds(samples: usize, classes: usize, key: &StreamKey) -> Dataset {
         dim: DIM,
         classes,
         natural_ids: None,
+        class_names: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{Exit, Failure};
-use crate::data::{Dataset, Split};
+use crate::data::{self, Dataset, Split};
 use crate::model::evaluate::{Confusion, confusion};
 use crate::model::weights::{SavedModel, load};
 use crate::model::{Evaluation, ModelError, trainer_for};
@@ -142,24 +142,4 @@ fn to_text(args: &Args, model: &SavedModel, data: &Dataset, evaluation: Evaluati
         let _ = writeln!(text, "{class:>5} {:>8} {share:>9}  {mistaken}", confusion.samples(class));
     }
     text
-}
-
-/// Stands in for `crate::data::{DataConfig, load}` until the data room is merged: delete this module
-/// and add `self` to the `use crate::data` above.
-mod data {
-    use std::io::{Error, ErrorKind};
-    use std::path::Path;
-
-    use crate::data::{DataError, Split};
-
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct DataConfig {
-        name: String,
-    }
-
-    pub(super) fn load(config: &DataConfig, base_dir: &Path, _progress: bool) -> Result<Split, DataError> {
-        let source = Error::new(ErrorKind::NotFound, "no data set of that name in this build");
-        Err(DataError::Io { path: base_dir.join(&config.name), source })
-    }
 }

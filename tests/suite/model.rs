@@ -39,6 +39,7 @@ fn dataset(batch: &Batch, classes: usize) -> Dataset {
         dim: batch.dim,
         classes,
         natural_ids: None,
+        class_names: None,
     }
 }
 
@@ -411,4 +412,56 @@ fn bad_files_say_what_and_where() {
         load(&path),
         Err(ModelError::NonFinite { name, count: 2, total: 3, first: 1, .. }) if name == "layers.0.bias"
     ));
+}
+
+/// A model trained here on the embedded digits, evaluated by the command.
+#[test]
+fn eval_prints_what_the_library_computes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let data_config = veilsum::data::DataConfig::named("digits");
+    let split = veilsum::data::load(&data_config, folder.path(), false).unwrap();
+    let trainer = trainer_for(&ModelConfig::DigitsMlp).unwrap();
+    let mut weights = trainer.init(&key(1));
+    let config = LocalConfig { epochs: 5, batch_size: 16, learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+    let shard = split.train.gather(&(0..split.train.len()).collect::<Vec<_>>());
+    let delta = trainer.local_delta(&weights, &shard, &config, &key(2)).unwrap();
+    weights.iter_mut().zip(&delta).for_each(|(w, d)| *w += d);
+    save(&path, &ModelConfig::DigitsMlp, &weights, &BTreeMap::new()).unwrap();
+
+    let eval = |arguments: &[&str]| {
+        let command = std::process::Command::new(env!("CARGO_BIN_EXE_veilsum"))
+            .arg("eval")
+            .arg(&path)
+            .args(arguments)
+            .output()
+            .unwrap();
+        (command.status.code(), String::from_utf8(command.stdout).unwrap(), String::from_utf8(command.stderr).unwrap())
+    };
+    let config_path = folder.path().join("config.json");
+    fs::write(&config_path, r#"{"rounds": 3, "data": {"name": "digits"}}"#).unwrap();
+    for (half, data) in [("test", &split.test), ("train", &split.train)] {
+        let expected = evaluate_dataset(&*trainer, &weights, data).unwrap();
+        assert!(expected.accuracy > 0.85, "{half}: {}", expected.accuracy);
+        for source in ["digits", config_path.to_str().unwrap()] {
+            let (code, out, err) = eval(&["--data", source, "--split", half, "--json"]);
+            assert_eq!(code, Some(0), "{err}");
+            let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+            assert_eq!(found["accuracy"].as_f64(), Some(expected.accuracy));
+            assert!((found["loss"].as_f64().unwrap() - expected.loss).abs() < 1e-12);
+            assert_eq!(found["samples"], data.len());
+            assert_eq!((found["model"].as_str(), found["split"].as_str()), (Some("digits_mlp"), Some(half)));
+            let counts = found["confusion"].as_array().unwrap();
+            let all: u64 = counts.iter().flat_map(|row| row.as_array().unwrap()).map(|n| n.as_u64().unwrap()).sum();
+            assert_eq!(all as usize, data.len());
+        }
+    }
+    let (code, out, _) = eval(&["--data", "digits"]);
+    assert!(code == Some(0) && out.contains("accuracy") && out.lines().count() == 14, "{out}");
+
+    save(&path, &mlp(&[4, 3]), &[0.0; 15], &BTreeMap::new()).unwrap();
+    let (code, out, err) = eval(&["--data", "digits"]);
+    assert!(code == Some(2) && out.is_empty() && err.contains("4-3") && err.contains("digits"), "{err}");
+    fs::write(&path, b"half a fi").unwrap();
+    assert_eq!(eval(&["--data", "digits"]).0, Some(2));
 }
