@@ -1,5 +1,6 @@
 //! `trait Mechanism`: what to compute (`EncodeParams`, a noise law) and what it costs (`DpEvent`).
 
+pub(crate) mod fixed;
 pub mod gaussian;
 pub mod none;
 pub mod smm;

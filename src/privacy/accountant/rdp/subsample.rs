@@ -1,0 +1,117 @@
+//! RDP under Poisson sampling, from the unsampled RDP of a mechanism known only by its curve.
+//!
+//! Write `P` for the released law with the client in the sample, `Q` without, `m(a) = (a-1) D_a` for
+//! log-moments, `r = P/Q`, `t = r - 1`; the sampled pair is `(1-q) Q + q P` against `Q`.
+//!
+//! **Remove direction**, integer `a`, exact given the moments (Mironov, Talwar, Zhang 2019, section 3.3):
+//! ```text
+//! E_Q[(1 + q t)^a] = sum_j C(a,j) (1-q)^(a-j) q^j e^(m(j))
+//!                  = 1 + sum_{j>=2} C(a,j) (1-q)^(a-j) q^j (e^(m(j)) - 1).
+//! ```
+//! **Add direction**, `D_a(Q || (1-q) Q + q P) = ln E_Q[(1 + q t)^(1-a)] / (a-1)`, is not assumed to be
+//! smaller. Two bounds hold for every pair, the lesser is used:
+//! 1. Taylor at 0 with the remainder's second derivative at its largest, `s >= -1`:
+//!    `(1+qt)^(1-a) <= 1 - (a-1) q t + a(a-1)/2 q^2 t^2 (1-q)^(-(a+1))`; as `E_Q t = 0` and
+//!    `E_Q t^2 = e^(D_2(P||Q)) - 1`, the moment is at most
+//!    `1 + a(a-1)/2 q^2 (e^(D_2) - 1) (1-q)^(-(a+1))`.
+//! 2. Convexity of `u -> u^(1-a)`: at most `1 - q + q e^(m'(a))`, `m'(a) = (a-1) D_a(Q||P)`.
+//!
+//! **Fractional orders**: `(a-1) D_a` is convex in `a` and 0 at 1, so a chord between integers bounds it.
+
+use crate::math::special::{ln_binomial, log_sum_exp};
+
+/// `(a-1) tau_q(a)` of the remove direction; `moment(j)` is `(j-1) D_j(P||Q)`, asked for 2..=order.
+/// `rate` in `[0, 1]`.
+pub(crate) fn remove_moment(rate: f64, order: u32, moment: impl Fn(u32) -> f64) -> f64 {
+    if rate == 0.0 {
+        return 0.0;
+    }
+    if rate == 1.0 {
+        return moment(order);
+    }
+    let (ln_in, ln_out) = (libm::log(rate), libm::log1p(-rate));
+    let terms: Vec<f64> = (2..=order)
+        .map(|j| ln_binomial(order, j) + f64::from(order - j) * ln_out + f64::from(j) * ln_in + ln_expm1(moment(j)))
+        .collect();
+    softplus(log_sum_exp(&terms))
+}
+
+/// Upper bound of `(a-1) D_a` of the add direction; `d2 = D_2(P||Q)`, `moment = (a-1) D_a(Q||P)`.
+pub(crate) fn add_moment(rate: f64, order: u32, d2: f64, moment: f64) -> f64 {
+    if rate == 0.0 {
+        return 0.0;
+    }
+    if rate == 1.0 {
+        return moment;
+    }
+    let a = f64::from(order);
+    let taylor = libm::log(a * (a - 1.0) / 2.0) + 2.0 * libm::log(rate) + ln_expm1(d2) - (a + 1.0) * libm::log1p(-rate);
+    let convex = libm::log(rate) + ln_expm1(moment);
+    softplus(taylor.min(convex))
+}
+
+/// The greater of both directions at an integer order.
+pub(crate) fn both_moments(rate: f64, order: u32, moment: impl Fn(u32) -> f64) -> f64 {
+    let add = add_moment(rate, order, moment(2), moment(order));
+    remove_moment(rate, order, moment).max(add)
+}
+
+/// Log-moment at any order in `(1, ..)` from those at integers, by the chord.
+pub(crate) fn chord(order: f64, at_integer: impl Fn(u32) -> f64) -> f64 {
+    let low = order.floor();
+    let value = |a: f64| if a <= 1.0 { 0.0 } else { at_integer(a as u32) };
+    if low == order {
+        return value(order);
+    }
+    let weight = order - low;
+    (1.0 - weight) * value(low) + weight * value(low + 1.0)
+}
+
+/// `ln(e^m - 1)` for `m >= 0`.
+fn ln_expm1(m: f64) -> f64 {
+    if m > 30.0 { m + libm::log1p(-libm::exp(-m)) } else { libm::log(libm::expm1(m)) }
+}
+
+/// `ln(1 + e^l)`.
+pub(crate) fn softplus(l: f64) -> f64 {
+    if l > 40.0 { l } else { libm::log1p(libm::exp(l)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Randomized response on one bit: everything can be summed exactly.
+    #[test]
+    fn both_directions_bound_an_exact_pair() {
+        let (p, q) = ([0.7f64, 0.3], [0.3f64, 0.7]);
+        let divergence = |u: &[f64; 2], v: &[f64; 2], a: f64| {
+            u.iter().zip(v).map(|(&x, &y)| x.powf(a) * y.powf(1.0 - a)).sum::<f64>().ln()
+        };
+        for rate in [1e-4, 0.01, 0.1, 0.5, 0.9] {
+            let mixed = [(1.0 - rate) * q[0] + rate * p[0], (1.0 - rate) * q[1] + rate * p[1]];
+            for order in [2u32, 3, 7, 40] {
+                let a = f64::from(order);
+                let moment = |j: u32| divergence(&p, &q, f64::from(j));
+                let remove = remove_moment(rate, order, moment);
+                let exact = divergence(&mixed, &q, a);
+                assert!((remove - exact).abs() < 1e-12 + 1e-9 * exact, "{rate} {order}: {remove} {exact}");
+                let add = add_moment(rate, order, moment(2), divergence(&q, &p, a));
+                assert!(add >= divergence(&q, &mixed, a) - 1e-12, "{rate} {order}");
+                assert!(both_moments(rate, order, moment) >= remove.max(add));
+            }
+            let at = |a: u32| divergence(&mixed, &q, f64::from(a));
+            for order in [1.5, 2.5, 7.25] {
+                assert!(chord(order, at) >= divergence(&mixed, &q, order) - 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn the_edges_of_the_rate() {
+        let moment = |j: u32| f64::from(j - 1) * 0.3 * f64::from(j);
+        assert_eq!(both_moments(0.0, 5, moment), 0.0);
+        assert_eq!(both_moments(1.0, 5, moment), moment(5));
+        assert!(both_moments(0.5, 3, |_| f64::INFINITY).is_infinite());
+    }
+}
