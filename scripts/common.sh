@@ -19,7 +19,7 @@ install_packages() {
     if command -v apt-get >/dev/null; then
         say "installing: $*"
         if as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2; then
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
             return 0
         fi
         say "could not install $*; as root, run: apt-get update && apt-get install $*"

@@ -18,6 +18,7 @@ pub struct Progress {
     start: u64,
     total: u64,
     begun: Instant,
+    accuracy: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -39,13 +40,14 @@ impl Progress {
         } else {
             Output::Plain(Pacer::new(start, total))
         };
-        Self { output, start, total, begun: Instant::now() }
+        Self { output, start, total, begun: Instant::now(), accuracy: None }
     }
 
-    /// Round `round` is done. `accuracy` in `[0, 1]` is the last one measured, `epsilon` what has been
-    /// spent so far; `None` where there is none.
+    /// Round `round` is done. `accuracy` is in `[0, 1]`; `None` in a round that measured none goes on
+    /// showing the last one. `epsilon` is what has been spent so far, `None` without privacy.
     pub fn update(&mut self, round: u64, accuracy: Option<f64>, epsilon: Option<f64>) {
-        let figures = figures(accuracy, epsilon);
+        self.accuracy = accuracy.or(self.accuracy);
+        let figures = figures(self.accuracy, epsilon);
         match &mut self.output {
             Output::Hidden => {}
             Output::Bar(bar) => {
@@ -170,10 +172,16 @@ mod tests {
     fn the_bar_takes_position_and_figures() {
         let shown = bar(400, 500);
         shown.set_draw_target(ProgressDrawTarget::hidden());
-        let mut progress =
-            Progress { output: Output::Bar(shown.clone()), start: 400, total: 500, begun: Instant::now() };
+        let mut progress = Progress {
+            output: Output::Bar(shown.clone()),
+            start: 400,
+            total: 500,
+            begun: Instant::now(),
+            accuracy: None,
+        };
         assert_eq!((shown.position(), shown.length()), (400, Some(500)));
-        progress.update(450, Some(0.94), Some(2.5));
+        progress.update(440, Some(0.94), Some(2.4));
+        progress.update(450, None, Some(2.5));
         assert_eq!((shown.position(), shown.message().as_str()), (450, "accuracy 94.00 %  epsilon 2.500"));
         progress.finish();
         assert_eq!(shown.position(), 450);

@@ -416,4 +416,23 @@ mod tests {
         let mut heights = svg.split(" y=\"").skip(1).filter_map(|t| t.split('"').next()?.parse::<i64>().ok());
         assert!(heights.all(|y| (0..=i64::from(HEIGHT * UNITS)).contains(&y)));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_numbers_give_a_whole_picture(
+            points in proptest::collection::vec((proptest::num::f64::ANY, proptest::num::f64::ANY, proptest::num::f64::ANY), 0..30),
+            reach in proptest::option::of((proptest::num::f64::ANY, proptest::num::f64::ANY)),
+            level in proptest::num::f64::ANY,
+            logs in (proptest::bool::ANY, proptest::bool::ANY),
+        ) {
+            let scale = |log| if log { Scale::Log } else { Scale::Linear };
+            let mut c = chart(vec![Series::with_spread("s", points); 7]);
+            (c.x_scale, c.y_scale, c.y_range) = (scale(logs.0), scale(logs.1), reach);
+            c.levels.push(("level".into(), level));
+            let svg = line_chart(&c);
+            proptest::prop_assert!(svg.trim_end().ends_with("</svg>"));
+            proptest::prop_assert!(!svg.contains("NaN") && svg.len() < 4_000_000);
+        }
+    }
 }
