@@ -117,7 +117,7 @@ pub fn build(
         CipherName::ChaCha8 => Cipher::ChaCha8,
     };
     let partition_key = server_key(&secret, &session, Purpose::Partition, cipher);
-    let partition = partition::partition(&split.train, &config.partition, &partition_key, base)?;
+    let partition = partition::partition(&split.train, &config.partition, &partition_key)?;
     let clients = partition.clients.len() as u64;
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
