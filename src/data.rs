@@ -5,15 +5,20 @@
 
 pub mod catalog;
 mod config;
+mod csv;
 pub mod digits;
 mod error;
 pub mod fetch;
 pub mod idx;
 mod load;
+mod npz;
+pub mod partition;
+mod table;
 
 pub use config::{Column, CsvConfig, DataConfig, Fixed, IdxConfig, Missing, Normalize, NpzConfig, OneOrMany};
 pub use error::{Attempt, CellProblem, DataError, PartitionProblem, Unobtainable};
 pub use load::{load, load_published};
+pub use partition::{Partition, PartitionConfig, PartitionReport, partition};
 
 use sha2::{Digest, Sha256};
 
