@@ -18,8 +18,8 @@ Examples:
   veilsum data describe digits --json
   veilsum data partition mnist --scheme dirichlet --clients 20 --alpha 0.5
 
-Published sets are fetched at first use anyway and verified by content hash at every use. They live in
-$VEILSUM_CACHE, else in `veilsum` in your cache folder. Without internet, put the raw or gzipped files into the
+Published sets are fetched at first use anyway and verified by content hash at every use. They live in \
+$VEILSUM_CACHE, else in `veilsum` in your cache folder. Without internet, put the raw or gzipped files into the \
 folder that `veilsum data list` shows, or use the embedded `digits`.")]
 pub struct Args {
     /// What to do.

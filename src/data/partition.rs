@@ -177,14 +177,14 @@ fn dirichlet(
     if needed > data.len() {
         return Err(PartitionProblem::TooMany { what: "samples (`min_size` times `clients`)", parts: needed });
     }
-    let mut classes = vec![Vec::new(); data.classes];
+    let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (i, &label) in data.labels.iter().enumerate() {
-        classes[label as usize].push(i);
+        classes.entry(label).or_default().push(i);
     }
     let mut best = 0;
     for _ in 0..ATTEMPTS {
         let mut dealt = vec![Vec::new(); clients];
-        for class in &mut classes {
+        for class in classes.values_mut() {
             reader.shuffle(class);
             let shares = dirichlet_shares(clients, alpha, reader);
             let (mut start, mut sum) = (0, 0.0);

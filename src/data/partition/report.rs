@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Partition;
-use crate::data::Dataset;
+use crate::data::{Dataset, histogram};
 
 /// Most clients whose label histograms a report lists.
 pub(super) const LISTED: usize = 100;
@@ -74,8 +74,7 @@ impl PartitionReport {
         let (mut sum, mut max, mut counted) = (0.0, 0.0f64, 0usize);
         let mut listed = Vec::new();
         for (client, indices) in partition.clients.iter().enumerate() {
-            let mut own = vec![0; data.classes];
-            indices.iter().for_each(|&i| own[data.labels[i] as usize] += 1);
+            let own = histogram(indices.iter().map(|&i| data.labels[i]), data.classes);
             let distance = total_variation(&own, &labels);
             if !indices.is_empty() {
                 (sum, max, counted) = (sum + distance, max.max(distance), counted + 1);

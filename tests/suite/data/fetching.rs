@@ -130,6 +130,17 @@ fn wrong_content_never_enters_the_cache() {
 }
 
 #[test]
+fn what_a_killed_process_left_is_swept() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("toy");
+    std::fs::create_dir_all(dir.join(".fetch-x/package")).unwrap();
+    write(&dir, ".part-y", &contents()[0][..5]);
+    let (mirror, _) = good();
+    fetch_set(&set(vec![mirror]), root.path(), false).unwrap();
+    assert_eq!(names(&dir), [".lock", "a", "b", "c", "d"]);
+}
+
+#[test]
 fn when_every_source_fails_the_error_says_all_and_what_to_do() {
     let root = tempfile::tempdir().unwrap();
     let (empty, _) = serve(Vec::new());
