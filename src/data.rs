@@ -1,19 +1,24 @@
 //! Data sets: readers, verified downloads, partitioners.
 //!
-//! [`load`] turns a [`DataConfig`] into a [`Split`]; [`partition`] deals the training set to clients.
+//! [`load()`] turns a [`DataConfig`] into a [`Split`]; [`partition()`] deals the training set to clients.
 //! Published sets are known by their content hash; users' own tables, archives and IDX files train as well.
 
 pub mod catalog;
 mod config;
+mod csv;
 pub mod digits;
 mod error;
 pub mod fetch;
 pub mod idx;
 mod load;
+mod npz;
+pub mod partition;
+mod table;
 
 pub use config::{Column, CsvConfig, DataConfig, Fixed, IdxConfig, Missing, Normalize, NpzConfig, OneOrMany};
 pub use error::{Attempt, CellProblem, DataError, PartitionProblem, Unobtainable};
 pub use load::{load, load_published};
+pub use partition::{Partition, PartitionConfig, PartitionReport, partition};
 
 use sha2::{Digest, Sha256};
 
@@ -62,7 +67,7 @@ pub struct Dataset {
     pub mean: f32,
     /// Divisor after the mean.
     pub std: f32,
-    /// Class labels.
+    /// Class labels, each below `classes`.
     pub labels: Vec<u32>,
     /// Features a sample.
     pub dim: usize,
@@ -107,9 +112,7 @@ impl Dataset {
     /// Samples of each class, `classes` counts.
     #[must_use]
     pub fn label_histogram(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.classes];
-        self.labels.iter().for_each(|&label| counts[label as usize] += 1);
-        counts
+        histogram(self.labels.iter().copied(), self.classes)
     }
 
     /// SHA-256 in hex over the stored features (bytes, or `f32` little-endian), then over the labels (`u32`
@@ -154,6 +157,17 @@ pub struct Split {
     pub train: Dataset,
     /// For the evaluation.
     pub test: Dataset,
+}
+
+/// How often each of `0..classes` occurs.
+fn histogram(labels: impl Iterator<Item = u32>, classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    for label in labels {
+        if let Some(count) = counts.get_mut(label as usize) {
+            *count += 1;
+        }
+    }
+    counts
 }
 
 /// Names of the sets that need no file of the user.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub struct DataConfig {
     /// A published or embedded set: `mnist`, `fashion-mnist` (fetched at first use) or `digits` (embedded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["digits", "fashion-mnist", "mnist", null]))]
     pub name: Option<String>,
     /// Tables of text: one sample a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,4 +214,18 @@ pub struct IdxConfig {
 
 fn default_std() -> f32 {
     1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_knows_the_names_and_refuses_other_keys() {
+        let schema = schemars::schema_for!(DataConfig).to_value();
+        assert_eq!(schema["additionalProperties"], false);
+        let names = schema["properties"]["name"]["enum"].as_array().unwrap();
+        let known: Vec<&str> = names.iter().filter_map(|n| n.as_str()).collect();
+        assert_eq!(known, crate::data::NAMES);
+    }
 }

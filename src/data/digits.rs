@@ -16,6 +16,8 @@ pub const SAMPLES: usize = 1797;
 pub const TEST: usize = 360;
 /// Pixels an image.
 pub const DIM: usize = 64;
+/// One line for `veilsum data list`.
+pub const ABOUT: &str = "UCI digits: 1,437 + 360 handwritten digits, 8 x 8 (Alpaydin, Kaynak 1998; CC BY 4.0)";
 /// Mean of `value / 16` over the training images, rounded.
 pub const MEAN: f32 = 0.3054;
 /// Standard deviation of the same, rounded.

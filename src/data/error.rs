@@ -244,6 +244,26 @@ pub enum DataError {
         /// What would be right.
         expected: &'static str,
     },
+    /// A feature that the normalisation brought out of the range of `f32`.
+    #[error("{path}: sample {sample}, feature {feature} is not finite after the normalisation")]
+    Overflow {
+        /// The file.
+        path: PathBuf,
+        /// Sample, from 0, after the test set was cut off.
+        sample: usize,
+        /// Feature, from 0.
+        feature: usize,
+    },
+    /// Another number of constants than features.
+    #[error("`{key}` has {found} numbers, but a sample has {expected} features")]
+    Constants {
+        /// The member.
+        key: &'static str,
+        /// Features a sample.
+        expected: usize,
+        /// Constants found.
+        found: usize,
+    },
     /// A label outside the classes of the training set.
     #[error("{path}: sample {sample} has label {found}, but classes are 0..{classes}")]
     Label {
@@ -305,13 +325,11 @@ pub enum CellProblem {
         /// Most classes.
         limit: usize,
     },
-    /// A class name that the training file does not have.
-    #[error("label `{found}` does not occur in the training data; its labels are {known}")]
-    UnknownClass {
+    /// A sample without a label.
+    #[error("missing label `{found}`")]
+    MissingLabel {
         /// The cell.
         found: String,
-        /// Class names.
-        known: String,
     },
 }
 

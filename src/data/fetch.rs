@@ -25,6 +25,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one file may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// How temporary folders begin.
+const FOLDER_PREFIX: &str = ".fetch-";
+/// How temporary files begin.
+const FILE_PREFIX: &str = ".part-";
+
 /// What [`fetch`] found or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
@@ -65,32 +70,27 @@ pub fn fetch(name: &str, cache_root: &Path, progress: bool) -> Result<Fetched, D
 /// As [`fetch`].
 pub fn fetch_set(set: &Published, cache_root: &Path, progress: bool) -> Result<Fetched, DataError> {
     let dir = cache_root.join(set.name);
+    let whole = |source| Fetched { dir: dir.clone(), source, replaced: Vec::new() };
+    // Before anything is written: a complete cache may be read-only.
+    if survey(set, &dir)?.missing.is_empty() {
+        return Ok(whole(None));
+    }
     std::fs::create_dir_all(&dir).map_err(DataError::io(&dir))?;
     let _lock = lock(&dir, progress)?;
-    let mut fetched = Fetched { dir: dir.clone(), source: None, replaced: Vec::new() };
-    let mut missing = Vec::new();
-    for file in &set.files {
-        let path = dir.join(file.name);
-        match verify(&path, file) {
-            Ok(()) => continue,
-            Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e @ DataError::Hash { .. }) => {
-                note(progress, &format!("{e}; fetching it again"));
-                fetched.replaced.push(path);
-            }
-            Err(e) => return Err(e),
-        }
-        missing.push(file);
+    let Survey { missing, wrong } = survey(set, &dir)?;
+    if missing.is_empty() {
+        return Ok(whole(None));
     }
+    wrong.iter().for_each(|e| note(progress, &format!("{e}; fetching it again")));
+    let replaced =
+        wrong.into_iter().filter_map(|e| if let DataError::Hash { path, .. } = e { Some(path) } else { None });
+    let fetched = Fetched { replaced: replaced.collect(), ..whole(None) };
     let mut tried = Vec::new();
-    if !missing.is_empty() && missing.iter().all(|f| gz(&dir, f).exists()) {
+    if missing.iter().all(|f| gz(&dir, f).exists()) {
         match install(&dir, &missing, &dir) {
             Ok(()) => return Ok(Fetched { source: Some(format!("{} (.gz)", dir.display())), ..fetched }),
             Err(e) => tried.push(Attempt { source: dir.display().to_string(), reason: e.to_string() }),
         }
-    }
-    if missing.is_empty() {
-        return Ok(fetched);
     }
     for source in &set.sources {
         match obtain(source, &missing, &dir, progress) {
@@ -105,6 +105,28 @@ pub fn fetch_set(set: &Published, cache_root: &Path, progress: bool) -> Result<F
     Err(DataError::Unobtainable(Box::new(Unobtainable { name: set.name.to_owned(), dir, files, tried })))
 }
 
+/// What the cache lacks.
+struct Survey<'a> {
+    /// Files that are absent or have another content.
+    missing: Vec<&'a ContentFile>,
+    /// The hash errors of the latter.
+    wrong: Vec<DataError>,
+}
+
+fn survey<'a>(set: &'a Published, dir: &Path) -> Result<Survey<'a>, DataError> {
+    let mut found = Survey { missing: Vec::new(), wrong: Vec::new() };
+    for file in &set.files {
+        match read_verified(&dir.join(file.name), file) {
+            Ok(_) => continue,
+            Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e @ DataError::Hash { .. }) => found.wrong.push(e),
+            Err(e) => return Err(e),
+        }
+        found.missing.push(file);
+    }
+    Ok(found)
+}
+
 /// Reads a cached file whole; its content hash is checked on what was read.
 ///
 /// # Errors
@@ -115,10 +137,6 @@ pub fn read_verified(path: &Path, file: &ContentFile) -> Result<Vec<u8>, DataErr
     reader.take(file.bytes + 1).read_to_end(&mut data).map_err(DataError::io(path))?;
     check(path, file, &Sha256::digest(&data))?;
     Ok(data)
-}
-
-fn verify(path: &Path, file: &ContentFile) -> Result<(), DataError> {
-    read_verified(path, file).map(|_| ())
 }
 
 fn check(path: &Path, file: &ContentFile, digest: &[u8]) -> Result<(), DataError> {
@@ -139,17 +157,37 @@ fn note(progress: bool, text: &str) {
     }
 }
 
-/// Waits until no other process fetches into `dir`. File systems without locks go on unlocked: renames
-/// keep them correct, at worst both download.
+/// Waits until no other process fetches into `dir`, and removes what a killed one left. File systems
+/// without locks go on unlocked: renames keep them correct, at worst both download.
 fn lock(dir: &Path, progress: bool) -> Result<File, DataError> {
     let path = dir.join(".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(DataError::io(&path))?;
-    if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-        note(progress, &format!("another process fetches into {}; waiting for it", dir.display()));
-        // A failure here means a file system without locks, as above.
-        let _ = file.lock();
+    let locked = match file.try_lock() {
+        Ok(()) => true,
+        Err(std::fs::TryLockError::Error(_)) => false,
+        Err(std::fs::TryLockError::WouldBlock) => {
+            note(progress, &format!("another process fetches into {}; waiting for it", dir.display()));
+            file.lock().is_ok()
+        }
+    };
+    if locked {
+        sweep(dir);
     }
     Ok(file)
+}
+
+/// Removes temporary files and folders; under the lock they belong to nobody alive. One that stays is
+/// only in the way of the disk.
+fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(FOLDER_PREFIX) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        } else if name.starts_with(FILE_PREFIX) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Gets `files` from one source into `dir`; the reason if that fails, as a sentence for people.
@@ -170,7 +208,7 @@ fn obtain(source: &Source, files: &[&ContentFile], dir: &Path, progress: bool) -
 }
 
 fn scratch(dir: &Path) -> Result<tempfile::TempDir, String> {
-    tempfile::Builder::new().prefix(".fetch-").tempdir_in(dir).map_err(|e| format!("{}: {e}", dir.display()))
+    tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(dir).map_err(|e| format!("{}: {e}", dir.display()))
 }
 
 /// Moves verified copies of `files`, raw or `.gz` in `from`, into `dir`.
@@ -185,7 +223,7 @@ fn install(from: &Path, files: &[&ContentFile], dir: &Path) -> Result<(), DataEr
 
 /// Writes `reader` to `dir/NAME` atomically if, and only if, its hash is the published one.
 fn store(origin: &Path, reader: &mut dyn Read, file: &ContentFile, dir: &Path) -> Result<(), DataError> {
-    let mut out = tempfile::Builder::new().prefix(".part-").tempfile_in(dir).map_err(DataError::io(dir))?;
+    let mut out = tempfile::Builder::new().prefix(FILE_PREFIX).tempfile_in(dir).map_err(DataError::io(dir))?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0u8; 1 << 16];
     // One byte more than published shows content that is too long without storing all of it.

@@ -29,7 +29,7 @@ impl<T> IdxArray<T> {
     /// Elements a row: the product of all dimensions but the first.
     #[must_use]
     pub fn row_len(&self) -> usize {
-        self.dims.iter().skip(1).product()
+        self.dims.iter().skip(1).fold(1, |product: usize, &d| product.saturating_mul(d))
     }
 }
 

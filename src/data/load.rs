@@ -6,6 +6,8 @@ use super::catalog::{Published, published};
 use super::{DataConfig, DataError, Dataset, Features, IdxConfig, NAMES, Split, digits, fetch, idx};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 
+/// Most classes of a data set.
+pub(super) const MAX_CLASSES: usize = 65_536;
 /// Column of the class in a QMNIST label file.
 const CLASS_COLUMN: usize = 0;
 /// Column of the writer in a QMNIST label file.
@@ -30,6 +32,8 @@ pub(super) enum Draw {
 pub fn load(config: &DataConfig, base_dir: &Path, progress: bool) -> Result<Split, DataError> {
     let mut split = match config {
         DataConfig { name: Some(name), csv: None, npz: None, idx: None, .. } => named(name, progress)?,
+        DataConfig { name: None, csv: Some(csv), npz: None, idx: None, .. } => super::csv::load(csv, base_dir)?,
+        DataConfig { name: None, csv: None, npz: Some(npz), idx: None, .. } => super::npz::load(npz, base_dir)?,
         DataConfig { name: None, csv: None, npz: None, idx: Some(idx), .. } => idx_split(idx, base_dir)?,
         _ => return Err(DataError::OneSource { found: sources(config) }),
     };

