@@ -1,0 +1,1 @@
+//! Probability mass functions in f64, for tests and reports.
