@@ -59,11 +59,7 @@ fn fraction(name: &'static str, numerator: i64, denominator: i64) -> Result<(u64
 
 /// Checks that `least <= found <= most`; refuses NaN.
 fn within(name: &'static str, found: f64, least: f64, most: f64) -> Result<(), SampleError> {
-    if found >= least && found <= most {
-        Ok(())
-    } else {
-        Err(SampleError::OutOfRange { name, least, most, found })
-    }
+    if found >= least && found <= most { Ok(()) } else { Err(SampleError::OutOfRange { name, least, most, found }) }
 }
 
 /// The integer `m` and exponent `e` with `x = m 2^e`, `m` odd, of a finite `x > 0`.

@@ -134,8 +134,7 @@ mod tests {
         for mu in [1e-60, 1e-9, 0.01, 0.5, 5.95, 595.0, 1428.0, 1e5] {
             let table = NoiseTable::skellam(mu).unwrap();
             assert!(table.thresholds.is_sorted() && table.thresholds.iter().all(|&t| t < 1 << 127));
-            let variance: f64 =
-                (0..table.thresholds.len()).map(|k| (k * k) as f64 * probability(&table, k)).sum();
+            let variance: f64 = (0..table.thresholds.len()).map(|k| (k * k) as f64 * probability(&table, k)).sum();
             assert!((variance - 2.0 * mu).abs() <= 1e-11 * mu + 1e-35, "{mu}: {variance}");
             assert_eq!(table.variance, 2.0 * mu);
             let bound = (table.thresholds.len() as f64 + 3.0) * 2f64.powi(-128);
