@@ -178,7 +178,7 @@ impl StreamKey {
     /// A reader that starts at byte `position`; for code that draws a varying number of integers.
     #[must_use]
     pub fn reader(&self, position: u64) -> StreamReader {
-        StreamReader { key: self.clone(), position, block: [0; 256], used: 256 }
+        StreamReader { key: self.clone(), position, block: [0; 1024], used: 1024 }
     }
 }
 
@@ -188,7 +188,7 @@ impl StreamKey {
 pub struct StreamReader {
     key: StreamKey,
     position: u64,
-    block: [u8; 256],
+    block: [u8; 1024],
     used: usize,
 }
 

@@ -1,5 +1,10 @@
 //! Cumulative tables with 128-bit thresholds: the data of the constant-time sampler.
 
+pub mod skellam;
+
+/// Most thresholds of a table: every one of them is compared for every coordinate.
+pub const MAX_THRESHOLDS: usize = 1 << 16;
+
 /// A symmetric integer law as 128-bit thresholds, compared one by one in constant time.
 ///
 /// With `U` uniform on `[0, 2^128)` made of the 16 keystream bytes of a coordinate (little-endian),
