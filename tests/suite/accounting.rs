@@ -149,8 +149,8 @@ fn the_supremum_is_between_the_grid_and_the_known_bound() {
             curve = Some(SkellamMixtureCurve::new(mu, 10.0));
         }
         let kappa = curve.as_ref().unwrap().sup_ratio(order) * 4.0 * mu / order - 1.0;
-        // The table itself carries noise of about 1e-7 from mu 24000 on.
-        let noise = if mu >= 24000.0 { 3e-7 } else { 1e-9 };
+        // The table itself carries noise at x = 0.01: up to about 2e-11 mu (some rows lie above the bound by it).
+        let noise = 1e-9 + 3e-11 * mu;
         let slack = 1e-6 * f(&row["kappa_sup"]) + noise;
         assert!(kappa >= f(&row["kappa_sup"]) - slack, "{row}: {kappa}");
         assert!(kappa <= order.max(2.0) / (8.0 * mu) * (1.0 + 1e-9) + 1e-10, "{row}: {kappa}");
