@@ -37,7 +37,7 @@ Exit codes: 0 success, 2 bad usage, 3 the target cannot be met.";
 
 /// Arguments of `veilsum account`.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, allow_negative_numbers = true)]
 pub struct Args {
     /// What adds the noise.
     #[arg(long, value_enum, default_value_t = MechanismName::Smm)]

@@ -72,22 +72,25 @@ pub fn calibrate_mu(
     schedule: &Schedule,
     target: f64,
 ) -> Result<f64, PrivacyError> {
-    let l2 = gamma * clip;
-    calibrate_mu_near(kind, gamma, clip, schedule, target, l2 * l2)
+    let multiplier = calibrate_noise_multiplier(schedule, target)?;
+    calibrate_mu_near(kind, gamma, clip, schedule, target, multiplier)
 }
 
-/// [`calibrate_mu`] from a first guess.
+/// [`calibrate_mu`] that starts at the noise of a Gaussian, `2 mu = (multiplier gamma C)^2`: for `smm` a
+/// percent or less away.
 fn calibrate_mu_near(
     kind: SkellamKind,
     gamma: f64,
     clip: f64,
     schedule: &Schedule,
     target: f64,
-    guess: f64,
+    multiplier: f64,
 ) -> Result<f64, PrivacyError> {
     validate::positive("gamma", gamma)?;
     validate::positive("clip", clip)?;
-    solve(target, guess, 1e30, schedule, |mu| kind.event(mu, gamma, clip))
+    let sigma = multiplier * gamma * clip;
+    let search = Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30 };
+    search.run(schedule, |mu| kind.event(mu, gamma, clip))
 }
 
 /// The least noise multiplier (up to 1e-4 in epsilon) of a Gaussian whose epsilon is at most `target`.
@@ -95,7 +98,8 @@ fn calibrate_mu_near(
 /// # Errors
 /// As [`calibrate_mu`].
 pub fn calibrate_noise_multiplier(schedule: &Schedule, target: f64) -> Result<f64, PrivacyError> {
-    solve(target, 1.0, 1e15, schedule, |noise_multiplier| DpEvent::Gaussian { noise_multiplier })
+    let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15 };
+    search.run(schedule, |noise_multiplier| DpEvent::Gaussian { noise_multiplier })
 }
 
 /// The coordinate bound that belongs to the best order of the published accountant.
@@ -108,58 +112,65 @@ pub fn l_inf_of(mu_total: f64, gamma: f64, clip: f64, schedule: &Schedule) -> Re
     Ok(published::published_epsilon(mu_total, l2 * l2, schedule.rate, rounds, schedule.delta, None)?.l_inf)
 }
 
-/// The least noise level in `(0, largest]` whose epsilon is at most `target`; epsilon falls with it.
-fn solve(
+/// Smallest noise level that a search tries.
+const SMALLEST: f64 = 1e-12;
+
+/// The search for the least noise level in `[SMALLEST, largest]` whose epsilon is at most `target`.
+struct Search {
     target: f64,
+    /// Where it starts.
     guess: f64,
+    /// First step of the bracket, a factor > 1 that is squared at each further step.
+    factor: f64,
     largest: f64,
-    schedule: &Schedule,
-    event: impl Fn(f64) -> DpEvent,
-) -> Result<f64, PrivacyError> {
-    validate::positive("target epsilon", target)?;
-    let epsilon = |noise: f64| Ok::<f64, PrivacyError>(schedule.epsilon(event(noise))?.epsilon);
-    let guess = guess.clamp(1e-12, largest);
-    let first = epsilon(guess)?;
-    // Bracket: epsilon(low) > target >= epsilon(high).
-    let (mut low, mut high) = ((guess, first), (guess, first));
-    let mut factor = 4.0;
-    while high.1 > target {
-        if high.0 >= largest {
-            return Err(PrivacyError::Infeasible {
-                target,
-                reason: format!("delta {:e} over {} rounds, whatever the noise", schedule.delta, schedule.rounds),
-                reachable: high.1,
-            });
+}
+
+impl Search {
+    /// Epsilon of `event(noise)` must not grow with the noise. The noise returned was evaluated: its
+    /// epsilon is at most the target.
+    fn run(&self, schedule: &Schedule, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
+        let target = self.target;
+        validate::positive("target epsilon", target)?;
+        let at = |noise: f64| Ok::<_, PrivacyError>((noise, schedule.epsilon(event(noise))?.epsilon));
+        // Bracket: epsilon(low) > target >= epsilon(high).
+        let first = at(self.guess.clamp(SMALLEST, self.largest))?;
+        let (mut low, mut high) = (first, first);
+        let mut factor = self.factor;
+        while high.1 > target {
+            if high.0 >= self.largest {
+                return Err(PrivacyError::Infeasible {
+                    target,
+                    reason: format!("delta {:e} costs more at every order, whatever the noise", schedule.delta),
+                    reachable: high.1,
+                });
+            }
+            low = high;
+            high = at((high.0 * factor).min(self.largest))?;
+            factor *= factor;
         }
-        low = high;
-        let next = (high.0 * factor).min(largest);
-        high = (next, epsilon(next)?);
-        factor *= factor;
+        let mut factor = self.factor;
+        while low.1 <= target {
+            // Nothing to protect (rate or rounds 0): any noise will do.
+            if low.0 <= SMALLEST {
+                return Ok(low.0);
+            }
+            high = low;
+            low = at((low.0 / factor).max(SMALLEST))?;
+            factor *= factor;
+        }
+        for step in 0..MAX_STEPS {
+            if high.1 >= target * (1.0 - TOLERANCE) || high.0 / low.0 - 1.0 < 1e-12 {
+                break;
+            }
+            let next = at(between(low, high, target, step))?;
+            if next.1 > target {
+                low = next;
+            } else {
+                high = next;
+            }
+        }
+        Ok(high.0)
     }
-    let mut factor = 4.0;
-    while low.1 <= target {
-        // Nothing to protect (rate or rounds 0): any noise will do.
-        if low.0 <= 1e-12 {
-            return Ok(low.0);
-        }
-        high = low;
-        let next = (low.0 / factor).max(1e-12);
-        low = (next, epsilon(next)?);
-        factor *= factor;
-    }
-    for step in 0..MAX_STEPS {
-        if high.1 >= target * (1.0 - TOLERANCE) || high.0 / low.0 - 1.0 < 1e-12 {
-            break;
-        }
-        let next = between(low, high, target, step);
-        let at = (next, epsilon(next)?);
-        if at.1 > target {
-            low = at;
-        } else {
-            high = at;
-        }
-    }
-    Ok(high.0)
 }
 
 /// A point between the ends of a bracket on log-log axes: the secant aimed just below the target, every
@@ -210,7 +221,7 @@ pub struct Calibration {
     pub predicted_wrap: f64,
 }
 
-/// The largest gamma (within 0.1 %) whose predicted wrap rate stays at or below the limit, with the noise
+/// The largest gamma (within 0.5 %) whose predicted wrap rate stays at or below the limit, with the noise
 /// that meets the target at that gamma. The rate grows with gamma: noise and signal scale with it.
 ///
 /// # Errors
@@ -222,80 +233,80 @@ pub fn calibrate_gamma(request: &GammaRequest) -> Result<Calibration, PrivacyErr
     validate::positive("clip", request.clip)?;
     validate::positive("cohort", request.cohort)?;
     validate::positive("wrap_limit", request.wrap_limit)?;
-    validate::delta(request.wrap_limit)?;
-    let smallest = 2f64.powi(-10) / request.clip;
-    let largest = 2f64.powi(29) / request.clip;
-    // mu / (gamma C)^2 changes slowly, so that each calibration starts where the last one ended.
-    let mut scaled_mu = 1.0;
-    let mut at = |gamma: f64| -> Result<(f64, Calibration), PrivacyError> {
-        let c = (gamma * request.clip) * (gamma * request.clip);
-        let guess = scaled_mu * c;
-        let mu_total =
-            calibrate_mu_near(request.kind, gamma, request.clip, &request.schedule, request.target_epsilon, guess)?;
-        scaled_mu = mu_total / c;
-        let ring = request.ring(gamma, mu_total);
-        let calibration = Calibration {
-            gamma,
-            mu_total,
-            epsilon: f64::NAN,
-            bits: request.bits,
-            predicted_wrap: ring.wrap_rate(request.bits),
-        };
-        Ok((ring.sigma(), calibration))
-    };
-    // The sigma at which the ring wraps exactly as often as allowed.
-    let allowed = wrap::allowed_sigma(request.bits, request.wrap_limit);
-    // Bracket on sigma, then the secant on log-log axes (sigma is close to proportional to gamma).
-    let (mut low, mut high): (Option<(f64, f64, Calibration)>, Option<(f64, f64)>) = (None, None);
-    let mut gamma = (allowed / 2.0 / request.clip).clamp(smallest, largest);
-    for _ in 0..40 {
-        let (sigma, calibration) = at(gamma)?;
-        if sigma <= allowed {
-            low = Some((gamma, sigma, calibration));
-            if gamma >= largest || sigma >= allowed * 0.999 {
-                break;
-            }
-        } else {
-            high = Some((gamma, sigma));
-            if gamma <= smallest {
-                let ring = request.ring(gamma, calibration.mu_total);
-                return Err(ring.refusal(request.bits, request.wrap_limit));
-            }
-        }
-        gamma = match (low, high) {
-            (Some((g0, ..)), Some((g1, _))) if g1 / g0 < 1.001 => break,
-            (Some((g0, s0, _)), Some((g1, s1))) => {
-                let slope = (g1 / g0).ln() / (s1 / s0).ln();
-                let step = ((allowed * 0.9995 / s0).ln() * slope).clamp(0.0, (g1 / g0).ln());
-                let width = (g1 / g0).ln();
-                g0 * step.clamp(0.02 * width, 0.98 * width).exp()
-            }
-            _ => (gamma * allowed / sigma * if sigma > allowed { 0.98 } else { 1.02 }).clamp(smallest, largest),
-        };
+    if request.wrap_limit >= 1.0 {
+        return Err(PrivacyError::OutOfRange {
+            name: "wrap_limit",
+            expected: "a number in (0, 1)".to_owned(),
+            found: request.wrap_limit.to_string(),
+        });
     }
-    let Some((_, _, mut calibration)) = low else {
-        let (sigma, calibration) = at(smallest)?;
-        let ring = request.ring(smallest, calibration.mu_total);
-        if sigma > allowed {
-            return Err(ring.refusal(request.bits, request.wrap_limit));
-        }
-        return finish(request, calibration);
-    };
-    calibration.bits = request.bits;
-    finish(request, calibration)
+    let multiplier = calibrate_noise_multiplier(&request.schedule, request.target_epsilon)?;
+    let best = request.search(multiplier)?;
+    let ring = request.ring(best.gamma, best.mu_total);
+    let event = request.kind.event(best.mu_total, best.gamma, request.clip);
+    Ok(Calibration {
+        gamma: best.gamma,
+        mu_total: best.mu_total,
+        epsilon: request.schedule.epsilon(event)?.epsilon,
+        bits: request.bits,
+        predicted_wrap: check_wrap(request.bits, &ring, request.wrap_limit)?,
+    })
 }
 
-/// Fills in epsilon and checks the wrap rate once more.
-fn finish(request: &GammaRequest, mut calibration: Calibration) -> Result<Calibration, PrivacyError> {
-    let ring = request.ring(calibration.gamma, calibration.mu_total);
-    calibration.predicted_wrap = check_wrap(request.bits, &ring, request.wrap_limit)?;
-    let event = request.kind.event(calibration.mu_total, calibration.gamma, request.clip);
-    calibration.epsilon = request.schedule.epsilon(event)?.epsilon;
-    Ok(calibration)
+/// A scale that was tried.
+#[derive(Clone, Copy)]
+struct Tried {
+    gamma: f64,
+    mu_total: f64,
+    /// Standard deviation of a coordinate of the sum.
+    sigma: f64,
 }
 
 impl GammaRequest {
     fn ring(&self, gamma: f64, mu_total: f64) -> RingUse {
         RingUse::skellam(gamma, self.clip, mu_total, self.cohort, self.dim)
+    }
+
+    fn at(&self, gamma: f64, multiplier: f64) -> Result<Tried, PrivacyError> {
+        let (kind, target) = (self.kind, self.target_epsilon);
+        let mu_total = calibrate_mu_near(kind, gamma, self.clip, &self.schedule, target, multiplier)?;
+        Ok(Tried { gamma, mu_total, sigma: self.ring(gamma, mu_total).sigma() })
+    }
+
+    /// The largest gamma whose sigma is the one at which the ring wraps as often as allowed; the secant on
+    /// log-log axes, since sigma is close to proportional to gamma.
+    fn search(&self, multiplier: f64) -> Result<Tried, PrivacyError> {
+        let allowed = wrap::allowed_sigma(self.bits, self.wrap_limit);
+        let (smallest, largest) = (2f64.powi(-10) / self.clip, 2f64.powi(29) / self.clip);
+        let (mut low, mut high): (Option<Tried>, Option<Tried>) = (None, None);
+        // As if the noise were Gaussian and rounding at its worst.
+        let spread = multiplier * multiplier + self.ring(1.0 / self.clip, 1.0).signal_rms.powi(2);
+        let room = (allowed * allowed - self.cohort / 6.0).max(0.1 * allowed * allowed);
+        let mut gamma = ((room / spread).sqrt() / self.clip).clamp(smallest, largest);
+        let mut multiplier = multiplier;
+        for _ in 0..60 {
+            let tried = self.at(gamma, multiplier)?;
+            // mu / gamma^2 changes slowly: the next search starts where this one ended.
+            multiplier = (2.0 * tried.mu_total).sqrt() / (gamma * self.clip);
+            *(if tried.sigma <= allowed { &mut low } else { &mut high }) = Some(tried);
+            gamma = match (low, high) {
+                (Some(l), _) if l.sigma >= 0.995 * allowed || l.gamma >= largest => break,
+                (Some(l), Some(h)) if h.gamma / l.gamma < 1.001 => break,
+                (Some(l), Some(h)) => {
+                    let width = (h.gamma / l.gamma).ln();
+                    let step = (0.998 * allowed / l.sigma).ln() * width / (h.sigma / l.sigma).ln();
+                    l.gamma * step.clamp(0.02 * width, 0.98 * width).exp()
+                }
+                (Some(l), None) => (l.gamma * (0.999 * allowed / l.sigma).max(1.001)).min(largest),
+                (None, Some(h)) if h.gamma <= smallest => break,
+                // Rounding noise does not shrink with gamma: take real steps.
+                (None, Some(h)) => (h.gamma * (0.99 * allowed / h.sigma).min(0.9)).max(smallest),
+                (None, None) => break,
+            };
+        }
+        low.ok_or_else(|| {
+            let mu_total = high.map_or(0.0, |h| h.mu_total);
+            self.ring(smallest, mu_total).refusal(self.bits, self.wrap_limit)
+        })
     }
 }

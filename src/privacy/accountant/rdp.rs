@@ -112,7 +112,10 @@ impl RdpAccountant {
             DpEvent::SkellamMixture { mu, l2_bound } => {
                 validate::positive("mu", *mu)?;
                 validate::positive("l2_bound", *l2_bound)?;
-                let curve = self.curve_of(*mu, *l2_bound);
+                if rate == 0.0 {
+                    return Ok(vec![0.0; orders().len()]);
+                }
+                let curve = self.curve_of(*mu, *l2_bound, rate == 1.0);
                 sampled_mixture(&curve, rate)
             }
             DpEvent::SkellamMixture2022 { mu, c, l_inf } => {
@@ -133,11 +136,17 @@ impl RdpAccountant {
         })
     }
 
-    fn curve_of(&mut self, mu: f64, l2_bound: f64) -> Arc<SkellamMixtureCurve> {
-        if let Some(curve) = self.curves.iter().find(|c| c.mu() == mu && c.l2_bound() == l2_bound) {
+    /// The curve from the cache or computed; `full` asks for fractional orders.
+    fn curve_of(&mut self, mu: f64, l2_bound: f64, full: bool) -> Arc<SkellamMixtureCurve> {
+        let fits = |c: &&Arc<SkellamMixtureCurve>| c.mu() == mu && c.l2_bound() == l2_bound && (c.is_full() || !full);
+        if let Some(curve) = self.curves.iter().find(fits) {
             return Arc::clone(curve);
         }
-        let curve = Arc::new(SkellamMixtureCurve::new(mu, l2_bound));
+        let curve = Arc::new(if full {
+            SkellamMixtureCurve::new(mu, l2_bound)
+        } else {
+            SkellamMixtureCurve::at_integers(mu, l2_bound)
+        });
         if self.curves.len() >= CACHE {
             self.curves.remove(0);
         }
@@ -231,10 +240,10 @@ fn published_cost(mu: f64, c: f64, l_inf: Option<f64>, rate: f64, order: f64) ->
     published::sampled_rdp(mu, c, rate, integer)
 }
 
-/// The plain mixture under Poisson sampling: both directions, integer orders and chords.
+/// The plain mixture under Poisson sampling of `rate` in (0, 1]: both directions, integer orders and chords.
 fn sampled_mixture(curve: &SkellamMixtureCurve, rate: f64) -> Vec<f64> {
-    if rate == 0.0 || rate == 1.0 {
-        return orders().iter().map(|&a| if rate == 0.0 { 0.0 } else { curve.rdp(a) }).collect();
+    if rate == 1.0 {
+        return orders().iter().map(|&a| curve.rdp(a)).collect();
     }
     let highest = orders().last().map_or(2, |&a| a as usize);
     let mut moments = vec![0.0; highest + 1];

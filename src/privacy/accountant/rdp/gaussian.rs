@@ -10,7 +10,8 @@
 //! (the zeros of `1 + t` lie beyond), where `|f(x + iy)| <= e^(y^2/(2 sigma^2)) f(x)`; hence step `h`
 //! errs by at most `2 A e^(y^2/(2 sigma^2)) / (e^(2 pi y/h) - 1)` (Trefethen, Weideman 2014, Theorem 5.1).
 //! With `h = min(sigma, sigma^2)/4` and `y = pi sigma^2` for `sigma <= 1`, `y = pi sigma` above, the
-//! exponent is at least `8 pi^2 - pi^2/2 = 74`: an error of `A e^-73`.
+//! exponent is at least `8 pi^2 - pi^2/2 = 74`: an error of `A e^-73`. (The part `1 + a t` taken out of the
+//! integrand obeys the same bound with `1 + a (1 + 2q)` for `A`.)
 
 use super::subsample::{chord, remove_moment};
 

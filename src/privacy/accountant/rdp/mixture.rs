@@ -55,6 +55,8 @@ struct Pair {
     origin: usize,
     /// `ln(P_x / Q)`.
     ln_r: Vec<f64>,
+    /// `P_x / Q - 1`.
+    t: Vec<f64>,
     ln_q: Vec<f64>,
     q: Vec<f64>,
     p: Vec<f64>,
@@ -85,9 +87,10 @@ impl Pair {
             ln_q.push(base);
             ln_r.push(moved + rounding);
         }
+        let t = ln_r.iter().map(|&r| libm::expm1(r)).collect();
         let q = ln_q.iter().map(|&l| libm::exp(l)).collect();
         let p = ln_q.iter().zip(&ln_r).map(|(&l, &r)| libm::exp(l + r)).collect();
-        Self { x, stride, origin: half as usize, ln_r, ln_q, q, p, sigma }
+        Self { x, stride, origin: half as usize, ln_r, t, ln_q, q, p, sigma }
     }
 
     /// `max(D_a(P||Q), D_a(Q||P)) / x^2`.
@@ -107,7 +110,7 @@ impl Pair {
     /// `ln E_Q[(P/Q)^b]`.
     fn log_moment(&self, b: f64, range: std::ops::Range<usize>) -> f64 {
         let (ln_r, ln_q) = (&self.ln_r[range.clone()], &self.ln_q[range.clone()]);
-        let (p, q) = (&self.p[range.clone()], &self.q[range]);
+        let (p, q, t) = (&self.p[range.clone()], &self.q[range.clone()], &self.t[range]);
         let top = ln_r.iter().zip(ln_q).map(|(&r, &l)| b * r + l).fold(f64::NEG_INFINITY, f64::max);
         let m = self.stride as f64;
         if top > DIRECT_LIMIT {
@@ -122,7 +125,7 @@ impl Pair {
                 continue;
             }
             sum += if (b * ln_r[i]).abs() < 0.05 && ln_r[i].abs() < 0.05 {
-                q[i] * power_remainder(libm::expm1(ln_r[i]), b)
+                q[i] * power_remainder(t[i], b)
             } else {
                 libm::exp(exponent) - q[i] - b * (p[i] - q[i])
             };
@@ -136,12 +139,13 @@ fn ln_1p_scaled_expm1(p: f64, l: f64) -> f64 {
     if l > 700.0 { libm::log(p) + l } else { libm::log1p(p * libm::expm1(l)) }
 }
 
-/// `(1+t)^b - 1 - b t` by its series; for `|b t|` and `|t|` below about 0.05.
+/// `(1+t)^b - 1 - b t` by its series; for `|b t|` and `|t|` below about 0.05, where the term of power n is
+/// at most `0.05^n`.
 fn power_remainder(t: f64, b: f64) -> f64 {
     let mut term = b * (b - 1.0) / 2.0 * t * t;
     let mut sum = term;
-    for n in 3..40 {
-        term *= (b - f64::from(n) + 1.0) / f64::from(n) * t;
+    for (n, reciprocal) in RECIPROCALS {
+        term *= (b - n + 1.0) * t * reciprocal;
         sum += term;
         if term.abs() <= 1e-17 * sum.abs() {
             break;
@@ -150,13 +154,25 @@ fn power_remainder(t: f64, b: f64) -> f64 {
     sum
 }
 
-/// The grid of shifts: 1/32 apart up to 1, 1/4 up to 4, then growing by a third.
+/// `(n, 1/n)` for the powers from 3 on; 0.1^12 is below the rounding of the first.
+const RECIPROCALS: [(f64, f64); 13] = {
+    let mut table = [(0.0, 0.0); 13];
+    let mut i = 0;
+    while i < table.len() {
+        let n = i as f64 + 3.0;
+        table[i] = (n, 1.0 / n);
+        i += 1;
+    }
+    table
+};
+
+/// The grid of shifts: 1/32 apart up to 1, 1/2 up to 3, then growing by a half.
 fn shifts(l2_bound: f64) -> Vec<f64> {
     let mut xs: Vec<f64> = (1..=32).map(|i| f64::from(i) / 32.0).collect();
-    xs.extend((5..=16).map(|i| f64::from(i) / 4.0));
-    let mut x = 4.0;
+    xs.extend((3..=6).map(|i| f64::from(i) / 2.0));
+    let mut x = 3.0;
     while x < l2_bound {
-        x *= 4.0 / 3.0;
+        x *= 1.5;
         xs.push(x);
     }
     xs.retain(|&x| x < l2_bound);
@@ -169,11 +185,23 @@ impl SkellamMixtureCurve {
     /// accountant checks).
     #[must_use]
     pub fn new(mu: f64, l2_bound: f64) -> Self {
+        Self::at(mu, l2_bound, orders().to_vec())
+    }
+
+    /// The same at the integer orders only: all that Poisson sampling needs, in half the time.
+    #[must_use]
+    pub fn at_integers(mu: f64, l2_bound: f64) -> Self {
+        let mut integers: Vec<f64> = (2..=11).map(f64::from).collect();
+        integers.extend(orders().iter().filter(|&&a| a > 11.0));
+        Self::at(mu, l2_bound, integers)
+    }
+
+    fn at(mu: f64, l2_bound: f64, orders: Vec<f64>) -> Self {
         let sigma = (2.0 * mu).sqrt();
         let limit = MAX_TILT * sigma.max(1.0);
         let wide = l2_bound.ceil();
-        let wanted: Vec<f64> = orders().iter().copied().filter(|a| a * wide <= limit).collect();
-        let mut nodes: Vec<(f64, f64)> = orders().iter().map(|&a| (a, f64::INFINITY)).collect();
+        let wanted: Vec<f64> = orders.iter().copied().filter(|a| a * wide <= limit).collect();
+        let mut nodes: Vec<(f64, f64)> = orders.into_iter().map(|a| (a, f64::INFINITY)).collect();
         if let Some(&max_order) = wanted.last() {
             let law = Skellam::new(mu, (reach(max_order, l2_bound, sigma) + wide + sigma) as usize + 2);
             let sups = sup_ratios(&law, l2_bound, &wanted);
@@ -182,6 +210,12 @@ impl SkellamMixtureCurve {
             }
         }
         Self { mu, l2_bound, nodes }
+    }
+
+    /// True if fractional orders were computed as well.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.nodes.len() == orders().len()
     }
 
     /// `mu_tot` that the curve belongs to.
