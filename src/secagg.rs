@@ -127,7 +127,9 @@ pub enum SecAggError {
         found: u8,
     },
     /// A frame of another session, round or attempt.
-    #[error("frame of round {found_round} attempt {found_attempt}, expected round {round} attempt {attempt} of this session")]
+    #[error(
+        "frame of round {found_round} attempt {found_attempt}, expected round {round} attempt {attempt} of this session"
+    )]
     ForeignSession {
         /// Round expected.
         round: u32,

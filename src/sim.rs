@@ -163,7 +163,7 @@ pub fn run(
         None => None,
     };
     let journal = folder.as_ref().map(RunDir::journal).unwrap_or_default();
-    let spend = Spend::new(&experiment.plan, journal);
+    let spend = Spend::new(&experiment.plan, journal)?;
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(
         experiment.plan.clone(),
@@ -284,7 +284,8 @@ impl Run<'_> {
         if stale && matches!(ending, Ending::Finished(_)) {
             let trainer = self.experiment.trainer.as_ref();
             let weights = coordinator.weights();
-            evaluation = Some(crate::model::evaluate::evaluate_dataset(trainer, &weights, &self.experiment.split.test)?);
+            evaluation =
+                Some(crate::model::evaluate::evaluate_dataset(trainer, &weights, &self.experiment.split.test)?);
         }
         let result = RunResult {
             ending,

@@ -17,7 +17,8 @@ const DEFAULT: &str = include_str!("../../configs/dse.json");
 
 /// Arguments of `veilsum dse`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "n clients hold random vectors of norm C; their sum is estimated privately and compared with the truth.
+#[command(
+    after_help = "n clients hold random vectors of norm C; their sum is estimated privately and compared with the truth.
 
   mse         |estimate - truth|^2 / d
   nmse        |estimate - truth|^2 / |truth|^2
@@ -31,7 +32,8 @@ Examples:
   veilsum dse --set privacy.mechanism=smm-2022     the mechanism as published
   veilsum dse --set privacy.mu=null --set privacy.target_epsilon=3 --set privacy.bits=10 --json
 
-Exit codes: 0 done, 1 failure, 2 bad config, 3 refused.")]
+Exit codes: 0 done, 1 failure, 2 bad config, 3 refused."
+)]
 pub struct Args {
     /// The estimation; absent: d = 65,536, n = 100, gamma 64, mu 5.95, b = 32, `smm`.
     pub config: Option<PathBuf>,
@@ -65,8 +67,8 @@ fn read(path: Option<&Path>, set: &[String]) -> Result<DseConfig, Failure> {
     let (text, origin) = match path {
         None => (DEFAULT.to_string(), "the built-in estimation".to_string()),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })?;
             (text, path.display().to_string())
         }
     };

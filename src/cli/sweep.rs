@@ -75,15 +75,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     let interrupt = on_ctrl_c();
     let observer = Bar(bar);
-    let (results, complete) =
-        sweep::run_sweep(&sweep, &points, &folder, &out, args.jobs, &interrupt, &observer)?;
+    let (results, complete) = sweep::run_sweep(&sweep, &points, &folder, &out, args.jobs, &interrupt, &observer)?;
     observer.0.finish_and_clear();
     let table = sweep::table(&points, &results);
     let figure = sweep::figure(&sweep, &points, &results);
     let summary = json!({ "name": sweep.name, "complete": complete, "points": results, "out": out });
     let page = html::page(&RunReport {
         title: format!("veilsum sweep: {}", sweep.name),
-        notes: vec!["Mean and sample standard deviation of the final test accuracy over the seeds. Epsilon is the public view.".into()],
+        notes: vec![
+            "Mean and sample standard deviation of the final test accuracy over the seeds. Epsilon is the public view."
+                .into(),
+        ],
         charts: vec![("Final test accuracy; the band is one standard deviation.".into(), figure.clone())],
         tables: vec![("All points".into(), table.clone())],
         ..RunReport::default()

@@ -79,8 +79,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
         println!("model    {}", folder.join(run_dir::MODEL).display());
     }
     if result.ending == Ending::Interrupted {
-        let message =
-            format!("interrupted after round {}; continue with: veilsum train --resume {}", result.rounds, folder.display());
+        let message = format!(
+            "interrupted after round {}; continue with: veilsum train --resume {}",
+            result.rounds,
+            folder.display()
+        );
         return Err(Failure::new(Exit::Interrupted, message));
     }
     Ok(())
@@ -107,8 +110,8 @@ pub(super) fn read_config(path: Option<&Path>, set: &[String]) -> Result<(Config
     let (text, origin, base) = match path {
         None => (Config::quickstart().to_string(), "quickstart".to_string(), PathBuf::from(".")),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_path_buf(), source })?;
             let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             (text, path.display().to_string(), base.to_path_buf())
         }

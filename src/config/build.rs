@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, MechanismName, PrivacyConfig};
-use crate::backend::{self, Backend, BackendKind};
 use super::resolve::{Setting, resolve};
+use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, PrivacyConfig};
+use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
 use crate::fl::SERVER;
@@ -185,7 +185,9 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
     if !(p.wrap_limit > 0.0 && p.wrap_limit < 1.0) {
         return Err(invalid("privacy.wrap_limit", "in (0, 1)", p.wrap_limit));
     }
-    for (name, value) in [("privacy.gamma", p.gamma), ("privacy.mu", p.mu), ("privacy.target_epsilon", p.target_epsilon)] {
+    for (name, value) in
+        [("privacy.gamma", p.gamma), ("privacy.mu", p.mu), ("privacy.target_epsilon", p.target_epsilon)]
+    {
         if value.is_some_and(|v| !(v.is_finite() && v > 0.0)) {
             return Err(invalid(name, "finite and > 0", value.unwrap_or(f64::NAN)));
         }
@@ -264,7 +266,9 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>) -> Vec<Strin
         notes.push("The privacy bound of this mechanism takes a supremum that is computed numerically and not yet certified (certified: false).".into());
     }
     if config.seed.is_some() {
-        notes.push("The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into());
+        notes.push(
+            "The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into(),
+        );
     }
     if config.privacy.cipher == CipherName::ChaCha8 {
         notes.push("Randomness by ChaCha8: for simulations only.".into());

@@ -102,7 +102,9 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, kind: SkellamKind) -> Resu
         (Some(gamma), None) => {
             (gamma, share(calibrate_mu(kind, gamma, clip, &schedule, target(config, "privacy.mu")?)?))
         }
-        (None, Some(mu)) => return Err(invalid("privacy.gamma", "given together with privacy.mu", format!("absent, mu {mu}"))),
+        (None, Some(mu)) => {
+            return Err(invalid("privacy.gamma", "given together with privacy.mu", format!("absent, mu {mu}")));
+        }
         (None, None) => {
             let request = GammaRequest {
                 kind,
@@ -115,7 +117,13 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, kind: SkellamKind) -> Resu
                 wrap_limit: config.wrap_limit,
             };
             let found = calibrate_gamma(&request)?;
-            (found.gamma, share(found.mu_total))
+            let gamma = saturated(&request, found.gamma, found.mu_total);
+            let mu_total = if gamma < found.gamma {
+                calibrate_mu(kind, gamma, clip, &schedule, request.target_epsilon)?
+            } else {
+                found.mu_total
+            };
+            (gamma, share(mu_total))
         }
     };
     let mu_total = mu * setting.cohort;
@@ -139,6 +147,32 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, kind: SkellamKind) -> Resu
     Ok((resolved, mechanism, Some(predicted)))
 }
 
+/// Share of the noise variance that rounding may add before a larger gamma is worth nothing.
+const ROUNDING_SHARE: f64 = 1e-3;
+
+/// The smallest gamma up to `largest` at which rounding adds less than [`ROUNDING_SHARE`] to the variance
+/// of the noise: beyond it a wide ring buys nothing, and the sampler's table only grows.
+fn saturated(request: &GammaRequest, largest: f64, mu_total: f64) -> f64 {
+    let share = |gamma: f64| {
+        let mu = mu_total * (gamma / largest).powi(2);
+        let ring = RingUse::skellam(gamma, request.clip, mu, request.cohort, request.dim);
+        ring.cohort * ring.rounding_std.powi(2) / ring.noise_variance
+    };
+    let (mut low, mut high) = (largest * 1e-9, largest);
+    if share(high) >= ROUNDING_SHARE {
+        return largest;
+    }
+    for _ in 0..60 {
+        let middle = (low * high).sqrt();
+        if share(middle) < ROUNDING_SHARE {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    high
+}
+
 fn central(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, ConfigError> {
     unused(config, &["gamma", "mu", "l_inf"])?;
     let noise_multiplier = match config.noise_multiplier {
@@ -149,8 +183,7 @@ fn central(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Config
             calibrate_noise_multiplier(&setting.schedule(), target)? * (1.0 + 1e-12)
         }
     };
-    let params =
-        CentralGaussianParams { noise_multiplier, clip: config.clip, cohort: setting.cohort.ceil() as u64 };
+    let params = CentralGaussianParams { noise_multiplier, clip: config.clip, cohort: setting.cohort.ceil() as u64 };
     let mechanism = CentralGaussian::new(params).map_err(|e: PrivacyError| ConfigError::from(e))?;
     let resolved = PrivacyConfig { noise_multiplier: Some(noise_multiplier), ..config.clone() };
     Ok((resolved, Arc::new(mechanism), None))

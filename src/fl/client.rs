@@ -67,8 +67,7 @@ impl<'a> ClientRound<'a> {
         }
         let weight = self.plan.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0)) as i64;
         let mask = (1u64 << shape.bits) - 1;
-        let wide: Vec<u64> =
-            words.iter().map(|&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask).collect();
+        let wide: Vec<u64> = words.iter().map(|&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask).collect();
         Ok(PlainClient::new(self.task.id, client, shape, &wide)?)
     }
 }

@@ -61,8 +61,7 @@ mod tests {
     #[test]
     fn poisson_has_the_binomial_mean_and_variance() {
         let (n, expected, rounds) = (2000u64, 100.0, 250u8);
-        let sizes: Vec<f64> =
-            (0..rounds).map(|r| draw(Sampling::Poisson, n, expected, &key(r)).len() as f64).collect();
+        let sizes: Vec<f64> = (0..rounds).map(|r| draw(Sampling::Poisson, n, expected, &key(r)).len() as f64).collect();
         let mean = sizes.iter().sum::<f64>() / f64::from(rounds);
         let var = sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / f64::from(rounds - 1);
         assert!((mean - 100.0).abs() < 4.0 * (95.0f64 / 250.0).sqrt(), "{mean}");

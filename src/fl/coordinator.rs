@@ -242,8 +242,7 @@ impl Coordinator {
             return Ok(Action::Finished(Finish::Budget { next, budget }));
         }
         let task = self.task(round, &attempt)?;
-        let server =
-            PlainServer::new(task.id, &task.cohort, task.shape, 0, None, Arc::clone(&self.backend))?;
+        let server = PlainServer::new(task.id, &task.cohort, task.shape, 0, None, Arc::clone(&self.backend))?;
         self.state = State::Collecting { server: Box::new(server), task: Box::new(task.clone()) };
         if task.cohort.is_empty() {
             self.collect()?;

@@ -80,7 +80,9 @@ impl OptimizerConfig {
     #[must_use]
     pub fn build(&self, dim: usize) -> Box<dyn ServerOptimizer> {
         match *self {
-            Self::Sgd { learning_rate, momentum } => Box::new(Sgd { learning_rate, momentum, velocity: vec![0.0; dim] }),
+            Self::Sgd { learning_rate, momentum } => {
+                Box::new(Sgd { learning_rate, momentum, velocity: vec![0.0; dim] })
+            }
             Self::Adam { learning_rate, beta1, beta2, tau } => Box::new(Adam {
                 learning_rate,
                 beta1,

@@ -31,8 +31,8 @@ pub struct EpsilonViews {
 /// The charges of a run.
 #[derive(Clone, Debug)]
 pub struct Spend {
-    public_event: DpEvent,
-    server_event: DpEvent,
+    public: Meter,
+    server: Meter,
     delta: f64,
     budget: Option<f64>,
     rounds: BTreeMap<u32, Vec<Attempt>>,
@@ -40,15 +40,14 @@ pub struct Spend {
 
 impl Spend {
     /// Nothing spent yet, or what a journal says.
-    #[must_use]
-    pub fn new(plan: &Plan, journal: BTreeMap<u32, Vec<Attempt>>) -> Self {
-        Self {
-            public_event: plan.public_event(),
-            server_event: plan.server_event(),
+    pub fn new(plan: &Plan, journal: BTreeMap<u32, Vec<Attempt>>) -> Result<Self, FlError> {
+        Ok(Self {
+            public: Meter::new(plan.public_event())?,
+            server: Meter::new(plan.server_event())?,
             delta: plan.delta,
             budget: plan.epsilon_budget,
             rounds: journal,
-        }
+        })
     }
 
     /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
@@ -85,22 +84,35 @@ impl Spend {
     pub fn exceeds(&self, attempt: &Attempt) -> Result<Option<f64>, FlError> {
         let Some(budget) = self.budget else { return Ok(None) };
         let releases = self.releases(u32::MAX) + u64::from(!attempt.charged);
-        let epsilon = self.one(&self.public_event, releases)?.epsilon;
+        let epsilon = self.public.epsilon(releases, self.delta)?.epsilon;
         Ok((epsilon > budget).then_some(epsilon))
     }
 
     fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
         Ok(EpsilonViews {
-            public: self.one(&self.public_event, releases)?,
-            server: self.one(&self.server_event, releases)?,
+            public: self.public.epsilon(releases, self.delta)?,
+            server: self.server.epsilon(releases, self.delta)?,
         })
     }
+}
 
-    fn one(&self, event: &DpEvent, releases: u64) -> Result<EpsilonReport, FlError> {
-        let mut accountant = RdpAccountant::new();
-        if releases > 0 {
-            accountant.compose(event, releases)?;
-        }
-        Ok(accountant.epsilon(self.delta)?)
+/// Epsilon of k equal releases. The cost of one is computed once.
+#[derive(Clone, Debug)]
+struct Meter {
+    event: DpEvent,
+    primed: RdpAccountant,
+}
+
+impl Meter {
+    fn new(event: DpEvent) -> Result<Self, FlError> {
+        let mut primed = RdpAccountant::new();
+        primed.compose(&event, 0)?;
+        Ok(Self { event, primed })
+    }
+
+    fn epsilon(&self, releases: u64, delta: f64) -> Result<EpsilonReport, FlError> {
+        let mut accountant = self.primed.clone();
+        accountant.compose(&self.event, releases)?;
+        Ok(accountant.epsilon(delta)?)
     }
 }

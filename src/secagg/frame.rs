@@ -84,8 +84,7 @@ pub fn read_header(frame: &[u8], kind: u8, id: &SessionId) -> Result<Header, Sec
             found_attempt: found.attempt,
         });
     }
-    let shape =
-        VectorShape { len: u32::from_le_bytes(word(frame, 36)), bits: u32::from_le_bytes(word(frame, 40)) };
+    let shape = VectorShape { len: u32::from_le_bytes(word(frame, 36)), bits: u32::from_le_bytes(word(frame, 40)) };
     Ok(Header { kind, id: found, client: u64::from_le_bytes(word(frame, 28)), shape })
 }
 

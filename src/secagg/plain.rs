@@ -52,7 +52,11 @@ impl PlainClient {
         }
         // One pass without an early exit: where a word is too large must not show in the time.
         if words.iter().fold(0u64, |acc, &w| acc | w.into()) >> shape.bits != 0 {
-            return Err(SecAggError::OutOfRange { name: "word", expected: "below 2^bits", found: u64::from(shape.bits) });
+            return Err(SecAggError::OutOfRange {
+                name: "word",
+                expected: "below 2^bits",
+                found: u64::from(shape.bits),
+            });
         }
         let mut packed = Vec::with_capacity(frame::packed_len(shape));
         frame::pack(words.iter().map(|&w| w.into()), shape.bits, &mut packed);
@@ -298,8 +302,9 @@ mod tests {
     fn sums_wrap_at_every_width() {
         for bits in [2u32, 8, 13, 32, 33, 56] {
             let mask = (1u64 << bits) - 1;
-            let vectors: Vec<(u64, Vec<u64>)> =
-                (0..7u64).map(|c| (c, (0..9u64).map(|j| (c * 0x9E37_79B9_7F4A_7C15 + j * j * 77) & mask).collect())).collect();
+            let vectors: Vec<(u64, Vec<u64>)> = (0..7u64)
+                .map(|c| (c, (0..9u64).map(|j| (c * 0x9E37_79B9_7F4A_7C15 + j * j * 77) & mask).collect()))
+                .collect();
             let mut s = server(&[0, 1, 2, 3, 4, 5, 6], bits, 9, 7, None);
             for (c, f) in drive(&mut s, bits, &vectors) {
                 s.handle(PartyId::Client(c), &f).unwrap();

@@ -187,8 +187,7 @@ fn trial(
             backend.noise(&mut sum, 32, table, &key).map_err(FlError::from)?;
         }
         (NoiseLaw::DiscreteGaussian { sigma }, _) => {
-            discrete_gaussian::add(sum.as_u32_mut().map_err(FlError::from)?, 32, sigma, &key)
-                .map_err(FlError::from)?;
+            discrete_gaussian::add(sum.as_u32_mut().map_err(FlError::from)?, 32, sigma, &key).map_err(FlError::from)?;
         }
         _ => {}
     }

@@ -97,7 +97,10 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
         row("epsilon (server's view)", format!("{:.4}", result.epsilon.server.epsilon));
         row("neighbours", plan.mechanism.neighboring().name().into());
         row("accountant", public.accountant.clone());
-        row("certified", if plan.mechanism.certified() { "yes".into() } else { "no: the sup over x is numeric".into() });
+        row(
+            "certified",
+            if plan.mechanism.certified() { "yes".into() } else { "no: the sup over x is numeric".into() },
+        );
     } else {
         row("epsilon", "infinite: nothing is protected".into());
     }
@@ -105,7 +108,13 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
     if let Ok(encode) = plan.encode_params() {
         if private {
             let noise = plan.mechanism.noise();
-            row("noise", format!("{noise:?}, std {:.3} C on the sum", noise.variance().sqrt() * plan.mechanism.unit() / experiment.clip));
+            row(
+                "noise",
+                format!(
+                    "{noise:?}, std {:.3} C on the sum",
+                    noise.variance().sqrt() * plan.mechanism.unit() / experiment.clip
+                ),
+            );
         }
         row("ring", format!("{} bits, gamma {:.4}, C {}", encode.bits, encode.gamma, experiment.clip));
     }

@@ -269,8 +269,7 @@ pub fn read_secret(folder: &Path) -> Result<Secret, SimError> {
             .map_err(|source| SimError::from(ReportError::Io { action: "read", path: path.clone(), source }))?,
     );
     let mut bytes = [0u8; 32];
-    hex::decode_to_slice(text.trim(), &mut bytes)
-        .map_err(|_| folder_error(&path, "expected 64 hexadecimal digits"))?;
+    hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| folder_error(&path, "expected 64 hexadecimal digits"))?;
     Ok(Secret::from_bytes(bytes))
 }
 

@@ -183,8 +183,11 @@ fn one(job: &Job, base: &Path, splits: &Splits, interrupt: &AtomicBool) -> Resul
     };
     let options = RunOptions { folder: Some(&job.folder), resume, interrupt };
     if !started {
-        std::fs::create_dir_all(&job.folder)
-            .map_err(|source| ReportError::Io { action: "create", path: job.folder.clone(), source })?;
+        std::fs::create_dir_all(&job.folder).map_err(|source| ReportError::Io {
+            action: "create",
+            path: job.folder.clone(),
+            source,
+        })?;
     }
     let result = if resume {
         run(&experiment, &options, &mut Silent)?
@@ -274,9 +277,11 @@ fn collect(points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<Poi
 /// The table of a sweep.
 #[must_use]
 pub fn table(points: &[Point], results: &[PointResult]) -> Table {
-    let paths: Vec<&String> = points.iter().map(|p| &p.coordinates).max_by_key(|c| c.len()).map_or(Vec::new(), |c| {
-        c.iter().map(|(path, _)| path).collect()
-    });
+    let paths: Vec<&String> = points
+        .iter()
+        .map(|p| &p.coordinates)
+        .max_by_key(|c| c.len())
+        .map_or(Vec::new(), |c| c.iter().map(|(path, _)| path).collect());
     let mut headers = vec!["variant".to_string()];
     headers.extend(paths.iter().map(|p| p.rsplit('.').next().unwrap_or(p).to_string()));
     headers.extend(["accuracy %", "+-", "seeds", "epsilon", "gamma", "mu_tot", "wraps", "s/run"].map(String::from));

@@ -11,12 +11,8 @@ use crate::config::build::{Experiment, LocalWork};
 use crate::fl::client::ClientRound;
 use crate::fl::coordinator::{Coordinator, RoundTask};
 use crate::math::prg::{Address, Purpose};
-use crate::model::ModelError;
+use crate::model::{ModelError, samples_per_call};
 use crate::secagg::{Party, PartyId};
-
-/// Bytes of rows and encoded rows in flight: few enough to stay small beside the data, many enough to
-/// keep all cores busy.
-const BYTES_IN_FLIGHT: usize = 48 << 20;
 
 /// Lets every client of the cohort train, encode and deliver. Returns early, with the round unfinished,
 /// once `interrupt` is set.
@@ -32,8 +28,8 @@ pub fn play_clients(
     while let Some(transmit) = coordinator.poll_transmit() {
         announcements.insert(transmit.to, transmit.frame);
     }
-    let row_bytes = 4 * (plan.dim + task.encode.padded as usize);
-    let chunk = (BYTES_IN_FLIGHT / row_bytes).clamp(rayon::current_num_threads(), 256);
+    // Rows in flight: as many as stay in the allocator's cache, at least one a core.
+    let chunk = samples_per_call(task.encode.padded as usize).clamp(rayon::current_num_threads(), 256);
     let mut total = EncodeReport::default();
     for members in task.cohort.chunks(chunk) {
         if interrupt.load(Ordering::Relaxed) {
