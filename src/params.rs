@@ -123,3 +123,58 @@ pub struct DecodeParams {
     /// Keeps the size a multiple of 16 bytes.
     pub _pad: [u32; 2],
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+
+    /// The layouts that a shader or a CUDA header mirrors.
+    #[test]
+    fn layouts_are_multiples_of_16_bytes_with_known_offsets() {
+        assert_eq!(size_of::<ClipParams>(), 16);
+        assert_eq!(size_of::<FwhtParams>(), 16);
+        assert_eq!(size_of::<EncodeParams>(), 64);
+        assert_eq!(size_of::<DecodeParams>(), 32);
+        assert_eq!([offset_of!(ClipParams, rows), offset_of!(ClipParams, dim)], [0, 4]);
+        assert_eq!([offset_of!(ClipParams, stride), offset_of!(ClipParams, bound)], [8, 12]);
+        assert_eq!([offset_of!(FwhtParams, len), offset_of!(FwhtParams, block_log2)], [0, 4]);
+        assert_eq!([offset_of!(FwhtParams, scale), offset_of!(FwhtParams, _pad)], [8, 12]);
+        let encode = [
+            offset_of!(EncodeParams, dim),
+            offset_of!(EncodeParams, padded),
+            offset_of!(EncodeParams, block_log2),
+            offset_of!(EncodeParams, rotate),
+            offset_of!(EncodeParams, bits),
+            offset_of!(EncodeParams, fraction_bits),
+            offset_of!(EncodeParams, norm),
+            offset_of!(EncodeParams, rounding),
+            offset_of!(EncodeParams, linf),
+            offset_of!(EncodeParams, gamma),
+            offset_of!(EncodeParams, clip),
+            offset_of!(EncodeParams, _pad),
+            offset_of!(EncodeParams, norm_bound),
+        ];
+        assert_eq!(encode, [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48]);
+        let decode = [
+            offset_of!(DecodeParams, dim),
+            offset_of!(DecodeParams, padded),
+            offset_of!(DecodeParams, block_log2),
+            offset_of!(DecodeParams, rotate),
+            offset_of!(DecodeParams, bits),
+            offset_of!(DecodeParams, unit),
+            offset_of!(DecodeParams, _pad),
+        ];
+        assert_eq!(decode, [0, 4, 8, 12, 16, 20, 24]);
+    }
+
+    #[test]
+    fn the_limbs_of_the_norm_bound_go_both_ways() {
+        for bound in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0011_2233_4455_6677, 1 << 64] {
+            let p = EncodeParams { norm_bound: EncodeParams::limbs(bound), ..EncodeParams::zeroed() };
+            assert_eq!(p.norm_bound(), bound);
+            assert_eq!(u128::from_le_bytes(bytemuck::cast(p.norm_bound)), bound);
+        }
+    }
+}

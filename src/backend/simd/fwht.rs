@@ -3,8 +3,6 @@
 //! Every variant runs the same butterflies in the order h = 1, 2, 4, ..., so that instruction set, blocking
 //! and thread count do not change a bit.
 
-use std::array;
-
 use rayon::prelude::*;
 
 use super::isa::{Dispatch, Kernel};
@@ -144,7 +142,10 @@ fn middle<V: Lanes>(block: &mut [[f32; 16]], scale: f32) {
 #[inline(always)]
 fn leaf<V: Lanes, const R: usize>(block: &mut [[f32; 16]], scale: f32) {
     let Some(block) = block.first_chunk_mut::<R>() else { return };
-    let mut v: [V; R] = array::from_fn(|k| V::load(&block[k]).scale(scale).hadamard());
+    let mut v = [V::load(&block[0]); R];
+    for k in 0..R {
+        v[k] = V::load(&block[k]).scale(scale).hadamard();
+    }
     butterflies(&mut v);
     for (v, out) in v.into_iter().zip(block) {
         v.store(out);
@@ -156,8 +157,11 @@ fn leaf<V: Lanes, const R: usize>(block: &mut [[f32; 16]], scale: f32) {
 fn pass<V: Lanes, const R: usize>(x: &mut [[f32; 16]], h: usize) {
     for block in x.chunks_exact_mut(R * h) {
         for i in 0..h {
-            // SAFETY: k < R and i < h, so that k h + i < R h, the length of `block`.
-            let mut v: [V; R] = array::from_fn(|k| V::load(unsafe { block.get_unchecked(k * h + i) }));
+            let mut v = [V::load(&block[i]); R];
+            for (k, v) in v.iter_mut().enumerate() {
+                // SAFETY: k < R and i < h, so that k h + i < R h, the length of `block`.
+                *v = V::load(unsafe { block.get_unchecked(k * h + i) });
+            }
             butterflies(&mut v);
             for (k, v) in v.into_iter().enumerate() {
                 // SAFETY: as above.
@@ -190,9 +194,12 @@ impl<const R: usize> Kernel for Columns<'_, '_, R> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let Some(parts) = self.0.first_chunk_mut::<R>() else { return };
-        let columns = parts.iter().map(|part| part.len()).min().unwrap_or(0);
+        let columns = parts[0].len();
         for i in 0..columns {
-            let mut v: [V; R] = array::from_fn(|k| V::load(&parts[k][i]));
+            let mut v = [V::load(&parts[0][i]); R];
+            for (v, part) in v.iter_mut().zip(parts.iter()) {
+                *v = V::load(&part[i]);
+            }
             butterflies(&mut v);
             for (part, v) in parts.iter_mut().zip(v) {
                 v.store(&mut part[i]);

@@ -66,12 +66,11 @@ impl Lanes for Avx512 {
         const S: [[f32; 16]; 4] = [signs(1), signs(2), signs(4), signs(8)];
         // SAFETY: AVX-512 F is present (see the module); the constants are 64 bytes each.
         unsafe {
-            let s = |i: usize| _mm512_loadu_ps(S[i].as_ptr());
             let x = self.0;
-            let x = _mm512_fmadd_ps(x, s(0), _mm512_permute_ps::<0b10_11_00_01>(x));
-            let x = _mm512_fmadd_ps(x, s(1), _mm512_permute_ps::<0b01_00_11_10>(x));
-            let x = _mm512_fmadd_ps(x, s(2), _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x));
-            Self(_mm512_fmadd_ps(x, s(3), _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x)))
+            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[0].as_ptr()), _mm512_permute_ps::<0b10_11_00_01>(x));
+            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[1].as_ptr()), _mm512_permute_ps::<0b01_00_11_10>(x));
+            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[2].as_ptr()), _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x));
+            Self(_mm512_fmadd_ps(x, _mm512_loadu_ps(S[3].as_ptr()), _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x)))
         }
     }
 }
@@ -118,12 +117,11 @@ impl Lanes for Avx2 {
         const S: [[f32; 8]; 3] = [signs(1), signs(2), signs(4)];
         // SAFETY: AVX and FMA are present (see the module); the constants are 32 bytes each.
         unsafe {
-            let s = |i: usize| _mm256_loadu_ps(S[i].as_ptr());
             let mut halves = self.0;
             for x in &mut halves {
-                *x = _mm256_fmadd_ps(*x, s(0), _mm256_permute_ps::<0b10_11_00_01>(*x));
-                *x = _mm256_fmadd_ps(*x, s(1), _mm256_permute_ps::<0b01_00_11_10>(*x));
-                *x = _mm256_fmadd_ps(*x, s(2), _mm256_permute2f128_ps::<1>(*x, *x));
+                *x = _mm256_fmadd_ps(*x, _mm256_loadu_ps(S[0].as_ptr()), _mm256_permute_ps::<0b10_11_00_01>(*x));
+                *x = _mm256_fmadd_ps(*x, _mm256_loadu_ps(S[1].as_ptr()), _mm256_permute_ps::<0b01_00_11_10>(*x));
+                *x = _mm256_fmadd_ps(*x, _mm256_loadu_ps(S[2].as_ptr()), _mm256_permute2f128_ps::<1>(*x, *x));
             }
             Self([_mm256_add_ps(halves[0], halves[1]), _mm256_sub_ps(halves[0], halves[1])])
         }
