@@ -139,7 +139,7 @@ pub fn build(
         direction,
         weights,
         delta: config.privacy.delta,
-        epsilon_budget: config.privacy.target_epsilon,
+        epsilon_budget: resolved_privacy.target_epsilon,
         server: config.server,
         evaluate_every: config.evaluation.every,
         checkpoint_every: config.checkpoint.every,

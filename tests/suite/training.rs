@@ -201,7 +201,7 @@ fn a_rerun_on_other_input_takes_a_new_attempt_and_is_charged() {
 #[test]
 fn the_budget_stops_the_run() {
     let dir = temp();
-    let settings = ["--set", "privacy.gamma=64", "--set", "privacy.mu=60", "--set", "privacy.target_epsilon=6"];
+    let settings = ["--set", "privacy.gamma=64", "--set", "privacy.mu=8", "--set", "privacy.target_epsilon=6"];
     let output = train(&dir.path().join("run"), &settings);
     assert!(output.status.success(), "{}", stderr(&output));
     let result = last_line(&output);
