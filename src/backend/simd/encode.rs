@@ -165,7 +165,8 @@ impl Kernel for Signs<'_> {
         for (x, quad) in groups.iter_mut().zip(quads) {
             let bits = u32::from_le_bytes(*quad);
             for (i, v) in x.iter_mut().enumerate() {
-                *v = f32::from_bits(v.to_bits() ^ (bits >> i << 31));
+                let flip = if bits & (1 << i) == 0 { 0 } else { 1 << 31 };
+                *v = f32::from_bits(v.to_bits() ^ flip);
             }
         }
         for (v, bit) in rest.iter_mut().zip((0..8 * tail.len()).map(|j| tail[j / 8] >> (j % 8))) {
@@ -185,8 +186,15 @@ impl Kernel for Truncate<'_> {
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
+        // The ends of i32 as f32; the largest float below 2^31 is 2^31 - 128.
+        let (least, most, above) = (-2_147_483_648f32, 2_147_483_520f32, 2_147_483_648f32);
         for x in self.x {
-            *x = (f32::from_bits(*x) * self.unit) as i32 as u32;
+            let v = f32::from_bits(*x) * self.unit;
+            let capped = if v < most { v } else { most };
+            let clamped = if capped > least { capped } else { least };
+            // SAFETY: finite and within i32: a NaN has become `most`. (`as` does the same, but stays scalar.)
+            let i = unsafe { clamped.to_int_unchecked::<i32>() };
+            *x = (if v >= above { i32::MAX } else { i }) as u32;
         }
     }
 }
