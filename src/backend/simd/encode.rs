@@ -18,6 +18,9 @@ use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 /// above it would have every coordinate that `f32` can tell from zero saturated anyway.
 const LARGEST_NORM: f64 = (1u128 << 120) as f64;
 
+/// Coordinates whose rounding bits are made together: 8 KiB of keystream.
+const ROUNDING_CHUNK: usize = 8 * CHUNK;
+
 /// How far [`encode`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Half {
@@ -269,16 +272,21 @@ fn integer_row(
     let norm = parts.iter().map(|(norm, _)| norm).sum();
     let linf_hits = parts.iter().map(|(_, hits)| hits).sum();
     let num = shrink(norm, p);
-    row.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, part)| {
-        for (k, x) in part.chunks_mut(CHUNK).enumerate() {
-            let start = i * SEGMENT + k * CHUNK;
-            let mut uniform = [0u16; CHUNK];
-            if p.rounding == rounding_kind::STOCHASTIC {
-                let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
-                keys.rounding.fill(ROUNDING_STRIDE * start as u64, bytes);
+    row.par_chunks_mut(ROUNDING_CHUNK).enumerate().for_each(|(i, part)| {
+        let start = i * ROUNDING_CHUNK;
+        let mut uniform = [0u16; ROUNDING_CHUNK];
+        if p.rounding == rounding_kind::STOCHASTIC {
+            let bytes = bytemuck::cast_slice_mut(&mut uniform[..part.len()]);
+            keys.rounding.fill(ROUNDING_STRIDE * start as u64, bytes);
+        }
+        for (k, (x, uniform)) in part.chunks_mut(CHUNK).zip(uniform.as_chunks::<CHUNK>().0).enumerate() {
+            match table {
+                Some(table) => {
+                    let noise = noise::draw(dispatch, table, &keys.noise, start + k * CHUNK, x.len());
+                    dispatch.run(Finish { x, num, uniform, noise: &noise, p });
+                }
+                None => dispatch.run(Finish { x, num, uniform, noise: &[0; CHUNK], p }),
             }
-            let noise = table.map_or([0; CHUNK], |t| noise::draw(dispatch, t, &keys.noise, start, x.len()));
-            dispatch.run(Finish { x, num, uniform: &uniform, noise: &noise, p });
         }
     });
     EncodeReport { linf_hits, ..EncodeReport::default() }
