@@ -1,7 +1,10 @@
 //! Exact Poisson with a rational mean.
 
-use super::{SampleError, bernoulli, fraction};
+use super::{SampleError, bernoulli, fraction, within};
 use crate::math::prg::StreamReader;
+
+/// Greatest mean: a draw is a sum of so many Poisson(1), which takes seconds there.
+pub const MAX_MEAN: f64 = 1e9;
 
 /// Poisson(1) by uniform integers alone: Duchon and Duvignau, "Preserving the number of cycles of length k
 /// in a growing uniform permutation" (2016), Algorithm 1. `calls` grows by the number of uniforms used, on
@@ -37,12 +40,13 @@ pub struct Poisson {
 }
 
 impl Poisson {
-    /// A law with a rational mean `>= 0`. Time of a draw grows with the mean.
+    /// A law with a rational mean from 0 to [`MAX_MEAN`]. Time of a draw grows with the mean.
     ///
     /// # Errors
-    /// [`SampleError::ZeroDenominator`], [`SampleError::Negative`].
+    /// [`SampleError::ZeroDenominator`], [`SampleError::Negative`], [`SampleError::OutOfRange`].
     pub fn new(numerator: i64, denominator: i64) -> Result<Self, SampleError> {
-        let (n, d) = fraction("rate", numerator, denominator)?;
+        let (n, d) = fraction("mean", numerator, denominator)?;
+        within("mean", (n / d) as f64, 0.0, MAX_MEAN)?;
         Ok(Self { whole: n / d, rest: n % d, denominator: d })
     }
 

@@ -12,7 +12,7 @@ impl Skellam {
     /// A law with `mu = numerator / denominator >= 0`.
     ///
     /// # Errors
-    /// [`SampleError::ZeroDenominator`], [`SampleError::Negative`].
+    /// [`SampleError::ZeroDenominator`], [`SampleError::Negative`], [`SampleError::OutOfRange`].
     pub fn new(numerator: i64, denominator: i64) -> Result<Self, SampleError> {
         Poisson::new(numerator, denominator).map(Self)
     }

@@ -18,6 +18,9 @@ use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 /// above it would have every coordinate that `f32` can tell from zero saturated anyway.
 const LARGEST_NORM: f64 = (1u128 << 120) as f64;
 
+/// Coordinates whose rounding bits are made together: 8 KiB of keystream.
+const ROUNDING_CHUNK: usize = 8 * CHUNK;
+
 /// How far [`encode`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Half {
@@ -165,7 +168,8 @@ impl Kernel for Signs<'_> {
         for (x, quad) in groups.iter_mut().zip(quads) {
             let bits = u32::from_le_bytes(*quad);
             for (i, v) in x.iter_mut().enumerate() {
-                *v = f32::from_bits(v.to_bits() ^ (bits >> i << 31));
+                let flip = if bits & (1 << i) == 0 { 0 } else { 1 << 31 };
+                *v = f32::from_bits(v.to_bits() ^ flip);
             }
         }
         for (v, bit) in rest.iter_mut().zip((0..8 * tail.len()).map(|j| tail[j / 8] >> (j % 8))) {
@@ -185,8 +189,15 @@ impl Kernel for Truncate<'_> {
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
+        // The ends of i32 as f32; the largest float below 2^31 is 2^31 - 128.
+        let (least, most, above) = (-2_147_483_648f32, 2_147_483_520f32, 2_147_483_648f32);
         for x in self.x {
-            *x = (f32::from_bits(*x) * self.unit) as i32 as u32;
+            let v = f32::from_bits(*x) * self.unit;
+            let capped = if v < most { v } else { most };
+            let clamped = if capped > least { capped } else { least };
+            // SAFETY: finite and within i32: a NaN has become `most`. (`as` does the same, but stays scalar.)
+            let i = unsafe { clamped.to_int_unchecked::<i32>() };
+            *x = (if v >= above { i32::MAX } else { i }) as u32;
         }
     }
 }
@@ -261,16 +272,21 @@ fn integer_row(
     let norm = parts.iter().map(|(norm, _)| norm).sum();
     let linf_hits = parts.iter().map(|(_, hits)| hits).sum();
     let num = shrink(norm, p);
-    row.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, part)| {
-        for (k, x) in part.chunks_mut(CHUNK).enumerate() {
-            let start = i * SEGMENT + k * CHUNK;
-            let mut uniform = [0u16; CHUNK];
-            if p.rounding == rounding_kind::STOCHASTIC {
-                let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
-                keys.rounding.fill(ROUNDING_STRIDE * start as u64, bytes);
+    row.par_chunks_mut(ROUNDING_CHUNK).enumerate().for_each(|(i, part)| {
+        let start = i * ROUNDING_CHUNK;
+        let mut uniform = [0u16; ROUNDING_CHUNK];
+        if p.rounding == rounding_kind::STOCHASTIC {
+            let bytes = bytemuck::cast_slice_mut(&mut uniform[..part.len()]);
+            keys.rounding.fill(ROUNDING_STRIDE * start as u64, bytes);
+        }
+        for (k, (x, uniform)) in part.chunks_mut(CHUNK).zip(uniform.as_chunks::<CHUNK>().0).enumerate() {
+            match table {
+                Some(table) => {
+                    let noise = noise::draw(dispatch, table, &keys.noise, start + k * CHUNK, x.len());
+                    dispatch.run(Finish { x, num, uniform, noise: &noise, p });
+                }
+                None => dispatch.run(Finish { x, num, uniform, noise: &[0; CHUNK], p }),
             }
-            let noise = table.map_or([0; CHUNK], |t| noise::draw(dispatch, t, &keys.noise, start, x.len()));
-            dispatch.run(Finish { x, num, uniform: &uniform, noise: &noise, p });
         }
     });
     EncodeReport { linf_hits, ..EncodeReport::default() }

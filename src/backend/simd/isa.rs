@@ -131,3 +131,20 @@ fn avx512<K: Kernel>(kernel: K) -> K::Output {
 fn avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<super::x86::Avx2>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_or_refused_with_a_reason() {
+        assert_eq!(Isa::from_name("portable"), Ok(Isa::Portable));
+        assert_eq!(Isa::from_name(Isa::best().name()), Ok(Isa::best()));
+        let error = Isa::from_name("sse9").unwrap_err().to_string();
+        assert!(error.contains("sse9") && error.contains("avx512"), "{error}");
+        for isa in Isa::ALL {
+            assert_eq!(Isa::from_name(isa.name()).is_ok(), isa.available());
+            assert_eq!(Dispatch::new(isa).isa() == isa, isa.available());
+        }
+    }
+}
