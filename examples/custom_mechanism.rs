@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use veilsum::config::build::build;
+use veilsum::config::build::{Given, build};
 use veilsum::config::{Config, overrides};
 use veilsum::params::{EncodeParams, NO_LINF, norm_kind, rounding_kind};
 use veilsum::privacy::mechanism::{Mechanism, NoiseLaw, PrivacyError};
@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "privacy": {"mechanism": "smm", "clip": 1.0, "bits": 16, "target_epsilon": 8.0}
     }"#;
     let config: Config = overrides::typed(&overrides::parse(config, "example")?, "example")?;
-    let mut experiment = build(&config, std::path::Path::new("."), None, None, false)?;
+    let mut experiment = build(&config, std::path::Path::new("."), Given::default())?;
     experiment.plan.mechanism = Arc::new(Unrotated { gamma: 256.0, clip: 1.0, mu_total: 3.0e5, bits: 16 });
     let options = RunOptions { folder: None, resume: false, interrupt: &AtomicBool::new(false) };
     let result = sim::run(&experiment, &options, &mut Silent)?;

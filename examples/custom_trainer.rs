@@ -7,10 +7,17 @@
 //!
 //! Run it with `cargo run --release --example custom_trainer`.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use veilsum::backend::Rows;
-use veilsum::data::{Batch, Dataset, Features};
+use veilsum::config::build::{Given, build};
+use veilsum::config::{Config, overrides};
+use veilsum::data::{Batch, Dataset, Features, Split};
 use veilsum::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
-use veilsum::model::{LocalConfig, LocalTrainer, ModelError, evaluate_dataset};
+use veilsum::model::{LocalConfig, LocalTrainer, ModelError};
+use veilsum::sim::{self, RunOptions, Silent};
 
 /// Logistic regression; weights are `W` `[features x classes]` row major, then `b` `[classes]`.
 struct SoftmaxRegression {
@@ -148,32 +155,36 @@ fn clouds(samples: usize, classes: usize, key: &StreamKey) -> Dataset {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let secret = Secret::from_seed(7);
-    let key =
-        |purpose, round| secret.derive(&[0; 16], Address { round, ..Address::default() }, purpose, Cipher::ChaCha20);
-    let data = clouds(2000, 5, &key(Purpose::Synthetic, 0));
+    let key = |purpose| Secret::from_seed(7).derive(&[0; 16], Address::default(), purpose, Cipher::ChaCha20);
+    let data = clouds(2000, 5, &key(Purpose::Synthetic));
+    let test: Vec<usize> = (0..400).collect();
+    let train: Vec<usize> = (400..data.len()).collect();
+    let split = Split { train: data.select(&train), test: data.select(&test) };
     let trainer = SoftmaxRegression { features: data.dim, classes: data.classes };
-    let mut weights = trainer.init(&key(Purpose::Init, 0));
 
-    for round in 1..=20u32 {
-        let mut cohort = key(Purpose::Cohort, round).reader(0);
-        let indices: Vec<usize> = (0..100).map(|_| cohort.below(data.len() as u64) as usize).collect();
-        let rows = trainer.gradient_rows(&weights, &data.gather(&indices))?;
-        for i in 0..rows.rows {
-            let row = rows.row(i)?;
-            weights.iter_mut().zip(row).for_each(|(w, g)| *w -= 0.5 * g / rows.rows as f32);
-        }
-        if round % 5 == 0 {
-            let evaluation = evaluate_dataset(&trainer, &weights, &data)?;
-            println!("round {round:>2}: loss {:.4}, accuracy {:.2} %", evaluation.loss, 100.0 * evaluation.accuracy);
-        }
+    // Eighty clients of twenty samples, five local epochs, the whole client protected (epsilon 8).
+    let config = r#"{
+        "name": "custom_trainer", "seed": 1,
+        "data": {"name": "digits"}, "partition": {"scheme": "iid", "clients": 80},
+        "algorithm": {"name": "fed_avg", "epochs": 5, "batch_size": 10, "learning_rate": 0.1},
+        "server": {"optimizer": "sgd", "learning_rate": 1.0},
+        "cohort": 40, "rounds": 20, "evaluation": {"every": 5},
+        "privacy": {"mechanism": "smm", "clip": 0.5, "bits": 16, "target_epsilon": 8.0, "delta": 1e-3}
+    }"#;
+    let config: Config = overrides::typed(&overrides::parse(config, "example")?, "example")?;
+    // The data and the trainer given here take the place of the config's.
+    let given = Given { split: Some(Arc::new(split)), trainer: Some(Arc::new(trainer)), ..Given::default() };
+    let experiment = build(&config, Path::new("."), given)?;
+    let options = RunOptions { folder: None, resume: false, interrupt: &AtomicBool::new(false) };
+    let result = sim::run(&experiment, &options, &mut Silent)?;
+    for record in result.history.iter().filter(|r| r.accuracy.is_some()) {
+        println!(
+            "round {:>2}: accuracy {:.1} %, epsilon {:.3}",
+            record.round,
+            100.0 * record.accuracy.unwrap_or(0.0),
+            record.epsilon.unwrap_or(f64::INFINITY)
+        );
     }
-
-    let config = LocalConfig { epochs: 2, batch_size: 20, learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 };
-    let shard = data.gather(&(0..400).collect::<Vec<_>>());
-    let delta = trainer.local_delta(&weights, &shard, &config, &key(Purpose::Batches, 21))?;
-    weights.iter_mut().zip(&delta).for_each(|(w, d)| *w += d);
-    let evaluation = evaluate_dataset(&trainer, &weights, &data)?;
-    println!("one client more: loss {:.4}, accuracy {:.2} %", evaluation.loss, 100.0 * evaluation.accuracy);
+    println!("epsilon {:.3} at delta {:e}", result.epsilon.public.epsilon, result.epsilon.public.delta);
     Ok(())
 }

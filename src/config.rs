@@ -40,8 +40,9 @@ pub struct Config {
     pub data: DataConfig,
     /// How the training data are dealt to clients.
     pub partition: PartitionConfig,
-    /// The model.
-    pub model: ModelConfig,
+    /// The model. Only a program that brings its own trainer leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelConfig>,
     /// What a client does.
     pub algorithm: Algorithm,
     /// What the server does with the mean.

@@ -23,6 +23,9 @@ use crate::sim::sweep::{self, SweepObserver};
                   { \"label\": \"smm-2022\", \"set\": { \"privacy.mechanism\": \"smm-2022\" } },
                   { \"label\": \"no noise\", \"set\": { \"privacy.mechanism\": \"none\" }, \"once\": true } ] }
 
+  veilsum sweep configs/sweep_bits.json --out runs/bits
+  veilsum sweep configs/sweep_bits.json --set seeds=[1] --json
+
 Every run has a folder of its own below --out; a sweep that was stopped goes on where it was when the
 same command is given again. The output folder then holds sweep.json, table.md, table.csv, figure.svg
 and report.html.

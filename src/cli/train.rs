@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::{Exit, Failure};
-use crate::config::build::{Experiment, build};
+use crate::config::build::{Experiment, Given, build};
 use crate::config::{Config, ConfigError, overrides};
 use crate::report::progress::Progress;
 use crate::report::terminal::{Align, Table};
@@ -136,7 +136,7 @@ fn open(args: &Args) -> Result<(Experiment, PathBuf), Failure> {
         );
         return Err(Failure::new(Exit::Usage, message));
     }
-    Ok((build(&config, &base, None, None, !args.json)?, folder))
+    Ok((build(&config, &base, Given { progress: !args.json, ..Given::default() })?, folder))
 }
 
 /// `runs/NAME`, or the first `runs/NAME-2`, `-3`, ... that does not exist.
@@ -163,7 +163,8 @@ fn reopen(folder: &Path, progress: bool) -> Result<Experiment, Failure> {
     }
     let (config, _) = read_config(Some(&path), &[])?;
     // Data paths were made absolute when the run began.
-    Ok(build(&config, Path::new("."), Some(run_dir::read_secret(folder)?), None, progress)?)
+    let given = Given { secret: Some(run_dir::read_secret(folder)?), progress, ..Given::default() };
+    Ok(build(&config, Path::new("."), given)?)
 }
 
 fn announce(experiment: &Experiment, folder: &Path) {

@@ -90,23 +90,37 @@ pub fn session_of(secret: &Secret) -> [u8; 16] {
     session
 }
 
-/// Builds the experiment of a config. `secret` continues a run; else the seed or the operating system
-/// gives one. `base` is the folder that relative data paths start from; `progress` shows downloads.
-/// `split` saves loading data that are already there (a sweep).
-pub fn build(
-    config: &Config,
-    base: &Path,
-    secret: Option<Secret>,
-    split: Option<Arc<Split>>,
-    progress: bool,
-) -> Result<Experiment, ConfigError> {
-    let split = match split {
+/// What a caller already has; everything else comes from the config.
+#[derive(Clone, Default)]
+pub struct Given {
+    /// The secret of a run that is continued; else the seed or the operating system gives one.
+    pub secret: Option<Secret>,
+    /// Data that are already loaded (a sweep).
+    pub split: Option<Arc<Split>>,
+    /// A trainer of your own, in place of the config's `model`.
+    pub trainer: Option<Arc<dyn LocalTrainer>>,
+    /// Show downloads on stderr.
+    pub progress: bool,
+}
+
+/// Builds the experiment of a config. `base` is the folder that relative data paths start from.
+///
+/// # Errors
+/// Whatever makes the experiment impossible, before its first round: see [`ConfigError`].
+pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, ConfigError> {
+    let split = match given.split {
         Some(split) => split,
-        None => Arc::new(data::load(&config.data, base, progress)?),
+        None => Arc::new(data::load(&config.data, base, given.progress)?),
     };
-    config.model.architecture()?.check_dataset(&split.train)?;
-    let trainer = trainer_for(&config.model)?;
-    let secret = match (secret, config.seed) {
+    let (trainer, model) = match (given.trainer, &config.model) {
+        (Some(trainer), _) => (trainer, None),
+        (None, Some(model)) => {
+            model.architecture()?.check_dataset(&split.train)?;
+            (trainer_for(model)?, Some(model.clone()))
+        }
+        (None, None) => return Err(invalid("model", "the name of a model, or {\"mlp\": [sizes]}", "absent")),
+    };
+    let secret = match (given.secret, config.seed) {
         (Some(secret), _) => secret,
         (None, Some(seed)) => Secret::from_seed(seed),
         (None, None) => Secret::fresh()?,
@@ -147,7 +161,10 @@ pub fn build(
         data_digest: digest(&split.train, &partition),
     };
     plan.validate()?;
-    let resolved = Config { privacy: resolved_privacy, ..config.clone() };
+    // The run folder may be continued from anywhere.
+    let here = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
+    let data = config.data.rebased(&here);
+    let resolved = Config { privacy: resolved_privacy, data, ..config.clone() };
     Ok(Experiment {
         name: config.name.clone(),
         notes: notes(config, &plan, predicted_wrap),
@@ -159,7 +176,7 @@ pub fn build(
         backend,
         secret,
         seed: config.seed,
-        model: Some(config.model.clone()),
+        model,
         clip: config.privacy.clip,
         predicted_wrap,
         resolved: serde_json::to_value(resolved).unwrap_or(Value::Null),

@@ -1,6 +1,6 @@
 //! The `data` member of an experiment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,31 @@ impl DataConfig {
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self { name: Some(name.to_owned()), ..Self::default() }
+    }
+
+    /// The same data with every relative path starting at `base` instead of the folder of the config file.
+    #[must_use]
+    pub fn rebased(&self, base: &Path) -> Self {
+        let mut config = self.clone();
+        let mut paths: Vec<&mut PathBuf> = config.writers.iter_mut().collect();
+        if let Some(csv) = &mut config.csv {
+            match &mut csv.train {
+                OneOrMany::One(path) => paths.push(path),
+                OneOrMany::Many(list) => paths.extend(list),
+            }
+            paths.extend(&mut csv.test);
+        }
+        if let Some(npz) = &mut config.npz {
+            paths.push(&mut npz.train);
+            paths.extend(&mut npz.test);
+        }
+        if let Some(idx) = &mut config.idx {
+            paths.extend([&mut idx.train_images, &mut idx.train_labels, &mut idx.test_images, &mut idx.test_labels]);
+        }
+        for path in paths {
+            *path = base.join(&*path);
+        }
+        config
     }
 }
 

@@ -303,7 +303,14 @@ mod tests {
         for bits in [2u32, 8, 13, 32, 33, 56] {
             let mask = (1u64 << bits) - 1;
             let vectors: Vec<(u64, Vec<u64>)> = (0..7u64)
-                .map(|c| (c, (0..9u64).map(|j| (c * 0x9E37_79B9_7F4A_7C15 + j * j * 77) & mask).collect()))
+                .map(|c| {
+                    (
+                        c,
+                        (0..9u64)
+                            .map(|j| c.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(j * j * 77) & mask)
+                            .collect(),
+                    )
+                })
                 .collect();
             let mut s = server(&[0, 1, 2, 3, 4, 5, 6], bits, 9, 7, None);
             for (c, f) in drive(&mut s, bits, &vectors) {

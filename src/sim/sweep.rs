@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::dse::mean_std;
 use super::{Ending, RunOptions, Silent, SimError, run, run_dir};
-use crate::config::build::{Experiment, build};
+use crate::config::build::{Experiment, Given, build};
 use crate::config::overrides::typed;
 use crate::config::sweep::{Point, SweepConfig, plain};
 use crate::config::{Config, ConfigError};
@@ -179,7 +179,7 @@ fn one(job: &Job, base: &Path, splits: &Splits, interrupt: &AtomicBool) -> Resul
     } else {
         let config: Config = typed(&job.request, "sweep")?;
         let split = splits.get(&config)?;
-        build(&config, base, None, Some(split), false)?
+        build(&config, base, Given { split: Some(split), ..Given::default() })?
     };
     let options = RunOptions { folder: Some(&job.folder), resume, interrupt };
     if !started {
@@ -235,7 +235,8 @@ fn reopen(folder: &Path, base: &Path, splits: &Splits) -> Result<Experiment, Sim
     let value = read_json(&path)?.unwrap_or(Value::Null);
     let config: Config = typed(&value, &path.display().to_string())?;
     let split = splits.get(&config)?;
-    Ok(build(&config, base, Some(run_dir::read_secret(folder)?), Some(split), false)?)
+    let secret = Some(run_dir::read_secret(folder)?);
+    Ok(build(&config, base, Given { secret, split: Some(split), ..Given::default() })?)
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, SimError> {
