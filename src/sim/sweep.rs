@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::data::{self, Split};
 use crate::report::ReportError;
 use crate::report::files::write_atomic;
-use crate::report::svg::{Chart, Series, line_chart};
+use crate::report::svg::{Chart, Point as SvgPoint, Series, line_chart};
 use crate::report::terminal::Table;
 
 /// The point and seed that a run folder of a sweep is for.
@@ -168,10 +168,11 @@ fn one(job: &Job, base: &Path, splits: &Splits, interrupt: &AtomicBool) -> Resul
             });
         }
     };
-    if started && let Some(result) = read_json(&job.folder.join(run_dir::RESULT))? {
-        if result["ending"] != "interrupted" {
-            return Ok(Some(result));
-        }
+    if started
+        && let Some(result) = read_json(&job.folder.join(run_dir::RESULT))?
+        && result["ending"] != "interrupted"
+    {
+        return Ok(Some(result));
     }
     let resume = started && job.folder.join(run_dir::CONFIG).exists();
     let experiment = if resume {
@@ -311,7 +312,7 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
 pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) -> String {
     let axis = sweep.axis().unwrap_or("point");
     let mut chart = Chart::new(sweep.name.clone(), axis, "test accuracy (%)");
-    let mut curves: Vec<(String, Vec<(f64, f64, f64)>)> = Vec::new();
+    let mut curves: Vec<Series> = Vec::new();
     for r in results {
         let (mean, std) = (100.0 * r.accuracy.mean, 100.0 * r.accuracy.std);
         let others: Vec<String> = points[r.point]
@@ -325,16 +326,22 @@ pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) ->
             name = format!("{name} {}", others.join(" ")).trim().to_string();
         }
         match r.coordinates.get(axis).and_then(Value::as_f64) {
-            Some(x) => match curves.iter_mut().find(|(n, _)| *n == name) {
-                Some((_, points)) => points.push((x, mean, std)),
-                None => curves.push((name, vec![(x, mean, std)])),
-            },
+            Some(x) => {
+                let point = SvgPoint { x, y: mean, spread: std };
+                match curves.iter_mut().find(|c| c.name == name) {
+                    Some(curve) => curve.points.push(point),
+                    None => curves.push(Series { name, points: vec![point] }),
+                }
+            }
             None => chart.levels.push((format!("{name}: {mean:.2} %"), mean)),
         }
     }
-    for (name, mut points) in curves {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        chart.series.push(Series::with_spread(if name.is_empty() { "accuracy".into() } else { name }, points));
+    for mut curve in curves {
+        curve.points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        if curve.name.is_empty() {
+            curve.name = "accuracy".into();
+        }
+        chart.series.push(curve);
     }
     line_chart(&chart)
 }
