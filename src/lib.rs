@@ -19,6 +19,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod files;
 pub mod fl;
 pub mod math;
 pub mod model;

@@ -18,6 +18,7 @@ pub use evaluate::evaluate_dataset;
 
 use crate::backend::{BackendError, Rows};
 use crate::data::Batch;
+use crate::files::FileError;
 use crate::math::prg::StreamKey;
 
 /// What a client does locally in FedAvg.
@@ -118,6 +119,9 @@ pub const fn samples_per_call(parameter_count: usize) -> usize {
 /// What can go wrong in training and in weight files.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// A weight file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Weights or a batch of another size.
     #[error("{what} has {found} values, expected {expected}")]
     WrongLength {

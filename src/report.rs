@@ -1,10 +1,9 @@
 //! What people see: metric files, curves, the page of a run, tables and progress in the terminal.
 //!
 //! Knows nothing of learning or privacy: it takes names and numbers and draws them. Owner of:
-//! [`files`] (atomic writes), [`jsonl`] (one record a line), [`svg`] (curves), [`html`] (the
+//! [`jsonl`] (one record a line), [`svg`] (curves), [`html`] (the
 //! self-contained page), [`terminal`] (tables), [`progress`] (the live line).
 
-pub mod files;
 pub mod html;
 pub mod jsonl;
 pub mod progress;
@@ -13,9 +12,14 @@ pub mod terminal;
 
 use std::path::{Path, PathBuf};
 
+use crate::files::FileError;
+
 /// What can go wrong while a report is written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    /// A file could not be replaced.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

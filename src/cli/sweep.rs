@@ -9,9 +9,8 @@ use super::train::on_ctrl_c;
 use super::{Exit, Failure};
 use crate::config::sweep::SweepConfig;
 use crate::config::{ConfigError, overrides};
-use crate::report::files::write_atomic;
+use crate::files::write_atomic;
 use crate::report::html::{self, RunReport};
-use crate::sim::SimError;
 use crate::sim::sweep::{self, SweepObserver};
 
 /// Arguments of `veilsum sweep`.
@@ -101,7 +100,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         ("report.html", &page),
     ];
     for (name, text) in files {
-        write_atomic(&out.join(name), text.as_bytes()).map_err(SimError::from)?;
+        write_atomic(&out.join(name), text.as_bytes()).map_err(|e| Failure::new(Exit::Failure, e))?;
     }
     if args.json {
         println!("{summary}");

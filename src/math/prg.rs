@@ -159,18 +159,17 @@ impl StreamKey {
     /// # Panics
     /// If `position + out.len()` exceeds 2^38: a coordinate index above 2^34, which `params` excludes.
     pub fn fill(&self, position: u64, out: &mut [u8]) {
-        out.fill(0);
         let nonce = [0u8; 12];
         match self.cipher {
             Cipher::ChaCha20 => {
                 let mut c = chacha20::ChaCha20::new(&self.key.into(), &nonce.into());
                 c.seek(position);
-                c.apply_keystream(out);
+                c.write_keystream(out);
             }
             Cipher::ChaCha8 => {
                 let mut c = chacha20::ChaCha8::new(&self.key.into(), &nonce.into());
                 c.seek(position);
-                c.apply_keystream(out);
+                c.write_keystream(out);
             }
         }
     }

@@ -5,15 +5,15 @@
 //! order and the same model would not give the same bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{ModelConfig, TensorSpan};
 use super::{Architecture, ModelError};
+use crate::files::write_atomic;
 
 /// Key of the one metadata entry.
 const KEY: &str = "veilsum";
@@ -70,25 +70,7 @@ pub fn save(
     }
     let metadata = HashMap::from([(KEY.to_owned(), text)]);
     let file = safetensors::serialize(views, Some(metadata)).map_err(container)?;
-    write_atomic(path, &file).map_err(|source| ModelError::Io { path: path.to_owned(), source })
-}
-
-/// Writes beside `path`, flushes, renames; the temporary file is removed on failure.
-fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial: PathBuf = path.with_file_name(name);
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        // The first error is the one to report; a partial file that cannot be removed is harmless.
-        let _ = fs::remove_file(&partial);
-        return written;
-    }
-    // The rename itself reaches the disk with its folder; systems that cannot open one need no flush.
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
+    Ok(write_atomic(path, &file)?)
 }
 
 /// Reads a model that [`save`] wrote.

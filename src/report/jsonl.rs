@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::ReportError;
-use super::files::write_atomic;
+use crate::files::write_atomic;
 
 /// Appends records to a file.
 #[derive(Debug)]

@@ -114,9 +114,12 @@ impl Party for PlainClient {
     }
 }
 
+/// Rows that wait for one call of the backend's `sum`.
+const PENDING: usize = 16;
+
 /// The running sum: up to 32 bits through the backend's `sum`, wider rings on the host.
 enum Accumulator {
-    Narrow { sum: Buffer, scratch: Vec<u32> },
+    Narrow { sum: Buffer, pending: Vec<u32> },
     Wide(Vec<u64>),
 }
 
@@ -171,7 +174,7 @@ impl PlainServer {
             .collect();
         let len = shape.len as usize;
         let sum = if shape.bits <= 32 {
-            Accumulator::Narrow { sum: Buffer::HostU32(vec![0; len]), scratch: vec![0; len] }
+            Accumulator::Narrow { sum: Buffer::HostU32(vec![0; len]), pending: Vec::with_capacity(PENDING * len) }
         } else {
             Accumulator::Wide(vec![0; len])
         };
@@ -179,16 +182,30 @@ impl PlainServer {
         Ok(Self { id, shape, backend, waiting, survivors: BTreeSet::new(), threshold, deadline, outbox, sum, state })
     }
 
+    /// Adds the waiting rows to the sum.
+    fn flush(&mut self) -> Result<(), SecAggError> {
+        if let Accumulator::Narrow { sum, pending } = &mut self.sum {
+            let rows = Buffer::HostU32(std::mem::take(pending));
+            let done = if rows.is_empty() { Ok(()) } else { self.backend.sum(sum, &rows, self.shape.bits) };
+            if let Buffer::HostU32(mut back) = rows {
+                back.clear();
+                *pending = back;
+            }
+            done?;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, body: &[u8]) -> Result<(), SecAggError> {
         match &mut self.sum {
-            Accumulator::Narrow { sum, scratch } => {
-                frame::unpack(body, self.shape, |j, v| scratch[j] = v as u32);
-                let row = Buffer::HostU32(std::mem::take(scratch));
-                let done = self.backend.sum(sum, &row, self.shape.bits);
-                if let Buffer::HostU32(back) = row {
-                    *scratch = back;
+            Accumulator::Narrow { pending, .. } => {
+                let start = pending.len();
+                pending.resize(start + self.shape.len as usize, 0);
+                let row = &mut pending[start..];
+                frame::unpack(body, self.shape, |j, v| row[j] = v as u32);
+                if pending.len() == PENDING * self.shape.len as usize {
+                    self.flush()?;
                 }
-                done?;
             }
             Accumulator::Wide(sum) => {
                 let mask = (1u64 << self.shape.bits) - 1;
@@ -243,7 +260,9 @@ impl Party for PlainServer {
             return None;
         }
         self.state = ServerRound::Taken;
-        if self.survivors.len() < self.threshold {
+        // The shapes were checked on arrival: the backend has no reason to refuse, and if it does, there is
+        // no sum.
+        if self.survivors.len() < self.threshold || self.flush().is_err() {
             return Some(Output::Aborted { survivors: self.survivors.len(), threshold: self.threshold });
         }
         let words = match &mut self.sum {

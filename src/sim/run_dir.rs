@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 use super::{ClientRecord, RoundRecord, RunResult, SimError, page};
 use crate::backend::EncodeReport;
 use crate::config::build::Experiment;
+use crate::data::PartitionReport;
+use crate::files::write_atomic;
 use crate::fl::checkpoint::Checkpoint;
 use crate::fl::coordinator::Charge;
 use crate::fl::spend::Attempt;
 use crate::math::prg::Secret;
 use crate::model::weights;
 use crate::report::ReportError;
-use crate::report::files::write_atomic;
 use crate::report::jsonl::{self, JsonlWriter};
 
 /// The resolved config: everything that the run depends on, apart from the secret.
@@ -38,8 +39,12 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 pub const MODEL: &str = "model.safetensors";
 /// The picture of the run.
 pub const PAGE: &str = "report.html";
-/// Machine, version, seed and result.
+/// The figures of the finished run.
 pub const RESULT: &str = "result.json";
+/// Version, machine and seed.
+pub const ENVIRONMENT: &str = "environment.json";
+/// Who holds what: sizes and label histograms. Describes the data exactly; it stays with the simulator.
+pub const PARTITION: &str = "partition.json";
 /// Held by the process that writes the folder.
 pub const LOCK: &str = "lock";
 
@@ -83,8 +88,11 @@ impl RunDir {
         let lock = lock(folder)?;
         if !resume {
             write_secret(&folder.join(SECRET), &experiment.secret)?;
-            let text = format!("{:#}\n", experiment.resolved);
-            write_atomic(&folder.join(CONFIG), text.as_bytes())?;
+            write_json(&folder.join(ENVIRONMENT), &environment(experiment))?;
+            let partition = PartitionReport::new(&experiment.split.train, &experiment.partition);
+            write_json(&folder.join(PARTITION), &json!(partition))?;
+            // Last: a folder with a config is a run that can be resumed.
+            write_json(&folder.join(CONFIG), &experiment.resolved)?;
         }
         let journal_path = folder.join(JOURNAL);
         let journal = JsonlWriter::open_truncated(&journal_path, |_| true)?;
@@ -176,7 +184,7 @@ impl RunDir {
         for file in [&mut self.metrics, &mut self.clients].into_iter().flatten() {
             file.sync()?;
         }
-        write_atomic(&self.folder.join(CHECKPOINT), &checkpoint.to_bytes()?)?;
+        write_atomic(&self.folder.join(CHECKPOINT), &checkpoint.to_bytes()?).map_err(ReportError::from)?;
         Ok(())
     }
 
@@ -192,18 +200,16 @@ impl RunDir {
             weights::save(&self.folder.join(MODEL), model, &result.weights, &info)?;
         }
         let html = page::render(experiment, result);
-        write_atomic(&self.folder.join(PAGE), html.as_bytes())?;
-        let text = format!("{:#}\n", self.result(experiment, result));
-        write_atomic(&self.folder.join(RESULT), text.as_bytes())?;
-        Ok(())
-    }
-
-    fn result(&self, experiment: &Experiment, result: &RunResult) -> Value {
+        write_atomic(&self.folder.join(PAGE), html.as_bytes()).map_err(ReportError::from)?;
         let mut value = page::result_json(experiment, result);
         value["run_dir"] = json!(self.folder);
-        value["environment"] = environment(experiment);
-        value
+        write_json(&self.folder.join(RESULT), &value)
     }
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), SimError> {
+    write_atomic(path, format!("{value:#}\n").as_bytes()).map_err(ReportError::from)?;
+    Ok(())
 }
 
 /// Version, machine and seed: what a reader needs to repeat the run.

@@ -16,8 +16,8 @@ use crate::config::overrides::typed;
 use crate::config::sweep::{Point, SweepConfig, plain};
 use crate::config::{Config, ConfigError};
 use crate::data::{self, Split};
+use crate::files::write_atomic;
 use crate::report::ReportError;
-use crate::report::files::write_atomic;
 use crate::report::svg::{Chart, Point as SvgPoint, Series, line_chart};
 use crate::report::terminal::Table;
 
@@ -219,7 +219,7 @@ fn run_with_request(
     struct Mark<'a>(&'a Path, &'a str, Option<ReportError>);
     impl super::Observer for Mark<'_> {
         fn started(&mut self, _round: u32, _rounds: u32) {
-            self.2 = write_atomic(self.0, self.1.as_bytes()).err();
+            self.2 = write_atomic(self.0, self.1.as_bytes()).err().map(ReportError::from);
         }
         fn round(&mut self, _record: &super::RoundRecord) {}
     }

@@ -7,20 +7,30 @@ use std::path::{Path, PathBuf};
 /// Rooms, and what each may use beside itself.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("math", &[]),
+    ("files", &[]),
     ("params", &["math"]),
     ("sample", &["math", "params"]),
     ("backend", &["params", "math", "sample"]),
     ("privacy", &["params", "sample", "math"]),
     ("data", &["math"]),
-    ("report", &["math"]),
-    ("model", &["backend", "data", "math"]),
+    ("report", &["math", "files"]),
+    ("model", &["backend", "data", "math", "files"]),
     ("secagg", &["backend", "params", "math", "sample"]),
     ("fl", &["secagg", "privacy", "model", "data", "backend", "sample", "params", "math"]),
     ("config", &["fl", "privacy", "model", "data", "secagg", "backend", "params", "math"]),
-    ("sim", &["config", "report", "fl", "secagg", "privacy", "model", "data", "backend", "sample", "params", "math"]),
+    (
+        "sim",
+        &[
+            "config", "report", "fl", "secagg", "privacy", "model", "data", "backend", "sample", "params", "math",
+            "files",
+        ],
+    ),
     (
         "cli",
-        &["sim", "config", "report", "fl", "secagg", "privacy", "model", "data", "backend", "sample", "params", "math"],
+        &[
+            "files", "sim", "config", "report", "fl", "secagg", "privacy", "model", "data", "backend", "sample",
+            "params", "math",
+        ],
     ),
 ];
 

@@ -2,11 +2,26 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::ReportError;
+/// A step of [`write_atomic`] that the operating system refused.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was tried, as a verb.
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: std::io::Error,
+}
+
+/// For `map_err` on an I/O result.
+fn error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileError {
+    move |source| FileError { action, path: path.to_path_buf(), source }
+}
 
 /// Writes `bytes` to `path`, so that a reader sees the old content or the new one and nothing between.
 ///
@@ -15,16 +30,16 @@ use super::ReportError;
 /// keeps its permissions; a new one gets the usual ones. The folder must exist.
 ///
 /// # Errors
-/// [`ReportError::Io`] names the path and the step. The temporary file is removed then.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+/// [`FileError`] names the path and the step. The temporary file is removed then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let folder = folder_of(path);
-    let mut temporary = temporary_beside(path).map_err(ReportError::io("create a temporary file beside", path))?;
-    temporary.write_all(bytes).map_err(ReportError::io("write", path))?;
+    let mut temporary = temporary_beside(path).map_err(error("create a temporary file beside", path))?;
+    temporary.write_all(bytes).map_err(error("write", path))?;
     if let Ok(old) = std::fs::metadata(path) {
-        temporary.as_file().set_permissions(old.permissions()).map_err(ReportError::io("set permissions of", path))?;
+        temporary.as_file().set_permissions(old.permissions()).map_err(error("set permissions of", path))?;
     }
-    temporary.as_file().sync_all().map_err(ReportError::io("sync", path))?;
-    temporary.persist(path).map_err(|e| ReportError::io("rename a temporary file to", path)(e.error))?;
+    temporary.as_file().sync_all().map_err(error("sync", path))?;
+    temporary.persist(path).map_err(|e| error("rename a temporary file to", path)(e.error))?;
     sync_folder(folder)
 }
 
@@ -40,7 +55,7 @@ fn folder_of(path: &Path) -> &Path {
 fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".veilsum-").suffix(".partial");
-    // `tempfile` makes private files; a report is as readable as the user's umask says.
+    // `tempfile` makes private files; a result is as readable as the user's umask says.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -50,9 +65,9 @@ fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
 }
 
 /// Makes the names in `folder` durable. Only Unix can open a folder for that; elsewhere the rename is all.
-fn sync_folder(folder: &Path) -> Result<(), ReportError> {
+fn sync_folder(folder: &Path) -> Result<(), FileError> {
     if cfg!(unix) {
-        File::open(folder).and_then(|f| f.sync_all()).map_err(ReportError::io("sync the folder", folder))?;
+        File::open(folder).and_then(|f| f.sync_all()).map_err(error("sync the folder", folder))?;
     }
     Ok(())
 }
