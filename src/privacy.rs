@@ -6,3 +6,8 @@ pub mod event;
 pub mod mechanism;
 
 pub use event::{DpEvent, NeighboringRelation, View};
+
+/// Share of delta that is set aside for the error of the noise tables: mechanisms are calibrated and
+/// accounted at `delta (1 - SAMPLER_SHARE)`. N draws, each within total variation t of the exact law, cost
+/// `(1 + e^epsilon) N t` of delta; with 128-bit thresholds that is far below this share.
+pub const SAMPLER_SHARE: f64 = 1.0 / (1u64 << 20) as f64;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{ConfigError, MechanismName, PrivacyConfig};
+use crate::privacy::SAMPLER_SHARE;
 use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
     GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, l_inf_of,
@@ -30,8 +31,9 @@ pub struct Setting {
 }
 
 impl Setting {
-    const fn schedule(&self) -> Schedule {
-        Schedule { rate: self.rate, rounds: self.rounds, delta: self.delta }
+    /// At the delta that the run is accounted at: see [`SAMPLER_SHARE`].
+    fn schedule(&self) -> Schedule {
+        Schedule { rate: self.rate, rounds: self.rounds, delta: self.delta * (1.0 - SAMPLER_SHARE) }
     }
 }
 

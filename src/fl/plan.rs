@@ -11,6 +11,7 @@ use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
 use crate::privacy::DpEvent;
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
+use crate::sample::table::NoiseTable;
 use crate::secagg::VectorShape;
 
 /// Who draws the noise.
@@ -176,6 +177,19 @@ impl Plan {
             NoiseLaw::None => self.mechanism.noise(),
             _ => NoiseLaw::None,
         }
+    }
+
+    /// Bound of the total variation distance between the noise of one release as drawn and as accounted:
+    /// the error of one draw times the number of draws (at most one a coordinate and client).
+    pub fn sampler_error(&self) -> Result<f64, FlError> {
+        let NoiseLaw::Skellam { mu } = self.mechanism.noise() else { return Ok(0.0) };
+        // The table of the whole sum has the most thresholds, and with them the largest error.
+        let one = NoiseTable::skellam(mu)?.total_variation;
+        let shares = match self.placement {
+            NoisePlacement::PerClient => self.clients as f64,
+            NoisePlacement::Aggregate => 1.0,
+        };
+        Ok(one * f64::from(self.encode_params()?.padded) * shares)
     }
 
     /// Cost of one release to those who know the cohort.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::FlError;
 use super::plan::Plan;
-use crate::privacy::DpEvent;
 use crate::privacy::accountant::rdp::RdpAccountant;
 use crate::privacy::accountant::{Accountant, EpsilonReport};
+use crate::privacy::{DpEvent, SAMPLER_SHARE};
 
 /// What is known of a round: which attempt ran on which input, and whether it was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,12 @@ pub struct EpsilonViews {
     pub public: EpsilonReport,
     /// To the server, or whoever knows the cohorts.
     pub server: EpsilonReport,
+    /// The part of the public delta that the error of the noise tables takes: `(1 + e^epsilon) N t`, always
+    /// below [`SAMPLER_SHARE`] of it. The same of the server's view grows with its e^epsilon, and is 1
+    /// where that epsilon is too large to mean anything.
+    pub delta_sampler: f64,
+    /// See `delta_sampler`.
+    pub delta_sampler_server_view: f64,
 }
 
 /// The charges of a run.
@@ -34,6 +40,8 @@ pub struct Spend {
     public: Meter,
     server: Meter,
     delta: f64,
+    /// Total variation distance of one release from what is accounted.
+    sampler_error: f64,
     budget: Option<f64>,
     rounds: BTreeMap<u32, Vec<Attempt>>,
 }
@@ -45,6 +53,7 @@ impl Spend {
             public: Meter::new(plan.public_event())?,
             server: Meter::new(plan.server_event())?,
             delta: plan.delta,
+            sampler_error: if plan.is_private() { plan.sampler_error()? } else { 0.0 },
             budget: plan.epsilon_budget,
             rounds: journal,
         })
@@ -89,10 +98,15 @@ impl Spend {
     }
 
     fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
-        Ok(EpsilonViews {
-            public: self.public.epsilon(releases, self.delta)?,
-            server: self.server.epsilon(releases, self.delta)?,
-        })
+        let (public, server) = (self.public.epsilon(releases, self.delta)?, self.server.epsilon(releases, self.delta)?);
+        let error = self.sampler_error * releases as f64;
+        let part = |epsilon: f64| if error == 0.0 { 0.0 } else { ((1.0 + epsilon.exp()) * error).min(1.0) };
+        let delta_sampler = part(public.epsilon);
+        let share = SAMPLER_SHARE * self.delta;
+        if public.epsilon.is_finite() && delta_sampler > share {
+            return Err(FlError::SamplerError { epsilon: public.epsilon, delta_sampler, share });
+        }
+        Ok(EpsilonViews { delta_sampler, delta_sampler_server_view: part(server.epsilon), public, server })
     }
 }
 
@@ -113,6 +127,8 @@ impl Meter {
     fn epsilon(&self, releases: u64, delta: f64) -> Result<EpsilonReport, FlError> {
         let mut accountant = self.primed.clone();
         accountant.compose(&self.event, releases)?;
-        Ok(accountant.epsilon(delta)?)
+        // The rest of delta is for the sampler.
+        let report = accountant.epsilon(delta * (1.0 - SAMPLER_SHARE))?;
+        Ok(EpsilonReport { delta, ..report })
     }
 }

@@ -77,6 +77,8 @@ fn a_private_run_learns_and_leaves_its_folder() {
     assert!(result["epsilon_server_view"].as_f64().unwrap() > epsilon);
     assert_eq!(result["rounds"], 24);
     assert_eq!(result["certified"], false);
+    let sampler = result["delta_sampler"].as_f64().unwrap();
+    assert!(sampler > 0.0 && sampler < 1e-20, "the error of the noise table is charged: {sampler:e}");
     assert!(result["neighboring"].as_str().unwrap().starts_with("zero-out"));
     for file in ["config.json", "metrics.jsonl", "journal.jsonl", "model.safetensors", "report.html", "result.json"] {
         assert!(out.join(file).exists(), "{file}");
@@ -221,6 +223,9 @@ fn bad_requests_are_refused_with_a_reason() {
         (&["--set", "privacy.gamma=1000", "--set", "privacy.bits=8"], 3, "bits would do"),
         (&["--set", "sampling=fixed"], 2, "poisson"),
         (&["--set", "privacy.delta=0"], 2, "delta"),
+        (&["--set", "privacy.target_epsilon=1e-9"], 3, "cannot be met"),
+        (&["--set", "privacy.clip=NaN"], 2, "clip"),
+        (&["--set", "rounds=0"], 2, "rounds"),
         (&["--set", "privacy.target_epsilon=null"], 2, "target_epsilon"),
         (&["--set", "privcy.bits=8"], 2, "did you mean `privacy`?"),
         (&["--set", "model=mnist_mlp"], 2, "784"),
@@ -241,6 +246,96 @@ fn bad_requests_are_refused_with_a_reason() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("exists"));
     assert_eq!(std::fs::read_dir(&full).unwrap().count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_cleanly_and_the_run_goes_on() {
+    let dir = temp();
+    let whole = dir.path().join("whole");
+    assert!(train(&whole, &[]).status.success());
+    let run = dir.path().join("run");
+    let mut args = vec!["train", "--json", "--out", run.to_str().unwrap()];
+    args.extend(DIGITS);
+    let mut child = veilsum(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    for _ in 0..5 {
+        std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
+    let status = child.wait().unwrap();
+    let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    // The run may have been quicker than the signal.
+    if last["ending"] == "interrupted" {
+        assert_eq!(status.code(), Some(130));
+        let output = veilsum(&["train", "--json", "--resume", run.to_str().unwrap()]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    assert_eq!(metrics(&run), metrics(&whole));
+}
+
+/// A trainer whose rows hold NaN for every third sample.
+struct Broken(std::sync::Arc<dyn veilsum::model::LocalTrainer>);
+
+impl veilsum::model::LocalTrainer for Broken {
+    fn parameter_count(&self) -> usize {
+        self.0.parameter_count()
+    }
+    fn init(&self, key: &veilsum::math::prg::StreamKey) -> Vec<f32> {
+        self.0.init(key)
+    }
+    fn gradient_rows(
+        &self,
+        weights: &[f32],
+        batch: &veilsum::data::Batch,
+    ) -> Result<veilsum::backend::Rows, veilsum::model::ModelError> {
+        let mut rows = self.0.gradient_rows(weights, batch)?;
+        let (dim, count) = (rows.dim, rows.rows);
+        let data = rows.buffer.as_f32_mut().unwrap();
+        for i in (0..count).step_by(3) {
+            data[i * dim + i] = f32::NAN;
+        }
+        Ok(rows)
+    }
+    fn local_delta(
+        &self,
+        weights: &[f32],
+        shard: &veilsum::data::Batch,
+        config: &veilsum::model::LocalConfig,
+        key: &veilsum::math::prg::StreamKey,
+    ) -> Result<Vec<f32>, veilsum::model::ModelError> {
+        self.0.local_delta(weights, shard, config, key)
+    }
+    fn logits(&self, weights: &[f32], batch: &veilsum::data::Batch) -> Result<Vec<f32>, veilsum::model::ModelError> {
+        self.0.logits(weights, batch)
+    }
+}
+
+#[test]
+fn nan_gradients_become_zero_rows_that_the_client_sees() {
+    use veilsum::config::build::{Given, build};
+    let mut value = veilsum::config::overrides::parse(veilsum::config::Config::quickstart(), "quickstart").unwrap();
+    for item in DIGITS.iter().filter(|s| **s != "--set").chain(&["rounds=3"]) {
+        veilsum::config::overrides::set(&mut value, item).unwrap();
+    }
+    let config: veilsum::config::Config = veilsum::config::overrides::typed(&value, "test").unwrap();
+    let inner = veilsum::model::trainer_for(config.model.as_ref().unwrap()).unwrap();
+    let given = Given { trainer: Some(std::sync::Arc::new(Broken(inner))), ..Given::default() };
+    let experiment = build(&config, Path::new("."), given).unwrap();
+    let interrupt = std::sync::atomic::AtomicBool::new(false);
+    let dir = temp();
+    let options = veilsum::sim::RunOptions { folder: Some(dir.path()), resume: false, interrupt: &interrupt };
+    let result = veilsum::sim::run(&experiment, &options, &mut veilsum::sim::Silent).unwrap();
+    assert_eq!(result.rounds, 3);
+    let rows: usize = result.history.iter().map(|r| r.cohort).sum();
+    assert!(result.clients.zeroed * 3 >= rows && result.clients.zeroed < rows / 2, "{}", result.clients.zeroed);
+    assert!(result.weights.iter().all(|w| w.is_finite()));
+    let seen = std::fs::read_to_string(dir.path().join("client_diagnostics.jsonl")).unwrap();
+    assert!(!seen.contains("\"zeroed_rows\":0,"), "{seen}");
 }
 
 #[test]
