@@ -208,8 +208,11 @@ impl Run<'_> {
                 return Ok(Ending::Interrupted);
             }
             let Some(action) = coordinator.poll_action()? else {
-                // Only an interrupted cohort leaves the coordinator waiting.
-                return Ok(Ending::Interrupted);
+                // Every action is answered on the spot: only an interrupted cohort leaves it waiting.
+                if interrupt.load(Ordering::Relaxed) {
+                    return Ok(Ending::Interrupted);
+                }
+                return Err(FlError::OutOfOrder { event: "nothing", state: "waiting for its driver" }.into());
             };
             match action {
                 Action::Begin(task) => {

@@ -1,7 +1,7 @@
 //! What the server does with the aggregate: `w <- w - step(pseudo_gradient)`.
 //!
 //! The pseudo-gradient is the mean gradient (FedSGD) or minus the mean delta (FedAvg), so that FedAvg
-//! is [`Sgd`] with learning rate 1 and FedAdam is [`Adam`] (Reddi et al. 2021, Algorithm 2).
+//! is `sgd` with learning rate 1 and FedAdam is `adam` (Reddi et al. 2021, Algorithm 2).
 
 /// A server optimizer with its state.
 pub trait ServerOptimizer: Send {

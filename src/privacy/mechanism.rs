@@ -42,6 +42,16 @@ impl NoiseLaw {
     }
 }
 
+impl fmt::Display for NoiseLaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Skellam { mu } => write!(f, "Skellam, mu_tot {mu:.3}"),
+            Self::DiscreteGaussian { sigma } => write!(f, "discrete Gaussian, sigma {sigma:.1} steps"),
+        }
+    }
+}
+
 /// A mechanism with its parameters fixed.
 pub trait Mechanism: Send + Sync + fmt::Debug {
     /// The name in configs and reports.

@@ -113,7 +113,7 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
             row(
                 "noise",
                 format!(
-                    "{noise:?}, std {:.3} C on the sum",
+                    "{noise}; standard deviation {:.3} C on the sum",
                     noise.variance().sqrt() * plan.mechanism.unit() / experiment.clip
                 ),
             );
@@ -175,6 +175,7 @@ fn loss_chart(history: &[RoundRecord]) -> (String, String) {
 fn epsilon_chart(history: &[RoundRecord], budget: Option<f64>) -> (String, String) {
     let mut chart = Chart::new("Privacy spent", "round", "epsilon");
     chart.series.push(Series::line("public view", curve(history, |r| r.epsilon)));
+    chart.y_range = Some((0.0, budget.unwrap_or(0.0)));
     if let Some(budget) = budget {
         chart.levels.push(("budget".into(), budget));
     }
