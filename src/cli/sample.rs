@@ -20,9 +20,9 @@ pub enum LawName {
     Poisson,
     /// Poisson(mu) - Poisson(mu), variance 2 mu.
     Skellam,
-    /// P[k] ~ exp(-k^2 / (2 sigma^2)).
+    /// P(k) ~ exp(-k^2 / (2 sigma^2)).
     DiscreteGaussian,
-    /// P[k] ~ exp(-|k| / b), b = --rate.
+    /// P(k) ~ exp(-|k| / b), b = --rate.
     DiscreteLaplace,
 }
 

@@ -33,7 +33,7 @@ Exit codes: 0 done, 1 failure, 2 bad config, 3 refused, 4 no data, 130 interrupt
 pub struct Args {
     /// The sweep.
     pub config: PathBuf,
-    /// Overrides a value of the sweep: a.b=c (seeds=[1,2], for instance).
+    /// Overrides a value of the sweep: a.b=c, where c is JSON or a string.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Output folder. Default: runs/NAME.
