@@ -190,7 +190,8 @@ pub struct PrivacyConfig {
     /// run before it would be exceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_epsilon: Option<f64>,
-    /// Largest predicted share of wrapped coordinates.
+    /// Largest predicted share of wrapped coordinates. The prediction takes the clients' vectors as
+    /// independent directions; gradients that agree add up to more, and a smaller limit leaves them room.
     #[serde(default = "default_wrap_limit")]
     pub wrap_limit: f64,
     /// Run although the ring wraps more often than `wrap_limit`.

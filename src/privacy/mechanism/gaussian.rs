@@ -9,8 +9,9 @@ use crate::privacy::{DpEvent, NeighboringRelation};
 /// Width of the ring: the sum is exact in it.
 const BITS: u32 = 32;
 
-/// Fixed point of a sum without rotation: `gamma = 2^g` so that `gamma C` lies in [1, 2), and as many
-/// fraction bits (at most 16) as leave room for the sum and ten standard deviations of noise.
+/// Fixed point of a sum without rotation: as many bits as leave room for the sum and ten standard
+/// deviations of noise. At most 16 of them are fraction bits, the others are in `gamma`, a power of two:
+/// nothing is rounded at random here, so that only the product `gamma 2^F` matters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct CentralScale {
     pub(super) clip: f64,
@@ -24,8 +25,8 @@ impl CentralScale {
         validate::positive("clip", clip)?;
         validate::positive("clip in f32", f64::from(clip as f32))?;
         validate::positive("cohort", cohort as f64)?;
+        // gamma C in [1, 2): the scale of one bit.
         let gamma = (-libm::log2(clip).floor()).exp2();
-        validate::positive("1/clip in f32", f64::from(gamma as f32))?;
         let largest = cohort as f64 + 10.0 * (cohort as f64).sqrt() + 10.0 * noise_multiplier;
         let room = f64::from(1u32 << (BITS - 1)) / (largest * clip * gamma);
         if room < 2.0 {
@@ -35,7 +36,10 @@ impl CentralScale {
                 found: largest.to_string(),
             });
         }
-        let fraction_bits = (libm::log2(room).floor() as u32).min(MAX_FRACTION_BITS);
+        let bits = libm::log2(room).floor() as u32;
+        let fraction_bits = bits.min(MAX_FRACTION_BITS);
+        let gamma = gamma * f64::from(1u32 << (bits - fraction_bits));
+        validate::positive("gamma in f32", f64::from(gamma as f32))?;
         Ok(Self { clip, gamma, fraction_bits })
     }
 
@@ -156,7 +160,7 @@ mod tests {
             assert!((mechanism.unit() * sigma / (z * clip) - 1.0).abs() < 1e-12);
         }
         let unit = CentralGaussian::new(CentralGaussianParams { noise_multiplier: 1.0, clip: 1.0, cohort: 240 });
-        assert_eq!(unit.unwrap().unit(), 1.0 / 65_536.0);
+        assert_eq!(unit.unwrap().unit(), 2f64.powi(-22));
     }
 
     #[test]

@@ -78,7 +78,7 @@ mod tests {
         let none = NoNoise::new(NoNoiseParams { clip: 1.0, cohort: 240 }).unwrap();
         assert_eq!(none.event(), DpEvent::NonPrivate);
         assert_eq!(none.noise().variance(), 0.0);
-        assert_eq!(none.encode_params(10).unwrap().norm_bound(), 1 << 32);
+        assert_eq!(none.encode_params(10).unwrap().norm_bound(), 1 << 44);
         assert!(NoNoise::new(NoNoiseParams { clip: -1.0, cohort: 240 }).is_err());
     }
 }
