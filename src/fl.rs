@@ -38,18 +38,6 @@ pub enum FlError {
     /// Local training failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The noise is not drawn precisely enough for an epsilon this large.
-    #[error(
-        "the noise tables' error would take {delta_sampler:.1e} of delta at epsilon {epsilon:.1}, more than the {share:.1e} set aside for it; set a smaller target_epsilon"
-    )]
-    SamplerError {
-        /// Public epsilon.
-        epsilon: f64,
-        /// What the error takes.
-        delta_sampler: f64,
-        /// What is set aside.
-        share: f64,
-    },
     /// A parameter outside its range.
     #[error("{name} is {found}, expected {expected}")]
     OutOfRange {

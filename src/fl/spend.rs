@@ -26,9 +26,10 @@ pub struct EpsilonViews {
     pub public: EpsilonReport,
     /// To the server, or whoever knows the cohorts.
     pub server: EpsilonReport,
-    /// The part of the public delta that the error of the noise tables takes: `(1 + e^epsilon) N t`, always
-    /// below [`SAMPLER_SHARE`] of it. The same of the server's view grows with its e^epsilon, and is 1
-    /// where that epsilon is too large to mean anything.
+    /// The part of the public delta that the error of the noise tables takes: `(1 + e^epsilon) N t`. Where it
+    /// exceeds [`SAMPLER_SHARE`] of delta (epsilon above 50 or so), the public epsilon is infinite. The
+    /// same of the server's view, whose epsilon is reported as it is; 1 where that is too large to mean
+    /// anything.
     pub delta_sampler: f64,
     /// See `delta_sampler`.
     pub delta_sampler_server_view: f64,
@@ -98,13 +99,14 @@ impl Spend {
     }
 
     fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
-        let (public, server) = (self.public.epsilon(releases, self.delta)?, self.server.epsilon(releases, self.delta)?);
+        let mut public = self.public.epsilon(releases, self.delta)?;
+        let server = self.server.epsilon(releases, self.delta)?;
         let error = self.sampler_error * releases as f64;
         let part = |epsilon: f64| if error == 0.0 { 0.0 } else { ((1.0 + epsilon.exp()) * error).min(1.0) };
         let delta_sampler = part(public.epsilon);
-        let share = SAMPLER_SHARE * self.delta;
-        if public.epsilon.is_finite() && delta_sampler > share {
-            return Err(FlError::SamplerError { epsilon: public.epsilon, delta_sampler, share });
+        if delta_sampler > SAMPLER_SHARE * self.delta && public.epsilon.is_finite() {
+            public.epsilon = f64::INFINITY;
+            public.accountant.push_str(" (void: the noise tables' error exceeds its share of delta)");
         }
         Ok(EpsilonViews { delta_sampler, delta_sampler_server_view: part(server.epsilon), public, server })
     }

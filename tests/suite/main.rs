@@ -3,6 +3,7 @@
 mod accounting;
 mod cli;
 mod data;
+mod federation;
 mod kernels;
 mod layering;
 mod model;

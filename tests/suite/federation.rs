@@ -1,0 +1,151 @@
+//! The coordinator and the simulation through the library: exact weights, order of events, per-client and
+//! aggregate noise, memory of a checkpoint.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use veilsum::backend::Rows;
+use veilsum::config::build::{Experiment, Given, build};
+use veilsum::config::{Config, overrides};
+use veilsum::data::Batch;
+use veilsum::fl::FlError;
+use veilsum::fl::coordinator::{Action, Coordinator};
+use veilsum::fl::spend::Spend;
+use veilsum::math::prg::StreamKey;
+use veilsum::model::{LocalConfig, LocalTrainer, ModelError};
+use veilsum::secagg::PartyId;
+use veilsum::sim::{self, RunOptions, Silent};
+
+/// Ten classes over the digits; every delta is the same, whatever the data are.
+struct Constant;
+
+const DELTAS: [f32; 4] = [0.25, -1.0 / 3.0, 1e-4, -0.000_123_4];
+
+impl LocalTrainer for Constant {
+    fn parameter_count(&self) -> usize {
+        DELTAS.len()
+    }
+    fn init(&self, _key: &StreamKey) -> Vec<f32> {
+        vec![0.0; DELTAS.len()]
+    }
+    fn gradient_rows(&self, _weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
+        Ok(Rows::dense(DELTAS.repeat(batch.len()), batch.len(), DELTAS.len())?)
+    }
+    fn local_delta(
+        &self,
+        _weights: &[f32],
+        _shard: &Batch,
+        _config: &LocalConfig,
+        _key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        Ok(DELTAS.to_vec())
+    }
+    fn logits(&self, _weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        Ok(vec![0.0; batch.len() * 10])
+    }
+}
+
+fn experiment(set: &[&str]) -> Experiment {
+    let base = r#"{
+        "name": "federation", "seed": 3,
+        "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},
+        "algorithm": {"name": "fed_avg", "learning_rate": 0.1, "weights": "samples"},
+        "server": {"optimizer": "sgd", "learning_rate": 1.0},
+        "cohort": 8, "sampling": "fixed", "rounds": 1,
+        "privacy": {"mechanism": "none", "clip": 1.0}
+    }"#;
+    let mut value = overrides::parse(base, "test").unwrap();
+    for item in set {
+        overrides::set(&mut value, item).unwrap();
+    }
+    let config: Config = overrides::typed(&value, "test").unwrap();
+    let given = Given { trainer: Some(Arc::new(Constant)), ..Given::default() };
+    build(&config, Path::new("."), given).unwrap()
+}
+
+fn run(experiment: &Experiment) -> sim::RunResult {
+    let options = RunOptions { folder: None, resume: false, interrupt: &AtomicBool::new(false) };
+    sim::run(experiment, &options, &mut Silent).unwrap()
+}
+
+#[test]
+fn identical_deltas_give_that_delta_whatever_the_weights_are() {
+    let result = run(&experiment(&[]));
+    for (weight, delta) in result.weights.iter().zip(DELTAS) {
+        // Truncation toward zero at 2^-26.
+        assert!((weight - delta).abs() <= 1.6e-8 + 1e-7 * delta.abs(), "{weight} {delta}");
+    }
+}
+
+#[test]
+fn the_noise_has_the_accounted_variance_wherever_it_is_drawn() {
+    for noise in ["aggregate", "per_client"] {
+        let place = format!("privacy.noise={noise}");
+        let set = [
+            r#"privacy={"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":24}"#,
+            place.as_str(),
+            "sampling=poisson",
+            "algorithm.weights=uniform",
+            "rounds=400",
+        ];
+        let experiment = experiment(&set);
+        let result = run(&experiment);
+        // Sum of 400 rounds of independent noise: mean of the row 400 q N delta / n = 400 delta.
+        let variance = 2.0 * 50.0 * 8.0 / (64.0f64 * 64.0) / 64.0;
+        let rounding = 0.25 / (64.0f64 * 64.0) / 8.0;
+        let sizes: f64 = result.history.iter().map(|r| r.cohort as f64).sum::<f64>() / 8.0;
+        let mut square = 0.0;
+        for (weight, delta) in result.weights.iter().zip(DELTAS) {
+            let error = f64::from(*weight) - sizes * f64::from(delta);
+            square += error * error / (400.0 * variance);
+            assert!(error.abs() < 5.0 * (400.0 * (variance + rounding)).sqrt(), "{noise}: {weight} {delta}");
+        }
+        // Chi-square with four degrees of freedom: between its 0.05 % and 99.95 % points.
+        assert!((0.06..20.0).contains(&square), "{noise}: {square}");
+    }
+}
+
+#[test]
+fn the_coordinator_refuses_events_out_of_order_and_foreign_frames() {
+    let experiment = experiment(&["sampling=all", "cohort=12"]);
+    let spend = Spend::new(&experiment.plan, std::collections::BTreeMap::new()).unwrap();
+    let mut coordinator = Coordinator::new(
+        experiment.plan.clone(),
+        experiment.secret.clone(),
+        experiment.backend.clone(),
+        vec![0.0; DELTAS.len()],
+        spend,
+    )
+    .unwrap();
+    assert!(matches!(coordinator.charged(), Err(FlError::OutOfOrder { .. })));
+    let evaluation = veilsum::model::Evaluation { loss: 1.0, accuracy: 0.1, samples: 1 };
+    assert!(matches!(coordinator.evaluated(evaluation), Err(FlError::OutOfOrder { .. })));
+    assert!(matches!(coordinator.handle(PartyId::Client(0), &[0; 80]), Err(FlError::OutOfOrder { .. })));
+    let Some(Action::Begin(task)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
+    assert_eq!(task.cohort, (0..12).collect::<Vec<u64>>());
+    assert!(coordinator.poll_action().unwrap().is_none(), "the coordinator waits for frames");
+    for frame in [&[][..], &[0; 10], &[0; 80], &[0xff; 2000]] {
+        assert!(matches!(coordinator.handle(PartyId::Client(0), frame), Err(FlError::SecAgg(_))));
+    }
+    // The refused frames changed nothing: the round still takes all of its clients and ends.
+    let interrupt = AtomicBool::new(false);
+    sim::work::play_clients(&experiment, &task, &mut coordinator, &interrupt).unwrap();
+    assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
+    assert_eq!(*coordinator.weights(), vec![0.0; DELTAS.len()], "nothing is revealed before the charge");
+    coordinator.charged().unwrap();
+    assert!((coordinator.weights()[0] - DELTAS[0]).abs() < 1e-6);
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let (mine, other) = (experiment(&[]), experiment(&["seed=4"]));
+    let new = |e: &Experiment| {
+        let spend = Spend::new(&e.plan, std::collections::BTreeMap::new()).unwrap();
+        Coordinator::new(e.plan.clone(), e.secret.clone(), e.backend.clone(), vec![0.0; 4], spend).unwrap()
+    };
+    let checkpoint = new(&other).checkpoint();
+    let error = new(&mine).restore(checkpoint).unwrap_err();
+    assert!(matches!(error, FlError::Checkpoint { what: "plan", .. }), "{error}");
+    assert!(new(&mine).restore(new(&mine).checkpoint()).is_ok());
+}
