@@ -364,7 +364,7 @@ fn files_round_trip_and_repeat() {
     ));
     assert!(matches!(
         save(&folder.path().join("absent/model"), &mlp(&[1, 1]), &[0.0; 2], &info),
-        Err(ModelError::Io { .. })
+        Err(ModelError::File(_))
     ));
 }
 
