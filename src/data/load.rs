@@ -62,7 +62,10 @@ pub fn load_published(set: &Published, cache_root: &Path, progress: bool) -> Res
     let [images, labels, test_images, test_labels] = match read() {
         Ok(files) => files,
         Err(_) => {
-            fetch::fetch_set(set, cache_root, progress)?;
+            let fetched = fetch::fetch_set(set, cache_root, progress)?;
+            if let (true, Some(source)) = (progress, fetched.source) {
+                eprintln!("note: {} fetched and verified, from {source}", set.name);
+            }
             read()?
         }
     };
