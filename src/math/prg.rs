@@ -27,8 +27,6 @@ pub enum Purpose {
     Cohort = 4,
     /// Initial weights of a model.
     Init = 5,
-    /// Dropout masks.
-    Dropout = 6,
     /// Order of the local mini-batches.
     Batches = 7,
     /// How data are dealt to clients.
