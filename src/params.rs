@@ -97,6 +97,20 @@ impl EncodeParams {
         self.norm_bound.iter().rev().fold(0, |acc, &limb| (acc << 32) | u128::from(limb))
     }
 
+    /// What `decode` does to a sum of such rows; `unit` is the value of one integer step of the result.
+    #[must_use]
+    pub const fn decode(&self, unit: f32) -> DecodeParams {
+        DecodeParams {
+            dim: self.dim,
+            padded: self.padded,
+            block_log2: self.block_log2,
+            rotate: self.rotate,
+            bits: self.bits,
+            unit,
+            _pad: [0; 2],
+        }
+    }
+
     /// Splits `bound` into the limbs of `norm_bound`.
     #[must_use]
     pub fn limbs(bound: u128) -> [u32; 4] {

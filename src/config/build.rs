@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::resolve::{Setting, resolve};
-use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, PrivacyConfig};
+use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError};
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
@@ -18,8 +18,6 @@ use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
 use crate::model::{LocalConfig, LocalTrainer, trainer_for};
-
-use crate::privacy::mechanism::Mechanism;
 
 /// What a client does with its shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,7 +133,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let clients = partition.clients.len() as u64;
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
-    let (resolved_privacy, mechanism, predicted_wrap) = mechanism(config, clients, dim)?;
+    let (resolved_privacy, mechanism, predicted_wrap) = resolve(&config.privacy, &setting(config, clients, dim))?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
     let backend = backend::open(config.backend.map(|b| match b {
         BackendName::Scalar => BackendKind::Scalar,
@@ -248,15 +246,8 @@ fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, 
     }
 }
 
-type Resolved = (PrivacyConfig, Arc<dyn Mechanism>, Option<f64>);
-
-/// Fixes what the config leaves open (gamma, mu, noise multiplier) and builds the mechanism.
-fn mechanism(config: &Config, clients: u64, dim: usize) -> Result<Resolved, ConfigError> {
-    let setting = calibrate_setting(config, clients, dim);
-    resolve(&config.privacy, &setting)
-}
-
-fn calibrate_setting(config: &Config, clients: u64, dim: usize) -> Setting {
+/// How the mechanism will be used: what its noise is calibrated for.
+fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
     let cohort = cohort(config, clients);
     Setting {
         cohort,

@@ -9,11 +9,11 @@ use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
     GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, l_inf_of,
 };
+use crate::privacy::mechanism::Mechanism;
 use crate::privacy::mechanism::gaussian::{CentralGaussian, CentralGaussianParams};
 use crate::privacy::mechanism::none::{NoNoise, NoNoiseParams};
 use crate::privacy::mechanism::smm::{Smm, SmmParams};
 use crate::privacy::mechanism::smm2022::{Smm2022, Smm2022Params};
-use crate::privacy::mechanism::{Mechanism, PrivacyError};
 
 /// How often the mechanism will be used, and on what.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -186,7 +186,7 @@ fn central(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Config
         }
     };
     let params = CentralGaussianParams { noise_multiplier, clip: config.clip, cohort: setting.cohort.ceil() as u64 };
-    let mechanism = CentralGaussian::new(params).map_err(|e: PrivacyError| ConfigError::from(e))?;
+    let mechanism = CentralGaussian::new(params)?;
     let resolved = PrivacyConfig { noise_multiplier: Some(noise_multiplier), ..config.clone() };
     Ok((resolved, Arc::new(mechanism), None))
 }

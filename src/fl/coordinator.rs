@@ -18,7 +18,7 @@ use super::{FlError, SERVER};
 use crate::backend::{Backend, Buffer};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::model::Evaluation;
-use crate::params::{DecodeParams, EncodeParams};
+use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::discrete_gaussian;
 use crate::sample::table::NoiseTable;
@@ -328,11 +328,12 @@ impl Coordinator {
 
     /// The driver has made the charge durable: reveal, decode, step.
     pub fn charged(&mut self) -> Result<(), FlError> {
-        if !matches!(self.state, State::Charging { .. }) {
-            return Err(self.out_of_order("a charge"));
-        }
-        let State::Charging { task, words, survivors } = std::mem::replace(&mut self.state, State::Ready) else {
-            return Err(self.out_of_order("a charge"));
+        let (task, words, survivors) = match std::mem::replace(&mut self.state, State::Ready) {
+            State::Charging { task, words, survivors } => (task, words, survivors),
+            other => {
+                self.state = other;
+                return Err(self.out_of_order("a charge"));
+            }
         };
         self.spend.charge(task.id.round, task.id.attempt);
         let mut mean = self.reveal(&task, words, &survivors)?;
@@ -431,16 +432,8 @@ impl Coordinator {
                 discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
             }
         }
-        let params = DecodeParams {
-            dim: task.encode.dim,
-            padded: task.encode.padded,
-            block_log2: task.encode.block_log2,
-            rotate: task.encode.rotate,
-            bits: task.shape.bits,
-            // The expected cohort, a public constant: under Poisson sampling its true size is private.
-            unit: (unit / self.plan.cohort) as f32,
-            _pad: [0; 2],
-        };
+        // The expected cohort, a public constant: under Poisson sampling its true size is private.
+        let params = task.encode.decode((unit / self.plan.cohort) as f32);
         Ok(self.backend.decode(&sum, &params, &task.signs)?)
     }
 }

@@ -15,7 +15,6 @@ use crate::config::{ConfigError, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
 use crate::fl::{FlError, SERVER};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
-use crate::params::DecodeParams;
 use crate::privacy::accountant::rdp::RdpAccountant;
 use crate::privacy::accountant::{Accountant, EpsilonReport};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
@@ -192,15 +191,7 @@ fn trial(
         _ => {}
     }
     let wraps = wrap(&mut sum, bits)?;
-    let decode = DecodeParams {
-        dim: params.dim,
-        padded: params.padded,
-        block_log2: params.block_log2,
-        rotate: params.rotate,
-        bits,
-        unit: mechanism.unit() as f32,
-        _pad: [0; 2],
-    };
+    let decode = params.decode(mechanism.unit() as f32);
     let estimate = backend.decode(&sum, &decode, &signs).map_err(FlError::from)?;
     let energy: f64 = truth.iter().map(|t| t * t).sum();
     let error: f64 = truth.iter().zip(&estimate).map(|(t, &e)| (f64::from(e) - t).powi(2)).sum();
