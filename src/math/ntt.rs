@@ -116,7 +116,7 @@ pub struct NttTables {
     inverse: Twiddles,
     plain: LastStage,
     montgomery: LastStage,
-    negated_inverse: u32,
+    word_inverse: u32,
 }
 
 /// `k` with its lowest `bits` bits reversed.
@@ -159,7 +159,7 @@ impl NttTables {
         let scale = modulus.inverse(n as u32);
         let plain = last(scale);
         let montgomery = last(modulus.mul(scale, modulus.reduce(1 << 32)));
-        Ok(Self { modulus, log2, psi, plain, montgomery, negated_inverse: negated_inverse(p), forward, inverse })
+        Ok(Self { modulus, log2, psi, plain, montgomery, word_inverse: word_inverse(p), forward, inverse })
     }
 
     /// N.
@@ -210,22 +210,22 @@ impl NttTables {
         self.montgomery
     }
 
-    /// `-p^-1 mod 2^32`.
+    /// `p^-1 mod 2^32`.
     #[must_use]
-    pub const fn negated_inverse(&self) -> u32 {
-        self.negated_inverse
+    pub const fn word_inverse(&self) -> u32 {
+        self.word_inverse
     }
 }
 
-/// `-p^-1 mod 2^32` of an odd p by Newton's iteration: each step doubles the bits that are right.
-const fn negated_inverse(p: u32) -> u32 {
+/// `p^-1 mod 2^32` of an odd p by Newton's iteration: each step doubles the bits that are right.
+const fn word_inverse(p: u32) -> u32 {
     let mut x = p;
     let mut step = 0;
     while step < 4 {
         x = x.wrapping_mul(2u32.wrapping_sub(p.wrapping_mul(x)));
         step += 1;
     }
-    x.wrapping_neg()
+    x
 }
 
 /// L different primes and one degree: a residue mod `Q = p_0 ... p_(L-1)` is a column of L limbs.
@@ -292,7 +292,7 @@ mod tests {
                 };
                 let m = t.modulus();
                 assert_eq!(m.pow(t.psi(), n as u64), p - 1, "psi^N = -1");
-                assert_eq!(t.negated_inverse().wrapping_mul(p), u32::MAX);
+                assert_eq!(t.word_inverse().wrapping_mul(p), 1);
                 for k in [0, 1, 2, 3, n / 2, n - 1] {
                     let power = m.pow(t.psi(), bit_reverse(k, log2) as u64);
                     assert_eq!(t.forward().get(k), m.shoup(power));
