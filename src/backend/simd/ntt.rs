@@ -421,29 +421,33 @@ fn forward_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     }
     forward_tree(&mut v, &factors, limits);
     let first = (node * R - t.values.len() / 16) / 2;
+    forward_below::<W, R, 2>(&mut v, first, limits, t);
+    forward_below::<W, R, 4>(&mut v, first, limits, t);
+    forward_below::<W, R, 8>(&mut v, first, limits, t);
+    forward_below::<W, R, 16>(&mut v, first, limits, t);
     for i in 0..R / 2 {
-        let (a, b) = forward_last(v[2 * i], v[2 * i + 1], first + i, limits, t);
-        a.store(&mut x[2 * i]);
-        b.store(&mut x[2 * i + 1]);
+        let (a, b) = v[2 * i].interleave(v[2 * i + 1]);
+        limits.below(limits.below_twice(a)).store(&mut x[2 * i]);
+        limits.below(limits.below_twice(b)).store(&mut x[2 * i + 1]);
     }
 }
 
-/// The stages at distance 8, 4, 2, 1 of the 32 points of block `q`, then the full reduction.
+/// The stage at distance `16 / C` of pairs of registers, 32 points each, the first being pair `first` of all.
 ///
 /// An interleave turns the bits (register; lane 3, 2, 1, 0) of a point's place by one: the register bit becomes
-/// the lowest lane bit and the highest lane bit chooses the register. Five of them are the identity.
+/// the lowest lane bit and the highest lane bit chooses the register. Five of them are the identity. The stage
+/// runs over all pairs, so that there is always something ready to run.
 #[inline(always)]
-fn forward_last<W: Words>(a: W, b: W, q: usize, limits: Limits<W>, t: &Twiddles) -> (W, W) {
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<2>(t, q));
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<4>(t, q));
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<8>(t, q));
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<16>(t, q));
-    let (a, b) = a.interleave(b);
-    (limits.below(limits.below_twice(a)), limits.below(limits.below_twice(b)))
+fn forward_below<W: Words, const R: usize, const C: usize>(
+    v: &mut [W; R],
+    first: usize,
+    limits: Limits<W>,
+    t: &Twiddles,
+) {
+    for i in 0..R / 2 {
+        let (a, b) = v[2 * i].interleave(v[2 * i + 1]);
+        (v[2 * i], v[2 * i + 1]) = limits.forward(a, b, Factor::repeat::<C>(t, first + i));
+    }
 }
 
 /// [`forward_block`] undone.
@@ -453,8 +457,15 @@ fn inverse_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     let factors = subtree::<R>(node, t);
     let mut v = [limits.p; R];
     let first = (node * R - t.values.len() / 16) / 2;
+    for r in 0..R {
+        v[r] = W::load(&x[r]);
+    }
+    inverse_below::<W, R, 16>(&mut v, first, limits, t);
+    inverse_below::<W, R, 8>(&mut v, first, limits, t);
+    inverse_below::<W, R, 4>(&mut v, first, limits, t);
+    inverse_below::<W, R, 2>(&mut v, first, limits, t);
     for i in 0..R / 2 {
-        (v[2 * i], v[2 * i + 1]) = inverse_first(W::load(&x[2 * i]), W::load(&x[2 * i + 1]), first + i, limits, t);
+        (v[2 * i], v[2 * i + 1]) = v[2 * i].separate(v[2 * i + 1]);
     }
     inverse_tree(&mut v, &factors, limits, 1);
     for r in 0..R {
@@ -462,16 +473,16 @@ fn inverse_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     }
 }
 
-/// [`forward_last`] undone.
+/// [`forward_below`] undone.
 #[inline(always)]
-fn inverse_first<W: Words>(a: W, b: W, q: usize, limits: Limits<W>, t: &Twiddles) -> (W, W) {
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<16>(t, q));
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<8>(t, q));
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<4>(t, q));
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<2>(t, q));
-    a.separate(b)
+fn inverse_below<W: Words, const R: usize, const C: usize>(
+    v: &mut [W; R],
+    first: usize,
+    limits: Limits<W>,
+    t: &Twiddles,
+) {
+    for i in 0..R / 2 {
+        let (a, b) = v[2 * i].separate(v[2 * i + 1]);
+        (v[2 * i], v[2 * i + 1]) = limits.inverse(a, b, Factor::repeat::<C>(t, first + i));
+    }
 }

@@ -366,36 +366,27 @@ fn forward_block(x: &mut [Lane; BLOCK], scratch: &[Cell; BLOCK], node: usize, ri
     forward_tree(&mut v, &factors, ring);
     let first = node * BLOCK - t.leaves.len();
     let Some(leaves) = t.leaves[first..].first_chunk::<BLOCK>() else { return };
+    // The stages at distance 8, 4, 2, 1; see the other transform for the interleaving. Stage by stage over all
+    // groups, so that there is always something ready to run. The last stage leaves the points of even place in
+    // one register and those of odd place in the other.
     for r in 0..BLOCK {
-        forward_leaf(v[r], &leaves[r], ring, &mut x[r]);
+        v[r] = ring.forward(v[r][0], v[r][1], eighth(&leaves[r])).into();
     }
-}
-
-/// The stages at distance 8, 4, 2, 1; see `forward_last` of the other transform for the interleaving. The last one
-/// leaves the points of even place in one register and those of odd place in the other.
-#[inline(always)]
-fn forward_leaf([a, b]: Points, leaf: &WideLeaf, ring: Ring, x: &mut Lane) {
-    let (a, b) = ring.forward(a, b, eighth(leaf));
-    let (a, b) = a.interleave(b);
-    let (a, b) = ring.forward(a, b, fourth(leaf));
-    let (a, b) = a.interleave(b);
-    let (a, b) = ring.forward(a, b, second(leaf));
-    let (a, b) = a.interleave(b);
-    let (a, b) = ring.forward(a, b, neighbor(leaf));
-    ring.reduce(a).join_reduced(ring.reduce(b), ring.words, x);
-}
-
-/// [`forward_leaf`] undone, with bounds from the first backward stage on.
-#[inline(always)]
-fn inverse_leaf(x: &Lane, leaf: &WideLeaf, ring: Ring) -> Points {
-    let (a, b) = Wide::split(x);
-    let (a, b) = ring.inverse(a, b, neighbor(leaf), ring.bound(0));
-    let (a, b) = a.separate(b);
-    let (a, b) = ring.inverse(a, b, second(leaf), ring.bound(1));
-    let (a, b) = a.separate(b);
-    let (a, b) = ring.inverse(a, b, fourth(leaf), ring.bound(2));
-    let (a, b) = a.separate(b);
-    ring.inverse(a, b, eighth(leaf), ring.bound(3)).into()
+    for r in 0..BLOCK {
+        let (a, b) = v[r][0].interleave(v[r][1]);
+        v[r] = ring.forward(a, b, fourth(&leaves[r])).into();
+    }
+    for r in 0..BLOCK {
+        let (a, b) = v[r][0].interleave(v[r][1]);
+        v[r] = ring.forward(a, b, second(&leaves[r])).into();
+    }
+    for r in 0..BLOCK {
+        let (a, b) = v[r][0].interleave(v[r][1]);
+        v[r] = ring.forward(a, b, neighbor(&leaves[r])).into();
+    }
+    for r in 0..BLOCK {
+        ring.reduce(v[r][0]).join_reduced(ring.reduce(v[r][1]), ring.words, &mut x[r]);
+    }
 }
 
 /// Factors at distance 8.
@@ -432,7 +423,20 @@ fn inverse_block(x: &[Lane; BLOCK], scratch: &mut [Cell; BLOCK], node: usize, ri
     let Some(leaves) = t.leaves[first..].first_chunk::<BLOCK>() else { return };
     let mut v = [[ring.words; 2]; BLOCK];
     for r in 0..BLOCK {
-        v[r] = inverse_leaf(&x[r], &leaves[r], ring);
+        let (a, b) = Wide::split(&x[r]);
+        v[r] = ring.inverse(a, b, neighbor(&leaves[r]), ring.bound(0)).into();
+    }
+    for r in 0..BLOCK {
+        let (a, b) = v[r][0].separate(v[r][1]);
+        v[r] = ring.inverse(a, b, second(&leaves[r]), ring.bound(1)).into();
+    }
+    for r in 0..BLOCK {
+        let (a, b) = v[r][0].separate(v[r][1]);
+        v[r] = ring.inverse(a, b, fourth(&leaves[r]), ring.bound(2)).into();
+    }
+    for r in 0..BLOCK {
+        let (a, b) = v[r][0].separate(v[r][1]);
+        v[r] = ring.inverse(a, b, eighth(&leaves[r]), ring.bound(3)).into();
     }
     inverse_tree(&mut v, &factors, ring, 4, 1);
     for r in 0..BLOCK {
