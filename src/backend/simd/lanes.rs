@@ -122,6 +122,20 @@ pub(super) trait NativeU32: Copy {
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
     /// in the product and once to `f32`.
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// Magnitudes of signed words; that of `-2^31` is `2^31`.
+    fn abs(self) -> Self;
+    /// `self` with the sign of the signed words `sign`: the negative of `self` where `sign < 0`.
+    fn negate_where_negative(self, sign: Self) -> Self;
+    /// The low words of `(self * other) >> S`, `0 < S <= 32`, the product in 64 bits.
+    fn mul_shr<const S: u32>(self, other: Self) -> Self;
+    /// 64-bit sums, half as many as there are lanes.
+    type Sums: Copy;
+    /// Sums of nothing.
+    fn no_sums() -> Self::Sums;
+    /// Adds all products `self * other` to `low` mod 2^64, and their upper halves to `high`.
+    fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
+    /// The sum of the sums mod 2^64.
+    fn total(sums: Self::Sums) -> u64;
 }
 
 /// Sixteen lanes in K native registers, the lanes of register k at `16 k / K`.
@@ -219,6 +233,20 @@ pub(super) trait Words: Copy {
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// See [`NativeU32::scale_wide`].
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// See [`NativeU32::abs`].
+    fn abs(self) -> Self;
+    /// See [`NativeU32::negate_where_negative`].
+    fn negate_where_negative(self, sign: Self) -> Self;
+    /// See [`NativeU32::mul_shr`].
+    fn mul_shr<const S: u32>(self, other: Self) -> Self;
+    /// See [`NativeU32::Sums`].
+    type Sums: Copy;
+    /// Sums of nothing.
+    fn no_sums() -> Self::Sums;
+    /// See [`NativeU32::add_products`].
+    fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
+    /// The sum of the sums mod 2^64.
+    fn total(sums: Self::Sums) -> u64;
 }
 
 impl<N: NativeF32, const K: usize> Floats for Group<N, K>
@@ -452,6 +480,40 @@ where
             |x| x.scale_wide(offset, factor),
         )
     }
+
+    type Sums = N::Sums;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        self.map(N::abs)
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        self.zip(sign, N::negate_where_negative)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        self.zip(other, N::mul_shr::<S>)
+    }
+
+    #[inline(always)]
+    fn no_sums() -> N::Sums {
+        N::no_sums()
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut N::Sums, high: &mut N::Sums) {
+        for k in 0..K {
+            self.0[k].add_products(other.0[k], low, high);
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: N::Sums) -> u64 {
+        N::total(sums)
+    }
 }
 
 #[cfg(test)]
@@ -492,8 +554,21 @@ mod tests {
                 M::W::load_u16(&halves),
                 M::F::from_bits(a).to_bits(),
                 a.scale_wide(-(f64::from(1u32 << 31) - 1.0), 0.3).to_bits(),
+                a.abs(),
+                a.negate_where_negative(b),
+                a.mul_shr::<30>(b),
+                a.mul_shr::<32>(b),
             ];
-            all.map(|v| stored::<M>(v)).to_vec()
+            let (mut low, mut high) = (M::W::no_sums(), M::W::no_sums());
+            a.add_products(b, &mut low, &mut high);
+            b.add_products(b, &mut low, &mut high);
+            let mut out = all.map(|v| stored::<M>(v)).to_vec();
+            out.push([0; 16]);
+            for (i, total) in [M::W::total(low), M::W::total(high)].into_iter().enumerate() {
+                out[23][2 * i] = total as u32;
+                out[23][2 * i + 1] = (total >> 32) as u32;
+            }
+            out
         }
     }
 
@@ -530,6 +605,17 @@ mod tests {
             each(|a, _| a & 0xffff),
             A,
             each(|a, _| (((f64::from(a) - 2_147_483_647.0) * 0.3) as f32).to_bits()),
+            each(|a, _| (a as i32).unsigned_abs()),
+            each(|a, b| if (b as i32) < 0 { a.wrapping_neg() } else { a }),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 30) as u32),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            {
+                let products = A.into_iter().zip(B).flat_map(|(a, b)| [(a, b), (b, b)]);
+                let products = products.map(|(a, b)| u64::from(a) * u64::from(b));
+                let (low, high) = products.fold((0u64, 0u64), |(l, h), p| (l.wrapping_add(p), h + (p >> 32)));
+                let words = [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+                std::array::from_fn(|i| words.get(i).copied().unwrap_or(0))
+            },
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             assert_eq!(Dispatch::new(isa).run(Integers), expected, "{isa}");
