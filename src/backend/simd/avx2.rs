@@ -234,12 +234,12 @@ impl NativeU32 for U32x8 {
         const BY_8: [i8; 16] = [3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14];
         // SAFETY: AVX2 and FMA are present (see the module); the constants are 16 bytes each.
         unsafe {
-            let bytes = |order: &[i8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
-            Self(match N {
-                16 => _mm256_shuffle_epi8(self.0, bytes(&BY_16)),
-                8 => _mm256_shuffle_epi8(self.0, bytes(&BY_8)),
-                _ => return self.shl(N as u32).or(self.shr(32 - N as u32)),
-            })
+            if N != 16 && N != 8 {
+                return self.shl(N as u32).or(self.shr(32 - N as u32));
+            }
+            let order = if N == 16 { &BY_16 } else { &BY_8 };
+            let order = _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
+            Self(_mm256_shuffle_epi8(self.0, order))
         }
     }
 

@@ -4,7 +4,8 @@
 //! `portable`), nothing more. A [`Group`] of K of them is sixteen lanes wide everywhere, so that a kernel's
 //! shuffles and blocks are the same on all of them, and so are its bits.
 //!
-//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim.
+//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim. Closures,
+//! `array::map` and `array::from_fn` are not, and registers would then travel through memory: hence the loops.
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
@@ -142,21 +143,6 @@ pub(super) trait NativeU32: Copy {
 #[derive(Clone, Copy)]
 pub(super) struct Group<N, const K: usize>(pub(super) [N; K]);
 
-impl<N: Copy, const K: usize> Group<N, K> {
-    #[inline(always)]
-    fn map<O: Copy>(self, f: impl Fn(N) -> O) -> Group<O, K> {
-        Group(self.0.map(f))
-    }
-
-    #[inline(always)]
-    fn zip(mut self, other: Self, f: impl Fn(N, N) -> N) -> Self {
-        for k in 0..K {
-            self.0[k] = f(self.0[k], other.0[k]);
-        }
-        self
-    }
-}
-
 /// Sixteen `f32`.
 pub(super) trait Floats: Copy {
     /// Sixteen words.
@@ -259,10 +245,12 @@ where
     fn load(x: &[f32; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -281,17 +269,29 @@ where
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.zip(other, N::add)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].add(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, N::sub)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sub(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        self.zip(other, N::mul)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
@@ -304,17 +304,28 @@ where
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.zip(other, N::min)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].min(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, N::max)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].max(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn hadamard(self) -> Self {
-        let mut v = self.map(N::hadamard);
+        let mut v = self;
+        for k in 0..K {
+            v.0[k] = self.0[k].hadamard();
+        }
         let mut h = 1;
         while h < K {
             for k in 0..K {
@@ -329,25 +340,38 @@ where
 
     #[inline(always)]
     fn scale_wide(self, factor: f64) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.scale_wide(factor),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].scale_wide(factor);
+        }
+        out
     }
 
     #[inline(always)]
     fn to_bits(self) -> Self::Words {
-        self.map(N::to_bits)
+        let mut out = [self.0[0].to_bits(); K];
+        for k in 1..K {
+            out[k] = self.0[k].to_bits();
+        }
+        Group(out)
     }
 
     #[inline(always)]
     fn from_bits(bits: Self::Words) -> Self {
-        bits.map(N::from_bits)
+        let mut out = [N::from_bits(bits.0[0]); K];
+        for k in 1..K {
+            out[k] = N::from_bits(bits.0[k]);
+        }
+        Group(out)
     }
 
     #[inline(always)]
     fn truncate(self) -> Self::Words {
-        self.map(N::truncate)
+        let mut out = [self.0[0].truncate(); K];
+        for k in 1..K {
+            out[k] = self.0[k].truncate();
+        }
+        Group(out)
     }
 }
 
@@ -361,20 +385,24 @@ where
     fn load(x: &[u32; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES words at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
     fn load_u16(x: &[u16; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES halfwords at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load_u16(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -393,76 +421,119 @@ where
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.zip(other, N::add)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].add(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, N::sub)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sub(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.zip(other, N::min)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].min(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, N::max)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].max(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        self.zip(other, N::and)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].and(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn or(self, other: Self) -> Self {
-        self.zip(other, N::or)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].or(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn xor(self, other: Self) -> Self {
-        self.zip(other, N::xor)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].xor(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.shl(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].shl(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.shr(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].shr(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.sar(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sar(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn rotl<const R: i32>(self) -> Self {
-        self.map(N::rotl::<R>)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].rotl::<R>();
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_lo(self, other: Self) -> Self {
-        self.zip(other, N::mul_lo)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_lo(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_hi(self, other: Self) -> Self {
-        self.zip(other, N::mul_hi)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_hi(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
@@ -475,27 +546,40 @@ where
 
     #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
-        self.map(
-            #[inline(always)]
-            |x| x.scale_wide(offset, factor),
-        )
+        let mut out = [self.0[0].scale_wide(offset, factor); K];
+        for k in 1..K {
+            out[k] = self.0[k].scale_wide(offset, factor);
+        }
+        Group(out)
     }
 
     type Sums = N::Sums;
 
     #[inline(always)]
     fn abs(self) -> Self {
-        self.map(N::abs)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].abs();
+        }
+        out
     }
 
     #[inline(always)]
     fn negate_where_negative(self, sign: Self) -> Self {
-        self.zip(sign, N::negate_where_negative)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].negate_where_negative(sign.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
-        self.zip(other, N::mul_shr::<S>)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_shr::<S>(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
