@@ -2,6 +2,7 @@
 
 mod floats;
 mod integers;
+mod packing;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;
