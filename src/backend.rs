@@ -18,6 +18,7 @@ pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
 use self::scalar::pack::packed_len;
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
 use crate::sample::table::NoiseTable;
@@ -105,6 +106,25 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;
+
+    /// Negacyclic transform in place of every polynomial of `x`, laid out `[batch x L x N]` (limb l of a
+    /// polynomial is a row of N residues below prime l of the basis).
+    ///
+    /// `A[i] = sum_j a[j] psi^(j (2 brv(i) + 1)) mod p`: natural order in, bit-reversed order out, fully reduced,
+    /// the same bits everywhere (see [`crate::math::ntt`]). Errors: not u32, not whole polynomials, a residue that
+    /// is not reduced (names the place); nothing is written then.
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// The inverse of [`Self::ntt`]: bit-reversed order in, coefficients out. Errors likewise.
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// `a <- a b mod (X^N + 1, Q)`, coefficients in and out, layout as for [`Self::ntt`]. `b` has as many
+    /// polynomials as `a`, or one that multiplies all of them. Errors likewise.
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// `a <- a b` entry by entry: the product of transformed polynomials. Shapes and errors as for
+    /// [`Self::polymul`].
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
 }
 
 /// Opens a backend; `None` picks the fastest that this machine has.

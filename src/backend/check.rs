@@ -1,5 +1,7 @@
 //! What every backend refuses, in one place, so that all of them refuse the same things.
 
+pub(crate) mod lattice;
+
 use super::{BackendError, Buffer, EncodeJob, Rows};
 use crate::params::{
     ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,

@@ -2,6 +2,7 @@
 
 mod floats;
 mod integers;
+mod lattice;
 mod packing;
 
 use bytemuck::Zeroable;
