@@ -9,6 +9,7 @@ pub mod encode;
 pub mod fwht;
 pub mod noise;
 pub mod ntt;
+pub mod pack;
 pub mod polymul;
 pub mod sum;
 
@@ -80,6 +81,16 @@ impl Backend for Scalar {
         let (acc, rows) = check::sum(acc, rows, ring)?;
         sum::sum(acc, rows, ring);
         Ok(())
+    }
+
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        check::bits(bits)?;
+        Ok(pack::pack(words.as_u32()?, bits))
+    }
+
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        check::packed(bytes, len, bits)?;
+        Ok(pack::unpack(bytes, len, bits).into())
     }
 
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {

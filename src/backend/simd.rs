@@ -22,6 +22,7 @@ mod lanes;
 mod neon;
 mod noise;
 mod ntt;
+mod pack;
 mod polymul;
 mod portable;
 mod sum;
@@ -123,6 +124,16 @@ impl Backend for Simd {
         let (acc, rows) = check::sum(acc, rows, ring)?;
         sum::sum(self.dispatch, acc, rows, ring);
         Ok(())
+    }
+
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        check::bits(bits)?;
+        Ok(pack::pack(self.dispatch, words.as_u32()?, bits))
+    }
+
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        check::packed(bytes, len, bits)?;
+        Ok(Buffer::HostU32(pack::unpack(self.dispatch, bytes, len, bits)))
     }
 
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {

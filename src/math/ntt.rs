@@ -367,7 +367,10 @@ mod tests {
                 assert_eq!(leaf.values[7], u64::from(t.inverse().values[n - 1]));
                 assert_eq!(leaf.upper[3], u64::from(t.inverse().values[n / 4 - 1]));
                 assert_eq!(m.mul(t.last_stage().sum.value, n as u32), 1);
-                assert_eq!(u64::from(t.last_stage_montgomery().sum.value) * n as u64 % u64::from(p), (1 << 32) % u64::from(p));
+                assert_eq!(
+                    u64::from(t.last_stage_montgomery().sum.value) * n as u64 % u64::from(p),
+                    (1 << 32) % u64::from(p)
+                );
             }
         }
     }

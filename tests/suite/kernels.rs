@@ -3,6 +3,7 @@
 mod floats;
 mod integers;
 mod lattice;
+mod packing;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

@@ -5,12 +5,7 @@ use crate::math::ntt::RnsBasis;
 
 /// Checks that `x` holds whole rows of `basis`, every residue below its prime, with `largest` the maximum of a
 /// row; the place is looked for only if there is one.
-fn rows(
-    what: &'static str,
-    x: &[u32],
-    basis: &RnsBasis,
-    largest: &impl Fn(&[u32]) -> u32,
-) -> Result<(), BackendError> {
+fn rows(what: &'static str, x: &[u32], basis: &RnsBasis, largest: &impl Fn(&[u32]) -> u32) -> Result<(), BackendError> {
     let (n, limbs) = (basis.degree(), basis.limbs().len());
     if !x.len().is_multiple_of(n * limbs) {
         let expected = x.len().next_multiple_of(n * limbs);

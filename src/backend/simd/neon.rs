@@ -9,6 +9,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Neon;
 
 impl Machine for Neon {
+    const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;
@@ -81,14 +82,17 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
-    fn hadamard(self) -> Self {
+    fn stage<const H: usize>(self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
-            // (a b c d) -> (a+b a-b c+d c-d): both inputs of a butterfly side by side, then again for h = 2.
-            let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
-            let x = vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd));
-            let swapped = vextq_f32::<2>(x, x);
-            let (sum, difference) = (vaddq_f32(x, swapped), vsubq_f32(x, swapped));
+            if H == 1 {
+                // (a b c d) -> (a+b a-b c+d c-d)
+                let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
+                return Self(vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd)));
+            }
+            // (a b c d) -> (a+c b+d a-c b-d)
+            let swapped = vextq_f32::<2>(self.0, self.0);
+            let (sum, difference) = (vaddq_f32(self.0, swapped), vsubq_f32(self.0, swapped));
             Self(vcombine_f32(vget_low_f32(sum), vget_low_f32(difference)))
         }
     }
@@ -276,5 +280,55 @@ impl NativeU32 for U32x4 {
             let high = vmulq_n_f64(vaddq_f64(high, offset), factor);
             F32x4(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
         }
+    }
+
+    type Sums = uint64x2_t;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vreinterpretq_u32_s32(vabsq_s32(vreinterpretq_s32_u32(self.0))) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let by = vdupq_n_s64(-i64::from(S));
+            let low = vshlq_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), by);
+            let high = vshlq_u64(vmull_high_u32(self.0, other.0), by);
+            Self(vuzp1q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> uint64x2_t {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { vdupq_n_u64(0) }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let lower = vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0));
+            let upper = vmull_high_u32(self.0, other.0);
+            for product in [lower, upper] {
+                *low = vaddq_u64(*low, product);
+                *high = vaddq_u64(*high, vshrq_n_u64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: uint64x2_t) -> u64 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { vaddvq_u64(sums) }
     }
 }

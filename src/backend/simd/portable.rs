@@ -7,6 +7,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Portable;
 
 impl Machine for Portable {
+    const RADIX: usize = 4;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
@@ -105,12 +106,10 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn hadamard(mut self) -> Self {
-        for h in [1, 2, 4, 8] {
-            let x = self.0;
-            for i in 0..16 {
-                self.0[i] = if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] };
-            }
+    fn stage<const H: usize>(mut self) -> Self {
+        let x = self.0;
+        for i in 0..16 {
+            self.0[i] = if i & H == 0 { x[i] + x[i ^ H] } else { x[i ^ H] - x[i] };
         }
         self
     }
@@ -310,5 +309,50 @@ impl NativeU32 for U32x16 {
             #[inline(always)]
             |x| ((f64::from(x) + offset) * factor) as f32,
         ))
+    }
+
+    type Sums = u64;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| (x as i32).unsigned_abs(),
+        ))
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| ((u64::from(a) * u64::from(b)) >> S) as u32,
+        ))
+    }
+
+    #[inline(always)]
+    fn no_sums() -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut u64, high: &mut u64) {
+        for i in 0..16 {
+            let product = u64::from(self.0[i]) * u64::from(other.0[i]);
+            *low = low.wrapping_add(product);
+            *high = high.wrapping_add(product >> 32);
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: u64) -> u64 {
+        sums
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn basis(log2: u32, limbs: usize) -> RnsBasis {
 
 /// `batch` polynomials; residue i of a row is `f(i, p)`.
 fn polynomials(basis: &RnsBasis, batch: usize, f: impl Fn(usize, u32) -> u32) -> Vec<u32> {
-    (0..batch).flat_map(|_| basis.primes().flat_map(|p| (0..basis.degree()).map(|i| f(i, p)).collect::<Vec<_>>())).collect()
+    (0..batch)
+        .flat_map(|_| basis.primes().flat_map(|p| (0..basis.degree()).map(|i| f(i, p)).collect::<Vec<_>>()))
+        .collect()
 }
 
 fn mixed(seed: u32) -> impl Fn(usize, u32) -> u32 {
@@ -171,11 +173,14 @@ fn the_number_of_threads_changes_nothing() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            blocked().into_iter().map(|backend| {
-                let mut y = Buffer::from(x.clone());
-                backend.polymul(&mut y, &Buffer::from(x.clone()), &basis).unwrap();
-                y
-            }).collect::<Vec<_>>()
+            blocked()
+                .into_iter()
+                .map(|backend| {
+                    let mut y = Buffer::from(x.clone());
+                    backend.polymul(&mut y, &Buffer::from(x.clone()), &basis).unwrap();
+                    y
+                })
+                .collect::<Vec<_>>()
         })
     };
     let expected = run(1);
