@@ -12,7 +12,7 @@ use criterion::{
 };
 use veilsum::backend::{Backend, BackendKind, Buffer, EncodeJob, NonFinite, RowKeys, Rows, open};
 use veilsum::math::prg::{Cipher, StreamKey};
-use veilsum::params::{DecodeParams, EncodeParams, FwhtParams, NO_LINF};
+use veilsum::params::{DecodeParams, EncodeParams, FwhtParams, NO_LINF, Ring};
 use veilsum::sample::discrete_gaussian;
 use veilsum::sample::table::NoiseTable;
 
@@ -90,7 +90,7 @@ fn noise(c: &mut Criterion) {
         let len = 1 << 14;
         group.throughput(Throughput::Elements(len));
         for (name, backend) in backends(DIM) {
-            let mut words = Buffer::HostU32(vec![0; len as usize]);
+            let mut words = Buffer::HostU32(vec![0; len as usize].into());
             group.bench_function(BenchmarkId::new(name, format!("skellam-{mu}")), |b| {
                 b.iter(|| backend.noise(black_box(&mut words), 32, &table, &stream(4)).unwrap());
             });
@@ -118,9 +118,9 @@ fn sum(c: &mut Criterion) {
     group.throughput(Throughput::Elements((rows * DIM) as u64));
     let data = Buffer::HostU32((0..(rows * DIM) as u32).collect());
     for (name, backend) in backends(DIM) {
-        let mut acc = Buffer::HostU32(vec![0; DIM]);
+        let mut acc = Buffer::HostU32(vec![0; DIM].into());
         group.bench_function(BenchmarkId::new(name, rows * DIM), |b| {
-            b.iter(|| backend.sum(black_box(&mut acc), &data, 16).unwrap());
+            b.iter(|| backend.sum(black_box(&mut acc), &data, Ring::Bits(16)).unwrap());
         });
     }
 }

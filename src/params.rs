@@ -14,6 +14,15 @@ pub const MAX_FRACTION_BITS: u32 = 16;
 /// `EncodeParams::linf` value that means "no bound on a single coordinate".
 pub const NO_LINF: u32 = u32::MAX;
 
+/// The ring that `sum` and `mask` work in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Integers mod `2^b`, b in 2..=32.
+    Bits(u32),
+    /// Integers mod a prime below `2^31`.
+    Prime(u32),
+}
+
 /// How the integer half of `encode` bounds a row; the `norm` member of [`EncodeParams`].
 pub mod norm_kind {
     /// `sum x_j^2 <= bound`, in units of `2^(-2F)`.

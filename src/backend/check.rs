@@ -1,7 +1,9 @@
 //! What every backend refuses, in one place, so that all of them refuse the same things.
 
 use super::{BackendError, Buffer, EncodeJob, Rows};
-use crate::params::{ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, norm_kind, rounding_kind};
+use crate::params::{
+    ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,
+};
 
 /// Largest log2 of a Walsh-Hadamard block.
 pub(crate) const MAX_BLOCK_LOG2: u32 = 27;
@@ -104,9 +106,9 @@ pub(crate) fn fwht<'a>(x: &'a mut Buffer, p: &FwhtParams) -> Result<&'a mut [f32
 pub(crate) fn sum<'a>(
     acc: &'a mut Buffer,
     rows: &'a Buffer,
-    ring: u32,
+    ring: Ring,
 ) -> Result<(&'a mut [u32], &'a [u32]), BackendError> {
-    bits(ring)?;
+    check_ring(ring)?;
     let rows = rows.as_u32()?;
     let acc = acc.as_u32_mut()?;
     let whole = if acc.is_empty() { rows.is_empty() } else { rows.len().is_multiple_of(acc.len()) };
@@ -114,7 +116,27 @@ pub(crate) fn sum<'a>(
         let expected = rows.len().next_multiple_of(acc.len().max(1)) * usize::from(!acc.is_empty());
         return Err(BackendError::WrongLength { what: "rows", expected, found: rows.len() });
     }
+    residues("acc", acc, ring)?;
+    residues("rows", rows, ring)?;
     Ok((acc, rows))
+}
+
+fn check_ring(ring: Ring) -> Result<(), BackendError> {
+    match ring {
+        Ring::Bits(b) => bits(b),
+        Ring::Prime(p) => ensure((2..1 << 31).contains(&p), "prime", "a prime below 2^31", f64::from(p)),
+    }
+}
+
+/// Checks that numbers mod a prime are reduced; those mod `2^b` need not be.
+fn residues(name: &'static str, x: &[u32], ring: Ring) -> Result<(), BackendError> {
+    match ring {
+        Ring::Bits(_) => Ok(()),
+        Ring::Prime(p) => match x.iter().find(|&&v| v >= p) {
+            None => Ok(()),
+            Some(&v) => Err(out_of_range(name, "residues below the prime", f64::from(v))),
+        },
+    }
 }
 
 /// Checks a buffer and parameters of `decode`, and returns the sum.

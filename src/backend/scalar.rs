@@ -12,7 +12,7 @@ pub mod sum;
 
 use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
 use crate::math::prg::StreamKey;
-use crate::params::{ClipParams, DecodeParams, FwhtParams};
+use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
 use crate::sample::table::NoiseTable;
 
 /// The naive oracle.
@@ -51,7 +51,7 @@ impl Backend for Scalar {
             fixed.extend(coordinates);
             report.merge(&seen);
         }
-        Ok((Buffer::HostI32(fixed), report))
+        Ok((fixed.into(), report))
     }
 
     fn encode_integer(&self, fixed: &Buffer, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
@@ -62,7 +62,7 @@ impl Backend for Scalar {
             words.extend(coordinates);
             report.merge(&seen);
         }
-        Ok((Buffer::HostU32(words), report))
+        Ok((words.into(), report))
     }
 
     fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
@@ -73,9 +73,9 @@ impl Backend for Scalar {
         Ok(())
     }
 
-    fn sum(&self, acc: &mut Buffer, rows: &Buffer, bits: u32) -> Result<(), BackendError> {
-        let (acc, rows) = check::sum(acc, rows, bits)?;
-        sum::sum(acc, rows, bits);
+    fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError> {
+        let (acc, rows) = check::sum(acc, rows, ring)?;
+        sum::sum(acc, rows, ring);
         Ok(())
     }
 

@@ -1,27 +1,33 @@
 //! Blocked kernels on all cores of the CPU.
 //!
-//! Each kernel body is written once and compiled for AVX-512, AVX2 and the compiler's own target; the
-//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|avx2|avx512`.
+//! Each kernel body is written once and compiled for AVX-512, AVX2, NEON and the compiler's own target; the
+//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512`.
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
 //! the number of threads changes a bit of any result.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod clip;
 mod decode;
 mod encode;
 mod fwht;
 pub mod isa;
+mod keystream;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod noise;
+mod portable;
 mod sum;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use std::sync::OnceLock;
 
 use self::isa::{Dispatch, Isa};
 use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
 use crate::math::prg::StreamKey;
-use crate::params::{ClipParams, DecodeParams, FwhtParams};
+use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
 use crate::sample::table::NoiseTable;
 
 /// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
@@ -89,7 +95,7 @@ impl Backend for Simd {
 
     fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
         let (words, report) = encode::encode(self.dispatch, &check::rows(rows, job)?, job, encode::Half::Fixed)?;
-        Ok((Buffer::HostI32(bytemuck::cast_vec(words)), report))
+        Ok((Buffer::HostI32(words.cast()), report))
     }
 
     fn encode_integer(&self, fixed: &Buffer, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
@@ -108,9 +114,9 @@ impl Backend for Simd {
         Ok(())
     }
 
-    fn sum(&self, acc: &mut Buffer, rows: &Buffer, bits: u32) -> Result<(), BackendError> {
-        let (acc, rows) = check::sum(acc, rows, bits)?;
-        sum::sum(self.dispatch, acc, rows, check::mask(bits));
+    fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError> {
+        let (acc, rows) = check::sum(acc, rows, ring)?;
+        sum::sum(self.dispatch, acc, rows, ring);
         Ok(())
     }
 

@@ -143,7 +143,7 @@ fn draw_from_table(law: Law, key: &StreamKey, count: usize) -> Result<(Vec<i64>,
     };
     let table = NoiseTable::skellam(numerator as f64 / denominator as f64).map_err(usage)?;
     let backend = backend::open(None).map_err(failure)?;
-    let mut words = Buffer::HostU32(vec![0; count]);
+    let mut words = Buffer::HostU32(vec![0; count].into());
     let start = Instant::now();
     backend.noise(&mut words, 32, &table, key).map_err(failure)?;
     let seconds = start.elapsed().as_secs_f64();

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::frame::{self, Header, KIND_ANNOUNCE, KIND_INPUT};
 use super::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
-use crate::backend::{Backend, Buffer};
+use crate::backend::{Aligned, Backend, Buffer};
+use crate::params::Ring;
 
 /// Where a client stands.
 enum ClientRound {
@@ -119,7 +120,7 @@ const PENDING: usize = 16;
 
 /// The running sum: up to 32 bits through the backend's `sum`, wider rings on the host.
 enum Accumulator {
-    Narrow { sum: Buffer, pending: Vec<u32> },
+    Narrow { sum: Buffer, pending: Aligned<u32> },
     Wide(Vec<u64>),
 }
 
@@ -174,7 +175,7 @@ impl PlainServer {
             .collect();
         let len = shape.len as usize;
         let sum = if shape.bits <= 32 {
-            Accumulator::Narrow { sum: Buffer::HostU32(vec![0; len]), pending: Vec::with_capacity(PENDING * len) }
+            Accumulator::Narrow { sum: Buffer::HostU32(Aligned::zeroed(len)), pending: Aligned::default() }
         } else {
             Accumulator::Wide(vec![0; len])
         };
@@ -186,7 +187,7 @@ impl PlainServer {
     fn flush(&mut self) -> Result<(), SecAggError> {
         if let Accumulator::Narrow { sum, pending } = &mut self.sum {
             let rows = Buffer::HostU32(std::mem::take(pending));
-            let done = if rows.is_empty() { Ok(()) } else { self.backend.sum(sum, &rows, self.shape.bits) };
+            let done = if rows.is_empty() { Ok(()) } else { self.backend.sum(sum, &rows, Ring::Bits(self.shape.bits)) };
             if let Buffer::HostU32(mut back) = rows {
                 back.clear();
                 *pending = back;
@@ -200,7 +201,7 @@ impl PlainServer {
         match &mut self.sum {
             Accumulator::Narrow { pending, .. } => {
                 let start = pending.len();
-                pending.resize(start + self.shape.len as usize, 0);
+                pending.resize(start + self.shape.len as usize);
                 let row = &mut pending[start..];
                 frame::unpack(body, self.shape, |j, v| row[j] = v as u32);
                 if pending.len() == PENDING * self.shape.len as usize {

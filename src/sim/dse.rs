@@ -15,6 +15,7 @@ use crate::config::{ConfigError, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
 use crate::fl::{FlError, SERVER};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
+use crate::params::Ring;
 use crate::privacy::accountant::rdp::RdpAccountant;
 use crate::privacy::accountant::{Accountant, EpsilonReport};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
@@ -156,7 +157,7 @@ fn trial(
     };
     let signs = keys.get(SERVER, Purpose::Signs);
     let mut truth = vec![0.0f64; config.dim];
-    let mut sum = Buffer::HostU32(vec![0; params.padded as usize]);
+    let mut sum = Buffer::HostU32(vec![0; params.padded as usize].into());
     let mut report = EncodeReport::default();
     let clients: Vec<u64> = (0..config.clients as u64).collect();
     for members in clients.chunks(CHUNK) {
@@ -177,7 +178,7 @@ fn trial(
         };
         let rows = Rows::dense(vectors, members.len(), config.dim).map_err(FlError::from)?;
         let (words, seen) = backend.encode(&rows, &job).map_err(FlError::from)?;
-        backend.sum(&mut sum, &words, 32).map_err(FlError::from)?;
+        backend.sum(&mut sum, &words, Ring::Bits(32)).map_err(FlError::from)?;
         report.merge(&seen);
     }
     let key = keys.get(SERVER, Purpose::Noise);

@@ -7,5 +7,6 @@ mod federation;
 mod kernels;
 mod layering;
 mod model;
+mod sample_command;
 mod samplers;
 mod training;

@@ -1,16 +1,19 @@
-//! `acc_j <- (acc_j + sum_i rows_ij) mod 2^b`.
+//! `acc_j <- (acc_j + sum_i rows_ij)` mod `2^b` or mod p.
 
-use super::check;
+use crate::params::Ring;
 
 /// Adds checked rows to the accumulator.
-pub fn sum(acc: &mut [u32], rows: &[u32], bits: u32) {
-    let dim = acc.len().max(1);
-    for row in rows.chunks_exact(dim) {
+pub fn sum(acc: &mut [u32], rows: &[u32], ring: Ring) {
+    let modulus = match ring {
+        Ring::Bits(b) => 1u64 << b,
+        Ring::Prime(p) => u64::from(p),
+    };
+    for row in rows.chunks_exact(acc.len().max(1)) {
         for (a, r) in acc.iter_mut().zip(row) {
-            *a = a.wrapping_add(*r);
+            *a = ((u64::from(*a) + u64::from(*r)) % modulus) as u32;
         }
     }
     for a in acc {
-        *a &= check::mask(bits);
+        *a = (u64::from(*a) % modulus) as u32;
     }
 }

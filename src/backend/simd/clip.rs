@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::SEGMENT;
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Lanes;
+use super::lanes::Machine;
 use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, check};
 use crate::params::ClipParams;
@@ -26,7 +26,7 @@ impl Kernel for Energy<'_> {
     type Output = f64;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> f64 {
+    fn run<M: Machine>(self) -> f64 {
         let mut lanes = [0f64; 32];
         let (groups, rest) = self.0.as_chunks::<32>();
         for group in groups {
@@ -58,7 +58,7 @@ impl Kernel for Scale<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         for v in self.x {
             *v = (f64::from(*v) * self.factor) as f32;
         }

@@ -6,7 +6,7 @@ use super::SEGMENT;
 use super::encode::{Signs, sign_bytes};
 use super::fwht;
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Lanes;
+use super::lanes::Machine;
 use crate::math::prg::StreamKey;
 use crate::params::DecodeParams;
 
@@ -41,7 +41,7 @@ impl Kernel for Centre<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         // The least value is -(2^(b-1) - 1): added to it, residues run from 0 in the order of the values.
         let half = (1u32 << (self.bits - 1)) - 1;
         let mask = u32::MAX >> (32 - self.bits);

@@ -6,11 +6,11 @@ use super::SEGMENT;
 use super::clip::energy;
 use super::fwht;
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Lanes;
+use super::lanes::Machine;
 use super::noise::{self, CHUNK, Thresholds};
 use crate::backend::scalar::clip::factor;
 use crate::backend::shrink::{SHRINK_BITS, shrink};
-use crate::backend::{BackendError, EncodeJob, EncodeReport, NonFinite, RowKeys, check};
+use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, RowKeys, check};
 use crate::math::prg::StreamKey;
 use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 
@@ -43,9 +43,9 @@ pub(super) fn encode(
     rows: &[&[f32]],
     job: &EncodeJob<'_>,
     half: Half,
-) -> Result<(Vec<u32>, EncodeReport), BackendError> {
+) -> Result<(Aligned<u32>, EncodeReport), BackendError> {
     let padded = job.params.padded as usize;
-    let mut words = vec![0u32; rows.len() * padded];
+    let mut words = Aligned::<u32>::zeroed(rows.len() * padded);
     let bytes = if job.params.rotate == 1 { sign_bytes(job.signs, padded) } else { Vec::new() };
     let table = job.noise.map(Thresholds::new);
     let reports: Vec<Result<EncodeReport, BackendError>> = words
@@ -69,8 +69,8 @@ pub(super) fn encode(
 }
 
 /// The integer half on checked coordinates.
-pub(super) fn integer(dispatch: Dispatch, fixed: &[i32], job: &EncodeJob<'_>) -> (Vec<u32>, EncodeReport) {
-    let mut words: Vec<u32> = bytemuck::cast_slice(fixed).to_vec();
+pub(super) fn integer(dispatch: Dispatch, fixed: &[i32], job: &EncodeJob<'_>) -> (Aligned<u32>, EncodeReport) {
+    let mut words: Aligned<u32> = bytemuck::cast_slice(fixed).into();
     let table = job.noise.map(Thresholds::new);
     let reports: Vec<EncodeReport> = words
         .par_chunks_mut(job.params.padded as usize)
@@ -144,7 +144,7 @@ impl Kernel for Prepare<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         for (x, &v) in self.x.iter_mut().zip(self.row) {
             *x = (f64::from(v) * self.factor) as f32;
         }
@@ -161,7 +161,7 @@ impl Kernel for Signs<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         let (groups, rest) = self.x.as_chunks_mut::<32>();
         let (quads, _) = self.bytes.as_chunks::<4>();
         let tail = self.bytes.get(4 * groups.len()..).unwrap_or(&[]);
@@ -188,7 +188,7 @@ impl Kernel for Truncate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         // The ends of i32 as f32; the largest float below 2^31 is 2^31 - 128.
         let (least, most, above) = (-2_147_483_648f32, 2_147_483_520f32, 2_147_483_648f32);
         for x in self.x {
@@ -227,7 +227,7 @@ impl Kernel for MixedNorm<'_> {
     type Output = f64;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> f64 {
+    fn run<M: Machine>(self) -> f64 {
         let mut lanes = [0f64; 16];
         let (groups, rest) = self.0.as_chunks::<16>();
         for group in groups {
@@ -251,7 +251,7 @@ impl Kernel for MixedShrink<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         for x in self.x {
             let w = self.ratio * mixed(*x);
             let f = w.sqrt().floor();
@@ -302,7 +302,7 @@ impl Kernel for Bound<'_, '_> {
     type Output = (u128, u64);
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> (u128, u64) {
+    fn run<M: Machine>(self) -> (u128, u64) {
         let (linf, shift) = (self.p.linf, self.p.fraction_bits);
         let fraction = (1u64 << shift) - 1;
         let plain = self.p.norm == norm_kind::L2;
@@ -341,7 +341,7 @@ impl Kernel for Finish<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         let mask = check::mask(self.p.bits);
         let keep = self.p.rounding == rounding_kind::KEEP;
         let shift = if keep { 0 } else { self.p.fraction_bits };

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Lanes;
+use super::lanes::{Floats, Machine};
 
 /// log2 of the points that one task transforms alone: 256 KiB, within a core's L2.
 const TASK_LOG2: u32 = 16;
@@ -74,7 +74,7 @@ impl Kernel for Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         if self.block < 16 {
             short(self.x, self.block, self.scale);
             return;
@@ -82,11 +82,11 @@ impl Kernel for Task<'_> {
         let (groups, _) = self.x.as_chunks_mut::<16>();
         for block in groups.chunks_exact_mut(self.block / 16) {
             match block.len() {
-                1 => leaf::<V, 1>(block, self.scale),
-                2 => leaf::<V, 2>(block, self.scale),
-                4 => leaf::<V, 4>(block, self.scale),
-                8 => leaf::<V, 8>(block, self.scale),
-                _ => middle::<V>(block, self.scale),
+                1 => leaf::<M::F, 1>(block, self.scale),
+                2 => leaf::<M::F, 2>(block, self.scale),
+                4 => leaf::<M::F, 4>(block, self.scale),
+                8 => leaf::<M::F, 8>(block, self.scale),
+                _ => middle::<M::F>(block, self.scale),
             }
         }
     }
@@ -112,7 +112,7 @@ fn short(x: &mut [f32], block: usize, scale: f32) {
 
 /// A block of 2^8..2^16 points: each L1 block to its end, then the passes above.
 #[inline(always)]
-fn middle<V: Lanes>(block: &mut [[f32; 16]], scale: f32) {
+fn middle<V: Floats>(block: &mut [[f32; 16]], scale: f32) {
     let inner = block.len().min(L1_GROUPS);
     for part in block.chunks_exact_mut(inner) {
         for leaf_block in part.chunks_exact_mut(16) {
@@ -140,11 +140,11 @@ fn middle<V: Lanes>(block: &mut [[f32; 16]], scale: f32) {
 
 /// `R * 16` contiguous points in `R` registers.
 #[inline(always)]
-fn leaf<V: Lanes, const R: usize>(block: &mut [[f32; 16]], scale: f32) {
+fn leaf<V: Floats, const R: usize>(block: &mut [[f32; 16]], scale: f32) {
     let Some(block) = block.first_chunk_mut::<R>() else { return };
     let mut v = [V::load(&block[0]); R];
     for k in 0..R {
-        v[k] = V::load(&block[k]).scale(scale).hadamard();
+        v[k] = V::load(&block[k]).mul(V::splat(scale)).hadamard();
     }
     butterflies(&mut v);
     for (v, out) in v.into_iter().zip(block) {
@@ -154,7 +154,7 @@ fn leaf<V: Lanes, const R: usize>(block: &mut [[f32; 16]], scale: f32) {
 
 /// The log2(R) stages h, 2h, ... on blocks of `R` parts of `h` groups.
 #[inline(always)]
-fn pass<V: Lanes, const R: usize>(x: &mut [[f32; 16]], h: usize) {
+fn pass<V: Floats, const R: usize>(x: &mut [[f32; 16]], h: usize) {
     for block in x.chunks_exact_mut(R * h) {
         for i in 0..h {
             let mut v = [V::load(&block[i]); R];
@@ -173,7 +173,7 @@ fn pass<V: Lanes, const R: usize>(x: &mut [[f32; 16]], h: usize) {
 
 /// `H_R` across registers.
 #[inline(always)]
-fn butterflies<V: Lanes, const R: usize>(v: &mut [V; R]) {
+fn butterflies<V: Floats, const R: usize>(v: &mut [V; R]) {
     let mut h = 1;
     while h < R {
         for i in 0..R {
@@ -192,13 +192,13 @@ impl<const R: usize> Kernel for Columns<'_, '_, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         let Some(parts) = self.0.first_chunk_mut::<R>() else { return };
         let columns = parts[0].len();
         for i in 0..columns {
-            let mut v = [V::load(&parts[0][i]); R];
+            let mut v = [M::F::load(&parts[0][i]); R];
             for (v, part) in v.iter_mut().zip(parts.iter()) {
-                *v = V::load(&part[i]);
+                *v = M::F::load(&part[i]);
             }
             butterflies(&mut v);
             for (part, v) in parts.iter_mut().zip(v) {

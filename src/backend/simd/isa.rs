@@ -2,14 +2,17 @@
 
 use std::fmt;
 
-use super::lanes::{Lanes, Portable};
+use super::lanes::Machine;
+use super::portable::Portable;
 use crate::backend::BackendError;
 
 /// Instruction sets that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Whatever the compiler's target guarantees (SSE2 on x86-64, NEON on aarch64).
+    /// Whatever the compiler's target guarantees.
     Portable,
+    /// NEON, on aarch64.
+    Neon,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
@@ -29,19 +32,20 @@ impl fmt::Display for Isa {
 pub(super) trait Kernel {
     /// What the kernel returns.
     type Output;
-    /// The body, over 16 lanes of `f32` where it needs shuffles.
-    fn run<V: Lanes>(self) -> Self::Output;
+    /// The body, over the registers of an instruction set.
+    fn run<M: Machine>(self) -> Self::Output;
 }
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
 
     /// The name that `VEILSUM_ISA` takes.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
@@ -52,6 +56,7 @@ impl Isa {
     pub fn available(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -81,7 +86,7 @@ impl Isa {
         let isa = Self::ALL
             .into_iter()
             .find(|isa| isa.name() == name)
-            .ok_or_else(|| unavailable("the instruction sets are portable, avx2 and avx512".into()))?;
+            .ok_or_else(|| unavailable("the instruction sets are portable, neon, avx2 and avx512".into()))?;
         if isa.available() {
             Ok(isa)
         } else {
@@ -115,6 +120,9 @@ impl Dispatch {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `new` has seen these features on this processor.
             Isa::Avx2 => unsafe { avx2(kernel) },
+            // NEON needs no shim: the target has it everywhere.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => kernel.run::<super::neon::Neon>(),
             _ => kernel.run::<Portable>(),
         }
     }
@@ -123,13 +131,13 @@ impl Dispatch {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<super::x86::Avx512>()
+    kernel.run::<super::avx512::Avx512>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<super::x86::Avx2>()
+    kernel.run::<super::avx2::Avx2>()
 }
 
 #[cfg(test)]

@@ -1,68 +1,591 @@
-//! Sixteen lanes of `f32` with the butterflies inside them: the small vector trait of the transform.
+//! Registers and groups of sixteen lanes: the small vector traits that every kernel is written over.
+//!
+//! An instruction set gives its *native registers* ([`NativeF32`], [`NativeU32`]: `avx512`, `avx2`, `neon`,
+//! `portable`), nothing more. A [`Group`] of K of them is sixteen lanes wide everywhere, so that a kernel's
+//! shuffles and blocks are the same on all of them, and so are its bits.
+//!
+//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim.
 
-/// Sixteen `f32`.
-pub(super) trait Lanes: Copy {
-    /// Reads sixteen floats.
-    fn load(x: &[f32; 16]) -> Self;
-    /// Writes sixteen floats.
-    fn store(self, x: &mut [f32; 16]);
+/// The registers of one instruction set, and the sixteen-lane groups made of them.
+pub(super) trait Machine: Copy + 'static {
+    /// One native register of floats.
+    type NativeF32: NativeF32<Bits = Self::NativeU32>;
+    /// One native register of words, with as many lanes.
+    type NativeU32: NativeU32;
+    /// Sixteen floats.
+    type F: Floats<Words = Self::W>;
+    /// Sixteen words.
+    type W: Words<Floats = Self::F>;
+}
+
+/// One native register of `f32`.
+///
+/// # Safety
+/// Every method needs the instruction set on the processor; values of the type exist only in kernels that
+/// `isa::Dispatch` runs after it has seen the features. Pointers need only the alignment of `f32`.
+pub(super) trait NativeF32: Copy {
+    /// The register of the same bits.
+    type Bits: NativeU32;
+    /// Lanes of the register, a divisor of 16.
+    const LANES: usize;
+    /// Reads `LANES` floats.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` floats.
+    unsafe fn load(x: *const f32) -> Self;
+    /// Writes `LANES` floats.
+    ///
+    /// # Safety
+    /// `x` is writable for `LANES` floats.
+    unsafe fn store(self, x: *mut f32);
+    /// The same value in every lane.
+    fn splat(x: f32) -> Self;
     /// Lane by lane.
     fn add(self, other: Self) -> Self;
     /// Lane by lane.
     fn sub(self, other: Self) -> Self;
-    /// Every lane times `factor`.
-    fn scale(self, factor: f32) -> Self;
-    /// `H_16` on the lanes: the stages h = 1, 2, 4, 8 in this order.
+    /// Lane by lane.
+    fn mul(self, other: Self) -> Self;
+    /// `self * b + c`, rounded once where the instruction set fuses and twice on `portable`: only for
+    /// stages that state a bound, or where the product is exact.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// The lesser one; which of two zeros, or what a NaN gives, is not said.
+    fn min(self, other: Self) -> Self;
+    /// The greater one, likewise.
+    fn max(self, other: Self) -> Self;
+    /// Walsh-Hadamard transform of the lanes: the stages h = 1, 2, ..., LANES / 2 in this order.
     fn hadamard(self) -> Self;
+    /// `f32(f64(x) * factor)`, rounded once.
+    fn scale_wide(self, factor: f64) -> Self;
+    /// The bits.
+    fn to_bits(self) -> Self::Bits;
+    /// From bits.
+    fn from_bits(bits: Self::Bits) -> Self;
+    /// Truncates toward zero to `i32`; the values must lie in `[-2^31, 2^31)`.
+    fn truncate(self) -> Self::Bits;
 }
 
-/// Plain arrays; the compiler picks the instructions.
-#[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 16]);
+/// One native register of `u32`.
+///
+/// # Safety
+/// As for [`NativeF32`].
+pub(super) trait NativeU32: Copy {
+    /// The register of floats with as many lanes.
+    type Floats;
+    /// Lanes of the register, a divisor of 16.
+    const LANES: usize;
+    /// Reads `LANES` words.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` words.
+    unsafe fn load(x: *const u32) -> Self;
+    /// Reads `LANES` halfwords, zero-extended.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` halfwords.
+    unsafe fn load_u16(x: *const u16) -> Self;
+    /// Writes `LANES` words.
+    ///
+    /// # Safety
+    /// `x` is writable for `LANES` words.
+    unsafe fn store(self, x: *mut u32);
+    /// The same value in every lane.
+    fn splat(x: u32) -> Self;
+    /// Lane by lane mod 2^32.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane mod 2^32.
+    fn sub(self, other: Self) -> Self;
+    /// The lesser unsigned one.
+    fn min(self, other: Self) -> Self;
+    /// The greater unsigned one.
+    fn max(self, other: Self) -> Self;
+    /// Bit by bit.
+    fn and(self, other: Self) -> Self;
+    /// Bit by bit.
+    fn or(self, other: Self) -> Self;
+    /// Bit by bit.
+    fn xor(self, other: Self) -> Self;
+    /// Shifts left by `n < 32`.
+    fn shl(self, n: u32) -> Self;
+    /// Shifts right by `n < 32`, zeros in.
+    fn shr(self, n: u32) -> Self;
+    /// Shifts right by `n < 32`, the sign in.
+    fn sar(self, n: u32) -> Self;
+    /// Rotates left by `0 < N < 32`.
+    fn rotl<const N: i32>(self) -> Self;
+    /// The low halves of the products.
+    fn mul_lo(self, other: Self) -> Self;
+    /// The high halves of the unsigned products.
+    fn mul_hi(self, other: Self) -> Self;
+    /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
+    fn increment_where_less(self, a: Self, b: Self) -> Self;
+    /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
+    /// in the product and once to `f32`.
+    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+}
 
-impl Lanes for Portable {
+/// Sixteen lanes in K native registers, the lanes of register k at `16 k / K`.
+#[derive(Clone, Copy)]
+pub(super) struct Group<N, const K: usize>(pub(super) [N; K]);
+
+impl<N: Copy, const K: usize> Group<N, K> {
+    #[inline(always)]
+    fn map<O: Copy>(self, f: impl Fn(N) -> O) -> Group<O, K> {
+        Group(self.0.map(f))
+    }
+
+    #[inline(always)]
+    fn zip(mut self, other: Self, f: impl Fn(N, N) -> N) -> Self {
+        for k in 0..K {
+            self.0[k] = f(self.0[k], other.0[k]);
+        }
+        self
+    }
+}
+
+/// Sixteen `f32`.
+pub(super) trait Floats: Copy {
+    /// Sixteen words.
+    type Words: Words<Floats = Self>;
+    /// Reads sixteen floats.
+    fn load(x: &[f32; 16]) -> Self;
+    /// Writes sixteen floats.
+    fn store(self, x: &mut [f32; 16]);
+    /// The same value in every lane.
+    fn splat(x: f32) -> Self;
+    /// Lane by lane.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn sub(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn mul(self, other: Self) -> Self;
+    /// See [`NativeF32::mul_add`].
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// See [`NativeF32::min`].
+    fn min(self, other: Self) -> Self;
+    /// See [`NativeF32::max`].
+    fn max(self, other: Self) -> Self;
+    /// `H_16` on the lanes: the stages h = 1, 2, 4, 8 in this order.
+    fn hadamard(self) -> Self;
+    /// `f32(f64(x) * factor)`, rounded once.
+    fn scale_wide(self, factor: f64) -> Self;
+    /// The bits.
+    fn to_bits(self) -> Self::Words;
+    /// From bits.
+    fn from_bits(bits: Self::Words) -> Self;
+    /// Truncates toward zero to `i32`; the values must lie in `[-2^31, 2^31)`.
+    fn truncate(self) -> Self::Words;
+}
+
+/// Sixteen `u32`.
+pub(super) trait Words: Copy {
+    /// Sixteen floats.
+    type Floats;
+    /// Reads sixteen words.
+    fn load(x: &[u32; 16]) -> Self;
+    /// Reads sixteen halfwords, zero-extended.
+    fn load_u16(x: &[u16; 16]) -> Self;
+    /// Writes sixteen words.
+    fn store(self, x: &mut [u32; 16]);
+    /// The same value in every lane.
+    fn splat(x: u32) -> Self;
+    /// Lane by lane mod 2^32.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane mod 2^32.
+    fn sub(self, other: Self) -> Self;
+    /// The lesser unsigned one.
+    fn min(self, other: Self) -> Self;
+    /// The greater unsigned one.
+    fn max(self, other: Self) -> Self;
+    /// Bit by bit.
+    fn and(self, other: Self) -> Self;
+    /// Bit by bit.
+    fn or(self, other: Self) -> Self;
+    /// Bit by bit.
+    fn xor(self, other: Self) -> Self;
+    /// Shifts left by `n < 32`.
+    fn shl(self, n: u32) -> Self;
+    /// Shifts right by `n < 32`, zeros in.
+    fn shr(self, n: u32) -> Self;
+    /// Shifts right by `n < 32`, the sign in.
+    fn sar(self, n: u32) -> Self;
+    /// Rotates left by `0 < N < 32`.
+    fn rotl<const N: i32>(self) -> Self;
+    /// The low halves of the products.
+    fn mul_lo(self, other: Self) -> Self;
+    /// The high halves of the unsigned products.
+    fn mul_hi(self, other: Self) -> Self;
+    /// See [`NativeU32::increment_where_less`].
+    fn increment_where_less(self, a: Self, b: Self) -> Self;
+    /// See [`NativeU32::scale_wide`].
+    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+}
+
+impl<N: NativeF32, const K: usize> Floats for Group<N, K>
+where
+    N::Bits: NativeU32<Floats = N>,
+{
+    type Words = Group<N::Bits, K>;
+
     #[inline(always)]
     fn load(x: &[f32; 16]) -> Self {
-        Self(*x)
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
+        Self(std::array::from_fn(
+            #[inline(always)]
+            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
+        ))
     }
 
     #[inline(always)]
     fn store(self, x: &mut [f32; 16]) {
-        *x = self.0;
+        const { assert!(N::LANES * K == 16) };
+        for k in 0..K {
+            // SAFETY: register k writes LANES floats at LANES k, and LANES K = 16.
+            unsafe { self.0[k].store(x.as_mut_ptr().add(k * N::LANES)) };
+        }
     }
 
     #[inline(always)]
-    fn add(mut self, other: Self) -> Self {
-        for i in 0..16 {
-            self.0[i] += other.0[i];
+    fn splat(x: f32) -> Self {
+        Self([N::splat(x); K])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, N::add)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, N::sub)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, N::mul)
+    }
+
+    #[inline(always)]
+    fn mul_add(mut self, b: Self, c: Self) -> Self {
+        for k in 0..K {
+            self.0[k] = self.0[k].mul_add(b.0[k], c.0[k]);
         }
         self
     }
 
     #[inline(always)]
-    fn sub(mut self, other: Self) -> Self {
-        for i in 0..16 {
-            self.0[i] -= other.0[i];
+    fn min(self, other: Self) -> Self {
+        self.zip(other, N::min)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, N::max)
+    }
+
+    #[inline(always)]
+    fn hadamard(self) -> Self {
+        let mut v = self.map(N::hadamard);
+        let mut h = 1;
+        while h < K {
+            for k in 0..K {
+                if k & h == 0 {
+                    (v.0[k], v.0[k + h]) = (v.0[k].add(v.0[k + h]), v.0[k].sub(v.0[k + h]));
+                }
+            }
+            h *= 2;
+        }
+        v
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, factor: f64) -> Self {
+        self.map(
+            #[inline(always)]
+            |x| x.scale_wide(factor),
+        )
+    }
+
+    #[inline(always)]
+    fn to_bits(self) -> Self::Words {
+        self.map(N::to_bits)
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: Self::Words) -> Self {
+        bits.map(N::from_bits)
+    }
+
+    #[inline(always)]
+    fn truncate(self) -> Self::Words {
+        self.map(N::truncate)
+    }
+}
+
+impl<N: NativeU32, const K: usize> Words for Group<N, K>
+where
+    N::Floats: Copy,
+{
+    type Floats = Group<N::Floats, K>;
+
+    #[inline(always)]
+    fn load(x: &[u32; 16]) -> Self {
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES words at LANES k, and LANES K = 16.
+        Self(std::array::from_fn(
+            #[inline(always)]
+            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
+        ))
+    }
+
+    #[inline(always)]
+    fn load_u16(x: &[u16; 16]) -> Self {
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES halfwords at LANES k, and LANES K = 16.
+        Self(std::array::from_fn(
+            #[inline(always)]
+            |k| unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) },
+        ))
+    }
+
+    #[inline(always)]
+    fn store(self, x: &mut [u32; 16]) {
+        const { assert!(N::LANES * K == 16) };
+        for k in 0..K {
+            // SAFETY: register k writes LANES words at LANES k, and LANES K = 16.
+            unsafe { self.0[k].store(x.as_mut_ptr().add(k * N::LANES)) };
+        }
+    }
+
+    #[inline(always)]
+    fn splat(x: u32) -> Self {
+        Self([N::splat(x); K])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, N::add)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, N::sub)
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.zip(other, N::min)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, N::max)
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        self.zip(other, N::and)
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        self.zip(other, N::or)
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        self.zip(other, N::xor)
+    }
+
+    #[inline(always)]
+    fn shl(self, n: u32) -> Self {
+        self.map(
+            #[inline(always)]
+            |x| x.shl(n),
+        )
+    }
+
+    #[inline(always)]
+    fn shr(self, n: u32) -> Self {
+        self.map(
+            #[inline(always)]
+            |x| x.shr(n),
+        )
+    }
+
+    #[inline(always)]
+    fn sar(self, n: u32) -> Self {
+        self.map(
+            #[inline(always)]
+            |x| x.sar(n),
+        )
+    }
+
+    #[inline(always)]
+    fn rotl<const R: i32>(self) -> Self {
+        self.map(N::rotl::<R>)
+    }
+
+    #[inline(always)]
+    fn mul_lo(self, other: Self) -> Self {
+        self.zip(other, N::mul_lo)
+    }
+
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        self.zip(other, N::mul_hi)
+    }
+
+    #[inline(always)]
+    fn increment_where_less(mut self, a: Self, b: Self) -> Self {
+        for k in 0..K {
+            self.0[k] = self.0[k].increment_where_less(a.0[k], b.0[k]);
         }
         self
     }
 
     #[inline(always)]
-    fn scale(mut self, factor: f32) -> Self {
-        for v in &mut self.0 {
-            *v *= factor;
+    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
+        self.map(
+            #[inline(always)]
+            |x| x.scale_wide(offset, factor),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::simd::isa::{Dispatch, Isa, Kernel};
+
+    const A: [u32; 16] = [0, 1, 2, 3, 7, 1 << 15, 1 << 16, 0xffff, 1 << 31, u32::MAX, 12345, 1 << 30, 77, 9, 5, 4];
+    const B: [u32; 16] = [1, 1, 0, u32::MAX, 6, 1 << 16, 1 << 16, 0xfffe, 1 << 31, 1 << 31, 54321, 3, 77, 10, 4, 5];
+
+    /// Every operation on words, in a fixed order.
+    struct Integers;
+
+    impl Kernel for Integers {
+        type Output = Vec<[u32; 16]>;
+
+        #[inline(always)]
+        fn run<M: Machine>(self) -> Self::Output {
+            let (a, b) = (M::W::load(&A), M::W::load(&B));
+            let halves: [u16; 16] = A.map(|v| v as u16);
+            let all = [
+                a.add(b),
+                a.sub(b),
+                a.min(b),
+                a.max(b),
+                a.and(b),
+                a.or(b),
+                a.xor(b),
+                a.shl(5),
+                a.shr(5),
+                a.sar(5),
+                a.rotl::<7>(),
+                a.rotl::<8>(),
+                a.rotl::<16>(),
+                a.mul_lo(b),
+                a.mul_hi(b),
+                M::W::splat(3).increment_where_less(a, b),
+                M::W::load_u16(&halves),
+                M::F::from_bits(a).to_bits(),
+                a.scale_wide(-(f64::from(1u32 << 31) - 1.0), 0.3).to_bits(),
+            ];
+            all.map(|v| stored::<M>(v)).to_vec()
         }
-        self
     }
 
     #[inline(always)]
-    fn hadamard(mut self) -> Self {
+    fn stored<M: Machine>(v: M::W) -> [u32; 16] {
+        let mut out = [0; 16];
+        v.store(&mut out);
+        out
+    }
+
+    fn each(f: impl Fn(u32, u32) -> u32) -> [u32; 16] {
+        std::array::from_fn(|i| f(A[i], B[i]))
+    }
+
+    #[test]
+    fn words_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
+        let expected = vec![
+            each(u32::wrapping_add),
+            each(u32::wrapping_sub),
+            each(u32::min),
+            each(u32::max),
+            each(|a, b| a & b),
+            each(|a, b| a | b),
+            each(|a, b| a ^ b),
+            each(|a, _| a << 5),
+            each(|a, _| a >> 5),
+            each(|a, _| (a as i32 >> 5) as u32),
+            each(|a, _| a.rotate_left(7)),
+            each(|a, _| a.rotate_left(8)),
+            each(|a, _| a.rotate_left(16)),
+            each(u32::wrapping_mul),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            each(|a, b| 3 + u32::from(a < b)),
+            each(|a, _| a & 0xffff),
+            A,
+            each(|a, _| (((f64::from(a) - 2_147_483_647.0) * 0.3) as f32).to_bits()),
+        ];
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            assert_eq!(Dispatch::new(isa).run(Integers), expected, "{isa}");
+        }
+    }
+
+    const X: [f32; 16] =
+        [0.0, -1.0, 2.5, 1e-40, 3e7, -7.75, 0.1, -0.3, 1e9, -2e9, 5.0, 6.0, -7.0, 8.0, 1e-30, 2_147_483_520.0];
+
+    struct Reals;
+
+    impl Kernel for Reals {
+        type Output = Vec<[f32; 16]>;
+
+        #[inline(always)]
+        fn run<M: Machine>(self) -> Self::Output {
+            let (x, y) = (M::F::load(&X), M::F::splat(1.5));
+            let truncated = M::F::from_bits(x.truncate());
+            let all = [
+                x.add(y),
+                x.sub(y),
+                x.mul(y),
+                x.min(y),
+                x.max(y),
+                x.scale_wide(0.1),
+                truncated,
+                y.mul_add(y, x.sub(x)),
+                x.hadamard(),
+            ];
+            all.map(|v| stored::<M>(v.to_bits()).map(f32::from_bits)).to_vec()
+        }
+    }
+
+    #[test]
+    fn floats_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
+        let mut hadamard = X;
         for h in [1, 2, 4, 8] {
-            let x = self.0;
-            for i in 0..16 {
-                self.0[i] = if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] };
+            let x = hadamard;
+            hadamard = std::array::from_fn(|i| if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] });
+        }
+        let expected = [
+            X.map(|x| x + 1.5),
+            X.map(|x| x - 1.5),
+            X.map(|x| x * 1.5),
+            X.map(|x| x.min(1.5)),
+            X.map(|x| x.max(1.5)),
+            X.map(|x| (f64::from(x) * 0.1) as f32),
+            X.map(|x| f32::from_bits(x as i32 as u32)),
+            [2.25; 16],
+            hadamard,
+        ];
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let found = Dispatch::new(isa).run(Reals);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{isa}");
             }
         }
-        self
     }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Lanes;
+use super::lanes::Machine;
 use crate::math::prg::StreamKey;
 use crate::params::NOISE_STRIDE;
 use crate::sample::table::NoiseTable;
@@ -64,7 +64,7 @@ impl Kernel for Draw<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<M: Machine>(self) {
         let (uniform, _) = self.uniform.as_chunks::<LANES>();
         let (out, _) = self.out.as_chunks_mut::<LANES>();
         for (uniform, out) in uniform.iter().zip(out) {

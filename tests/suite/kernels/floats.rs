@@ -33,7 +33,7 @@ fn pool(len: usize) -> impl Strategy<Value = Vec<f32>> {
 }
 
 fn fwht(backend: &dyn Backend, x: &[f32], block_log2: u32) -> Vec<f32> {
-    let mut buffer = Buffer::HostF32(x.to_vec());
+    let mut buffer = Buffer::HostF32(x.to_vec().into());
     let scale = (0.5f64.powi(block_log2 as i32).sqrt()) as f32;
     let params = FwhtParams { len: x.len() as u32, block_log2, scale, _pad: 0 };
     backend.fwht(&mut buffer, &params).unwrap();
@@ -178,7 +178,7 @@ fn the_mixed_clip_of_the_reference() {
 /// `encode_vectors.modmap` of the golden file, through every backend.
 #[test]
 fn residues_are_centred() {
-    let words = Buffer::HostU32(vec![0, 1, 127, 128, 129, 255]);
+    let words = Buffer::HostU32(vec![0, 1, 127, 128, 129, 255].into());
     let params = DecodeParams { dim: 6, padded: 6, block_log2: 0, rotate: 0, bits: 8, unit: 1.0, _pad: [0; 2] };
     for backend in all() {
         assert_eq!(backend.decode(&words, &params, &stream(1)).unwrap(), [0.0, 1.0, 127.0, 128.0, -127.0, -1.0]);
@@ -204,7 +204,7 @@ proptest! {
     #[test]
     fn clip_holds_its_bound(dim in 1usize..600, rows in 0usize..4, gap in 0usize..5, bound in 1e-3f32..1e4, x in pool(3000)) {
         let params = ClipParams { rows: rows as u32, dim: dim as u32, stride: (dim + gap) as u32, bound };
-        let mut expected = Buffer::HostF32(x.clone());
+        let mut expected = Buffer::HostF32(x.clone().into());
         let norms = oracle().clip(&mut expected, &params).unwrap();
         for (i, &before) in norms.iter().enumerate() {
             let row = &expected.as_f32().unwrap()[i * (dim + gap)..][..dim];
@@ -212,7 +212,7 @@ proptest! {
             prop_assert!(after <= f64::from(bound).min(f64::from(before)) * (1.0 + 1e-6) + 1e-40);
         }
         for backend in blocked() {
-            let mut found = Buffer::HostF32(x.clone());
+            let mut found = Buffer::HostF32(x.clone().into());
             let other = backend.clip(&mut found, &params).unwrap();
             for (a, b) in norms.iter().zip(&other) {
                 prop_assert!((a - b).abs() <= 1e-6 * a);
@@ -308,7 +308,7 @@ fn rows_may_lie_apart_in_their_buffer() {
     let params = plain_params(3, 2);
     let dense = Rows::dense(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3).unwrap();
     let data = vec![f32::NAN, 1.0, 2.0, 3.0, f32::NAN, 4.0, 5.0, 6.0];
-    let apart = Rows { buffer: Buffer::HostF32(data), offset: 1, stride: 4, rows: 2, dim: 3 };
+    let apart = Rows { buffer: Buffer::HostF32(data.into()), offset: 1, stride: 4, rows: 2, dim: 3 };
     for backend in all() {
         let encode = |rows: &Rows| backend.encode(rows, &job(params, &signs, &keys)).unwrap();
         assert_eq!(encode(&dense), encode(&apart));
@@ -343,7 +343,7 @@ fn a_row_with_nan_is_named_or_zeroed() {
             assert_eq!(fixed.as_i32().unwrap()[4..8], [0; 4]);
             assert_eq!((report.zeroed, report.clipped, report.norm_sum), (1, 0, 1.0));
             assert!((report.clip_ratio_sum - 3.0).abs() < 1e-9);
-            let mut x = Buffer::HostF32(data.clone());
+            let mut x = Buffer::HostF32(data.clone().into());
             let clip = ClipParams { rows: 3, dim: 4, stride: 4, bound: 0.5 };
             assert_eq!(backend.clip(&mut x, &clip), Err(BackendError::NonFinite { row: 1, coordinate: 2 }));
             assert_eq!(x.as_f32().unwrap()[0], 1.0, "nothing is written");
@@ -382,7 +382,7 @@ fn the_largest_floats_stay_finite() {
 #[test]
 fn transform_and_clip_refuse_wrong_shapes() {
     for backend in all() {
-        let mut x = Buffer::HostF32(vec![1.0; 12]);
+        let mut x = Buffer::HostF32(vec![1.0; 12].into());
         let params = FwhtParams { len: 12, block_log2: 3, scale: 1.0, _pad: 0 };
         assert!(matches!(backend.fwht(&mut x, &params), Err(BackendError::OutOfRange { name: "len", .. })));
         let params = FwhtParams { len: 8, block_log2: 3, scale: 1.0, _pad: 0 };
@@ -400,7 +400,7 @@ fn transform_and_clip_refuse_wrong_shapes() {
         assert!(backend.clip(&mut x, &clip(3, 6, 6, 1.0)).is_err());
         let params = DecodeParams { dim: 6, padded: 8, block_log2: 2, rotate: 1, bits: 8, unit: 1.0, _pad: [0; 2] };
         assert_eq!(
-            backend.decode(&Buffer::HostU32(vec![0; 6]), &params, &stream(1)),
+            backend.decode(&Buffer::HostU32(vec![0; 6].into()), &params, &stream(1)),
             Err(BackendError::WrongLength { what: "sum", expected: 8, found: 6 })
         );
     }

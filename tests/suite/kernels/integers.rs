@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use veilsum::backend::scalar::encode;
 use veilsum::backend::{Backend, BackendError, Buffer, EncodeJob};
-use veilsum::params::{EncodeParams, NO_LINF, norm_kind, rounding_kind};
+use veilsum::params::{EncodeParams, NO_LINF, Ring, norm_kind, rounding_kind};
 use veilsum::sample::table::NoiseTable;
 
 use super::*;
@@ -105,10 +105,10 @@ proptest! {
     ) {
         let table = jagged_table(thresholds);
         let words: Vec<u32> = (0..len as u32).map(|i| start.wrapping_mul(i | 1) & (u32::MAX >> (32 - bits))).collect();
-        let mut expected = Buffer::HostU32(words.clone());
+        let mut expected = Buffer::HostU32(words.clone().into());
         oracle().noise(&mut expected, bits, &table, &stream(9)).unwrap();
         for backend in blocked() {
-            let mut found = Buffer::HostU32(words.clone());
+            let mut found = Buffer::HostU32(words.clone().into());
             backend.noise(&mut found, bits, &table, &stream(9)).unwrap();
             prop_assert_eq!(&found, &expected, "{}", backend.describe());
         }
@@ -117,8 +117,8 @@ proptest! {
             let (signs, mut keys) = (stream(1), row_keys(1));
             keys[0].noise = stream(9);
             let job = EncodeJob { noise: Some(&table), ..job(params, &signs, &keys) };
-            let (noised, _) = oracle().encode_integer(&Buffer::HostI32(vec![0; len]), &job).unwrap();
-            let mut zeros = Buffer::HostU32(vec![0; len]);
+            let (noised, _) = oracle().encode_integer(&Buffer::HostI32(vec![0; len].into()), &job).unwrap();
+            let mut zeros = Buffer::HostU32(vec![0; len].into());
             oracle().noise(&mut zeros, bits, &table, &stream(9)).unwrap();
             prop_assert_eq!(noised, zeros);
         }
@@ -137,8 +137,8 @@ proptest! {
             .map(|w| w as u32)
             .collect();
         for backend in all() {
-            let mut acc = Buffer::HostU32(acc.clone());
-            backend.sum(&mut acc, &Buffer::HostU32(rows_data.clone()), bits).unwrap();
+            let mut acc = Buffer::HostU32(acc.clone().into());
+            backend.sum(&mut acc, &Buffer::HostU32(rows_data.clone().into()), Ring::Bits(bits)).unwrap();
             prop_assert_eq!(acc.as_u32().unwrap(), &expected[..], "{}", backend.describe());
         }
     }
@@ -151,7 +151,7 @@ fn stochastic_rounding_is_unbiased() {
     let (signs, keys) = (stream(1), row_keys(1));
     for (value, fraction_bits) in [(1, 2), (-3, 2), (-70_001, 16), (40_000, 16), (5, 4)] {
         let params = EncodeParams { fraction_bits, ..plain_params(dim, 0) };
-        let fixed = Buffer::HostI32(vec![value; dim as usize]);
+        let fixed = Buffer::HostI32(vec![value; dim as usize].into());
         let (words, _) = blocked()[0].encode_integer(&fixed, &job(params, &signs, &keys)).unwrap();
         let mean = words.as_u32().unwrap().iter().map(|&w| f64::from(w as i32)).sum::<f64>() / f64::from(dim);
         let exact = f64::from(value) / f64::from(1u32 << fraction_bits);
@@ -166,9 +166,9 @@ fn kept_fractions_are_the_fixed_point_itself() {
     let (signs, keys) = (stream(1), row_keys(1));
     let params = EncodeParams { rounding: rounding_kind::KEEP, bits: 20, ..plain_params(4, 0) };
     for backend in all() {
-        let fixed = Buffer::HostI32(vec![1, -1, 70_000, -70_000]);
+        let fixed = Buffer::HostI32(vec![1, -1, 70_000, -70_000].into());
         let (words, _) = backend.encode_integer(&fixed, &job(params, &signs, &keys)).unwrap();
-        assert_eq!(words, Buffer::HostU32(vec![1, (1 << 20) - 1, 70_000, (1 << 20) - 70_000]));
+        assert_eq!(words, Buffer::HostU32(vec![1, (1 << 20) - 1, 70_000, (1 << 20) - 70_000].into()));
     }
 }
 
@@ -177,7 +177,7 @@ fn the_coordinate_bound_clamps_and_counts() {
     let (signs, keys) = (stream(1), row_keys(2));
     let params = EncodeParams { rounding: rounding_kind::KEEP, linf: 5, norm: norm_kind::MIXED, ..plain_params(3, 0) };
     for backend in all() {
-        let fixed = Buffer::HostI32(vec![4, 5, 6, -5, -6, i32::MIN]);
+        let fixed = Buffer::HostI32(vec![4, 5, 6, -5, -6, i32::MIN].into());
         let (words, report) = backend.encode_integer(&fixed, &job(params, &signs, &keys)).unwrap();
         let signed: Vec<i32> = words.as_u32().unwrap().iter().map(|&w| w as i32).collect();
         assert_eq!(signed, [4, 5, 5, -5, -5, -5]);
@@ -189,7 +189,7 @@ fn the_coordinate_bound_clamps_and_counts() {
 fn wrong_arguments_are_errors_with_their_numbers() {
     let (signs, keys) = (stream(1), row_keys(1));
     let good = plain_params(10, 2);
-    let fixed = || Buffer::HostI32(vec![0; 12]);
+    let fixed = || Buffer::HostI32(vec![0; 12].into());
     for backend in all() {
         let refuse = |params: EncodeParams, name: &str| {
             let error = backend.encode_integer(&fixed(), &job(params, &signs, &keys)).unwrap_err();
@@ -208,22 +208,22 @@ fn wrong_arguments_are_errors_with_their_numbers() {
         refuse(EncodeParams { gamma: f32::NAN, ..good }, "gamma");
         refuse(EncodeParams { clip: 0.0, ..good }, "clip");
         refuse(EncodeParams { clip: f32::NAN, ..good }, "clip");
-        let long = Buffer::HostI32(vec![0; 13]);
+        let long = Buffer::HostI32(vec![0; 13].into());
         assert_eq!(
             backend.encode_integer(&long, &job(good, &signs, &keys)),
             Err(BackendError::WrongLength { what: "fixed", expected: 12, found: 13 })
         );
-        let floats = Buffer::HostF32(vec![0.0; 12]);
+        let floats = Buffer::HostF32(vec![0.0; 12].into());
         assert_eq!(
             backend.encode_integer(&floats, &job(good, &signs, &keys)),
             Err(BackendError::WrongType { expected: "i32", found: "f32" })
         );
-        let mut acc = Buffer::HostU32(vec![0; 4]);
+        let mut acc = Buffer::HostU32(vec![0; 4].into());
         assert_eq!(
-            backend.sum(&mut acc, &Buffer::HostU32(vec![0; 6]), 8),
+            backend.sum(&mut acc, &Buffer::HostU32(vec![0; 6].into()), Ring::Bits(8)),
             Err(BackendError::WrongLength { what: "rows", expected: 8, found: 6 })
         );
-        assert!(backend.sum(&mut acc, &Buffer::HostU32(vec![]), 1).is_err());
+        assert!(backend.sum(&mut acc, &Buffer::HostU32(vec![].into()), Ring::Bits(1)).is_err());
         assert!(backend.noise(&mut acc, 40, &jagged_table(1), &signs).is_err());
     }
 }

@@ -1,0 +1,50 @@
+//! What a kernel refuses.
+
+/// What can go wrong in a kernel call.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BackendError {
+    /// A buffer of another element type.
+    #[error("buffer holds {found}, expected {expected}")]
+    WrongType {
+        /// Type that the stage takes.
+        expected: &'static str,
+        /// Type of the buffer.
+        found: &'static str,
+    },
+    /// A buffer or slice of another length.
+    #[error("{what} has length {found}, expected {expected}")]
+    WrongLength {
+        /// Which argument.
+        what: &'static str,
+        /// Length that the parameters ask for.
+        expected: usize,
+        /// Length found.
+        found: usize,
+    },
+    /// NaN or an infinity where the caller asked for an error.
+    #[error("row {row} holds a NaN or an infinity at coordinate {coordinate}")]
+    NonFinite {
+        /// First such row.
+        row: usize,
+        /// First such coordinate in it.
+        coordinate: usize,
+    },
+    /// A parameter outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    OutOfRange {
+        /// Parameter.
+        name: &'static str,
+        /// The allowed range, in words.
+        expected: &'static str,
+        /// Value found.
+        found: f64,
+    },
+    /// A backend name that does not exist or is absent on this machine.
+    #[error("backend {name} is not available: {reason}")]
+    Unavailable {
+        /// Backend asked for.
+        name: String,
+        /// Why not, and what is available.
+        reason: String,
+    },
+}

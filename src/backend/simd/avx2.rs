@@ -1,0 +1,287 @@
+//! AVX2 and FMA: a group is two 256-bit registers.
+//!
+//! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
+//! it has seen the features on the processor; loads and stores are unaligned.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
+
+/// AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Machine for Avx2 {
+    type NativeF32 = F32x8;
+    type NativeU32 = U32x8;
+    type F = Group<F32x8, 2>;
+    type W = Group<U32x8, 2>;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct F32x8(pub(super) __m256);
+
+#[derive(Clone, Copy)]
+pub(super) struct U32x8(pub(super) __m256i);
+
+/// `-1` in the lanes `i` with `i & h != 0`, `1` elsewhere.
+const fn signs(h: usize) -> [f32; 8] {
+    let mut s = [1.0; 8];
+    let mut i = 0;
+    while i < 8 {
+        if i & h != 0 {
+            s[i] = -1.0;
+        }
+        i += 1;
+    }
+    s
+}
+
+impl NativeF32 for F32x8 {
+    type Bits = U32x8;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        Self(unsafe { _mm256_loadu_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut f32) {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        unsafe { _mm256_storeu_ps(x, self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+
+    /// A stage is `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as
+    /// the addition does.
+    #[inline(always)]
+    fn hadamard(self) -> Self {
+        const S: [[f32; 8]; 3] = [signs(1), signs(2), signs(4)];
+        // SAFETY: AVX2 and FMA are present (see the module); the constants are 32 bytes each.
+        unsafe {
+            let x = self.0;
+            let x = _mm256_fmadd_ps(x, _mm256_loadu_ps(S[0].as_ptr()), _mm256_permute_ps::<0b10_11_00_01>(x));
+            let x = _mm256_fmadd_ps(x, _mm256_loadu_ps(S[1].as_ptr()), _mm256_permute_ps::<0b01_00_11_10>(x));
+            Self(_mm256_fmadd_ps(x, _mm256_loadu_ps(S[2].as_ptr()), _mm256_permute2f128_ps::<1>(x, x)))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, factor: f64) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let f = _mm256_set1_pd(factor);
+            let low = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(self.0)), f);
+            let high = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps::<1>(self.0)), f);
+            Self(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
+        }
+    }
+
+    #[inline(always)]
+    fn to_bits(self) -> U32x8 {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        U32x8(unsafe { _mm256_castps_si256(self.0) })
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: U32x8) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_castsi256_ps(bits.0) })
+    }
+
+    #[inline(always)]
+    fn truncate(self) -> U32x8 {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        U32x8(unsafe { _mm256_cvttps_epi32(self.0) })
+    }
+}
+
+impl NativeU32 for U32x8 {
+    type Floats = F32x8;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn load(x: *const u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        Self(unsafe { _mm256_loadu_si256(x.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_u16(x: *const u16) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        Self(unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut u32) {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        unsafe { _mm256_storeu_si256(x.cast(), self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_set1_epi32(x as i32) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_sub_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_min_epu32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_max_epu32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_and_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_or_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn shl(self, n: u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_sll_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn shr(self, n: u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_srl_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn sar(self, n: u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_sra_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn rotl<const N: i32>(self) -> Self {
+        // Whole bytes move in one shuffle; other rotations are two shifts.
+        const BY_16: [i8; 16] = [2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13];
+        const BY_8: [i8; 16] = [3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14];
+        // SAFETY: AVX2 and FMA are present (see the module); the constants are 16 bytes each.
+        unsafe {
+            let bytes = |order: &[i8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
+            Self(match N {
+                16 => _mm256_shuffle_epi8(self.0, bytes(&BY_16)),
+                8 => _mm256_shuffle_epi8(self.0, bytes(&BY_8)),
+                _ => return self.shl(N as u32).or(self.shr(32 - N as u32)),
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn mul_lo(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_mullo_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
+            Self(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
+        }
+    }
+
+    #[inline(always)]
+    fn increment_where_less(self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            // Unsigned order by the signed comparison of numbers with a flipped top bit; true is -1.
+            let flip = _mm256_set1_epi32(i32::MIN);
+            let less = _mm256_cmpgt_epi32(_mm256_xor_si256(b.0, flip), _mm256_xor_si256(a.0, flip));
+            Self(_mm256_sub_epi32(self.0, less))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, offset: f64, factor: f64) -> F32x8 {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            // u = (u - 2^31) + 2^31: the conversion is of signed integers, the sum with the offset exact.
+            let signed = _mm256_xor_si256(self.0, _mm256_set1_epi32(i32::MIN));
+            let (o, f) = (_mm256_set1_pd(offset + 2_147_483_648.0), _mm256_set1_pd(factor));
+            let low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(signed));
+            let high = _mm256_cvtepi32_pd(_mm256_extracti128_si256::<1>(signed));
+            let low = _mm256_mul_pd(_mm256_add_pd(low, o), f);
+            let high = _mm256_mul_pd(_mm256_add_pd(high, o), f);
+            F32x8(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
+        }
+    }
+}

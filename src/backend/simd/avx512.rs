@@ -1,0 +1,281 @@
+//! AVX-512 F, BW, DQ, VL: one 512-bit register is a group.
+//!
+//! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
+//! it has seen the features on the processor; loads and stores are unaligned.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
+
+/// AVX-512 F, BW, DQ, VL.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+impl Machine for Avx512 {
+    type NativeF32 = F32x16;
+    type NativeU32 = U32x16;
+    type F = Group<F32x16, 1>;
+    type W = Group<U32x16, 1>;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct F32x16(pub(super) __m512);
+
+#[derive(Clone, Copy)]
+pub(super) struct U32x16(pub(super) __m512i);
+
+/// `-1` in the lanes `i` with `i & h != 0`, `1` elsewhere.
+const fn signs(h: usize) -> [f32; 16] {
+    let mut s = [1.0; 16];
+    let mut i = 0;
+    while i < 16 {
+        if i & h != 0 {
+            s[i] = -1.0;
+        }
+        i += 1;
+    }
+    s
+}
+
+impl NativeF32 for F32x16 {
+    type Bits = U32x16;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        Self(unsafe { _mm512_loadu_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut f32) {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        unsafe { _mm512_storeu_ps(x, self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+
+    /// A stage is `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as
+    /// the addition does.
+    #[inline(always)]
+    fn hadamard(self) -> Self {
+        const S: [[f32; 16]; 4] = [signs(1), signs(2), signs(4), signs(8)];
+        // SAFETY: AVX-512 F is present (see the module); the constants are 64 bytes each.
+        unsafe {
+            let x = self.0;
+            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[0].as_ptr()), _mm512_permute_ps::<0b10_11_00_01>(x));
+            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[1].as_ptr()), _mm512_permute_ps::<0b01_00_11_10>(x));
+            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[2].as_ptr()), _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x));
+            Self(_mm512_fmadd_ps(x, _mm512_loadu_ps(S[3].as_ptr()), _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x)))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, factor: f64) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module).
+        unsafe {
+            let f = _mm512_set1_pd(factor);
+            let low = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(self.0)), f);
+            let high = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(self.0)), f);
+            Self(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
+        }
+    }
+
+    #[inline(always)]
+    fn to_bits(self) -> U32x16 {
+        // SAFETY: AVX-512 F is present (see the module).
+        U32x16(unsafe { _mm512_castps_si512(self.0) })
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: U32x16) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_castsi512_ps(bits.0) })
+    }
+
+    #[inline(always)]
+    fn truncate(self) -> U32x16 {
+        // SAFETY: AVX-512 F is present (see the module).
+        U32x16(unsafe { _mm512_cvttps_epi32(self.0) })
+    }
+}
+
+/// Two halves as one register.
+#[inline(always)]
+fn join(low: __m256, high: __m256) -> __m512 {
+    // SAFETY: AVX-512 F and DQ are present (see the module).
+    unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high) }
+}
+
+impl NativeU32 for U32x16 {
+    type Floats = F32x16;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn load(x: *const u32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        Self(unsafe { _mm512_loadu_si512(x.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_u16(x: *const u16) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        Self(unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut u32) {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        unsafe { _mm512_storeu_si512(x.cast(), self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: u32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_set1_epi32(x as i32) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_sub_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_min_epu32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_max_epu32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_and_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_or_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_xor_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn shl(self, n: u32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_sll_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn shr(self, n: u32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_srl_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn sar(self, n: u32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_sra_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn rotl<const N: i32>(self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_rol_epi32::<N>(self.0) })
+    }
+
+    #[inline(always)]
+    fn mul_lo(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_mullo_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even))
+        }
+    }
+
+    #[inline(always)]
+    fn increment_where_less(self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let less = _mm512_cmplt_epu32_mask(a.0, b.0);
+            Self(_mm512_mask_add_epi32(self.0, less, self.0, _mm512_set1_epi32(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
+        // SAFETY: AVX-512 F and DQ are present (see the module).
+        unsafe {
+            let (o, f) = (_mm512_set1_pd(offset), _mm512_set1_pd(factor));
+            let low = _mm512_cvtepu32_pd(_mm512_castsi512_si256(self.0));
+            let high = _mm512_cvtepu32_pd(_mm512_extracti32x8_epi32::<1>(self.0));
+            let low = _mm512_mul_pd(_mm512_add_pd(low, o), f);
+            let high = _mm512_mul_pd(_mm512_add_pd(high, o), f);
+            F32x16(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
+        }
+    }
+}

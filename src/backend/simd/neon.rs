@@ -1,0 +1,252 @@
+//! NEON: a group is four 128-bit registers.
+
+use std::arch::aarch64::*;
+
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
+
+/// NEON (Advanced SIMD), part of every aarch64 processor.
+#[derive(Clone, Copy)]
+pub(super) struct Neon;
+
+impl Machine for Neon {
+    type NativeF32 = F32x4;
+    type NativeU32 = U32x4;
+    type F = Group<F32x4, 4>;
+    type W = Group<U32x4, 4>;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct F32x4(pub(super) float32x4_t);
+
+#[derive(Clone, Copy)]
+pub(super) struct U32x4(pub(super) uint32x4_t);
+
+impl NativeF32 for F32x4 {
+    type Bits = U32x4;
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe { vld1q_f32(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut f32) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe { vst1q_f32(x, self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vdupq_n_f32(x) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vaddq_f32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vsubq_f32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vmulq_f32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vfmaq_f32(c.0, self.0, b.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vminq_f32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vmaxq_f32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn hadamard(self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            // (a b c d) -> (a+b a-b c+d c-d): both inputs of a butterfly side by side, then again for h = 2.
+            let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
+            let x = vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd));
+            let swapped = vextq_f32::<2>(x, x);
+            let (sum, difference) = (vaddq_f32(x, swapped), vsubq_f32(x, swapped));
+            Self(vcombine_f32(vget_low_f32(sum), vget_low_f32(difference)))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, factor: f64) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let low = vmulq_n_f64(vcvt_f64_f32(vget_low_f32(self.0)), factor);
+            let high = vmulq_n_f64(vcvt_high_f64_f32(self.0), factor);
+            Self(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
+        }
+    }
+
+    #[inline(always)]
+    fn to_bits(self) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe { vreinterpretq_u32_f32(self.0) })
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: U32x4) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vreinterpretq_f32_u32(bits.0) })
+    }
+
+    #[inline(always)]
+    fn truncate(self) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe { vreinterpretq_u32_s32(vcvtq_s32_f32(self.0)) })
+    }
+}
+
+impl NativeU32 for U32x4 {
+    type Floats = F32x4;
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load(x: *const u32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe { vld1q_u32(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_u16(x: *const u16) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe { vmovl_u16(vld1_u16(x)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut u32) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe { vst1q_u32(x, self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: u32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vdupq_n_u32(x) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vaddq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vsubq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vminq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vmaxq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vandq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vorrq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { veorq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn shl(self, n: u32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vshlq_u32(self.0, vdupq_n_s32(n as i32)) })
+    }
+
+    #[inline(always)]
+    fn shr(self, n: u32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vshlq_u32(self.0, vdupq_n_s32(-(n as i32))) })
+    }
+
+    #[inline(always)]
+    fn sar(self, n: u32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(self.0), vdupq_n_s32(-(n as i32)))) })
+    }
+
+    #[inline(always)]
+    fn rotl<const N: i32>(self) -> Self {
+        self.shl(N as u32).or(self.shr(32 - N as u32))
+    }
+
+    #[inline(always)]
+    fn mul_lo(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vmulq_u32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)));
+            let high = vreinterpretq_u32_u64(vmull_high_u32(self.0, other.0));
+            Self(vuzp2q_u32(low, high))
+        }
+    }
+
+    #[inline(always)]
+    fn increment_where_less(self, a: Self, b: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        // True is -1.
+        Self(unsafe { vsubq_u32(self.0, vcltq_u32(a.0, b.0)) })
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, offset: f64, factor: f64) -> F32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let offset = vdupq_n_f64(offset);
+            let low = vcvtq_f64_u64(vmovl_u32(vget_low_u32(self.0)));
+            let high = vcvtq_f64_u64(vmovl_high_u32(self.0));
+            let low = vmulq_n_f64(vaddq_f64(low, offset), factor);
+            let high = vmulq_n_f64(vaddq_f64(high, offset), factor);
+            F32x4(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
+        }
+    }
+}

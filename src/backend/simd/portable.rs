@@ -1,0 +1,283 @@
+//! Plain arrays as registers; the compiler picks the instructions that its target guarantees.
+
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
+
+/// Whatever the compiler's target has.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+impl Machine for Portable {
+    type NativeF32 = F32x16;
+    type NativeU32 = U32x16;
+    type F = Group<F32x16, 1>;
+    type W = Group<U32x16, 1>;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct F32x16([f32; 16]);
+
+#[derive(Clone, Copy)]
+pub(super) struct U32x16([u32; 16]);
+
+#[inline(always)]
+fn zip<T: Copy>(mut a: [T; 16], b: [T; 16], f: impl Fn(T, T) -> T) -> [T; 16] {
+    for i in 0..16 {
+        a[i] = f(a[i], b[i]);
+    }
+    a
+}
+
+impl NativeF32 for F32x16 {
+    type Bits = U32x16;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { x.cast::<[f32; 16]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { x.cast::<[f32; 16]>().write_unaligned(self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; 16])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| a + b,
+        ))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| a - b,
+        ))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| a * b,
+        ))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        self.mul(b).add(c)
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| if a < b { a } else { b },
+        ))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| if a > b { a } else { b },
+        ))
+    }
+
+    #[inline(always)]
+    fn hadamard(mut self) -> Self {
+        for h in [1, 2, 4, 8] {
+            let x = self.0;
+            for i in 0..16 {
+                self.0[i] = if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] };
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, factor: f64) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| (f64::from(x) * factor) as f32,
+        ))
+    }
+
+    #[inline(always)]
+    fn to_bits(self) -> U32x16 {
+        U32x16(self.0.map(f32::to_bits))
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: U32x16) -> Self {
+        Self(bits.0.map(f32::from_bits))
+    }
+
+    #[inline(always)]
+    fn truncate(self) -> U32x16 {
+        U32x16(self.0.map(
+            #[inline(always)]
+            |x| x as i32 as u32,
+        ))
+    }
+}
+
+impl NativeU32 for U32x16 {
+    type Floats = F32x16;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn load(x: *const u32) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { x.cast::<[u32; 16]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_u16(x: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { x.cast::<[u16; 16]>().read_unaligned() }.map(u32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut u32) {
+        // SAFETY: the caller's promise.
+        unsafe { x.cast::<[u32; 16]>().write_unaligned(self.0) };
+    }
+
+    #[inline(always)]
+    fn splat(x: u32) -> Self {
+        Self([x; 16])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(zip(self.0, other.0, u32::wrapping_add))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(zip(self.0, other.0, u32::wrapping_sub))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(zip(self.0, other.0, u32::min))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(zip(self.0, other.0, u32::max))
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| a & b,
+        ))
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| a | b,
+        ))
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| a ^ b,
+        ))
+    }
+
+    #[inline(always)]
+    fn shl(self, n: u32) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| x << n,
+        ))
+    }
+
+    #[inline(always)]
+    fn shr(self, n: u32) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| x >> n,
+        ))
+    }
+
+    #[inline(always)]
+    fn sar(self, n: u32) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| (x as i32 >> n) as u32,
+        ))
+    }
+
+    #[inline(always)]
+    fn rotl<const N: i32>(self) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| x.rotate_left(N as u32),
+        ))
+    }
+
+    #[inline(always)]
+    fn mul_lo(self, other: Self) -> Self {
+        Self(zip(self.0, other.0, u32::wrapping_mul))
+    }
+
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
+        ))
+    }
+
+    #[inline(always)]
+    fn increment_where_less(mut self, a: Self, b: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = self.0[i].wrapping_add(u32::from(a.0[i] < b.0[i]));
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
+        F32x16(self.0.map(
+            #[inline(always)]
+            |x| ((f64::from(x) + offset) * factor) as f32,
+        ))
+    }
+}
