@@ -2,6 +2,7 @@
 
 mod floats;
 mod integers;
+mod keystream;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

@@ -16,6 +16,20 @@ pub(super) trait Machine: Copy + 'static {
     type F: Floats<Words = Self::W>;
     /// Sixteen words.
     type W: Words<Floats = Self::F>;
+    /// False where a native register is only an array (`portable`): a kernel that lives in many registers at
+    /// once does better one lane at a time there.
+    const REGISTERS: bool = true;
+    /// Number of ones in each half (16 bits) of each word.
+    #[inline(always)]
+    fn count_halves(x: Self::NativeU32) -> Self::NativeU32 {
+        // Pairs, nibbles, bytes, halves.
+        let [one, two, four, eight] =
+            [0x5555_5555, 0x3333_3333, 0x0f0f_0f0f, 0x00ff_00ff].map(Self::NativeU32::splat);
+        let x = x.sub(x.shr(1).and(one));
+        let x = x.and(two).add(x.shr(2).and(two));
+        let x = x.add(x.shr(4)).and(four);
+        x.add(x.shr(8)).and(eight)
+    }
 }
 
 /// One native register of `f32`.
@@ -117,6 +131,11 @@ pub(super) trait NativeU32: Copy {
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
     fn mul_hi(self, other: Self) -> Self;
+    /// Writes lane l of the sixteen registers, in this order, as 64 little-endian bytes at `64 l`.
+    ///
+    /// # Safety
+    /// `out` is writable for `64 LANES` bytes; no alignment is needed.
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once

@@ -13,6 +13,12 @@ impl Machine for Neon {
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;
     type W = Group<U32x4, 4>;
+
+    #[inline(always)]
+    fn count_halves(x: U32x4) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe { vreinterpretq_u32_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u32(x.0)))) })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -227,6 +233,24 @@ impl NativeU32 for U32x4 {
             let low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)));
             let high = vreinterpretq_u32_u64(vmull_high_u32(self.0, other.0));
             Self(vuzp2q_u32(low, high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe {
+            for quarter in 0..4 {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|i| words[4 * quarter + i].0);
+                let (ab, cd) = (vtrnq_u32(a, b), vtrnq_u32(c, d));
+                let pair =
+                    |low: uint32x4_t, high: uint32x4_t| (vreinterpretq_u64_u32(low), vreinterpretq_u64_u32(high));
+                let ((e, f), (g, h)) = (pair(ab.0, cd.0), pair(ab.1, cd.1));
+                let blocks = [vtrn1q_u64(e, f), vtrn1q_u64(g, h), vtrn2q_u64(e, f), vtrn2q_u64(g, h)];
+                for (l, block) in blocks.into_iter().enumerate() {
+                    vst1q_u8(out.add(64 * l + 16 * quarter), vreinterpretq_u8_u64(block));
+                }
+            }
         }
     }
 
