@@ -29,7 +29,7 @@ fn length(what: &'static str, expected: usize, found: usize) -> Result<(), Backe
 /// Checks that `len` bytes from `position` on lie within one key's stream.
 pub(crate) fn stream(position: u64, len: u64) -> Result<(), BackendError> {
     let end = position.saturating_add(len);
-    ensure(end <= STREAM_BYTES, "end of the keystream", "at most the 2^38 bytes of one key", end as f64)
+    ensure(end <= STREAM_BYTES, "end of the keystream", "at most 2^38 - 64, the bytes of one key", end as f64)
 }
 
 /// Checks words and ring of `noise`, and returns the words.

@@ -77,7 +77,7 @@ impl Simd {
     /// of [`StreamKey::fill`], made one ChaCha block a lane.
     ///
     /// # Errors
-    /// [`BackendError::OutOfRange`] if they end beyond the 2^38 bytes of a key; nothing is written.
+    /// [`BackendError::OutOfRange`] if they end beyond [`crate::math::prg::STREAM_BYTES`]; nothing is written.
     pub fn keystream(&self, key: &StreamKey, position: u64, out: &mut [u8]) -> Result<(), BackendError> {
         check::stream(position, out.len() as u64)?;
         keystream::fill(self.dispatch, key, position, out);

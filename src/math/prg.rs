@@ -51,8 +51,8 @@ pub enum Cipher {
     ChaCha8,
 }
 
-/// Bytes of keystream under one key: 2^32 blocks of 64.
-pub const STREAM_BYTES: u64 = 1 << 38;
+/// Bytes of keystream under one key: `2^32 - 1` blocks of 64 (a 32-bit counter; the crate stops before the last).
+pub const STREAM_BYTES: u64 = (1 << 38) - 64;
 
 /// Where in a run a key is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl StreamKey {
 
     /// Writes keystream bytes `[position, position + out.len())` over `out`.
     ///
-    /// One key gives [`STREAM_BYTES`] (a 32-bit block counter). This is the reference, by the `chacha20` crate;
+    /// One key gives [`STREAM_BYTES`]. This is the reference, by the `chacha20` crate;
     /// the vector kernels have their own block function, tested against it.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use super::{SampleError, within};
 use crate::math::prg::StreamReader;
 
-/// Largest k: the count of 2k bits stays within 16 bits, and one key serves 2^28 coordinates.
+/// Largest k: the count of 2k bits stays within 16 bits, and one key serves almost 2^28 coordinates.
 pub const MAX_K: u32 = 4096;
 
 /// `popcount(k bits) - popcount(k bits)`, which has the law of `popcount(2k bits) - k`.

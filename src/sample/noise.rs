@@ -2,6 +2,7 @@
 
 use super::binomial::CentredBinomial;
 use super::table::NoiseTable;
+use crate::math::prg::STREAM_BYTES;
 
 /// Integer noise of one coordinate, ready to be drawn by a backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,13 +32,13 @@ impl Noise {
         }
     }
 
-    /// Coordinates that the 2^38 bytes under one key serve: `2^34` for a table, `2^37 / ceil(2k / 16)` for a
-    /// centred binomial, in whole superblocks of 32.
+    /// Coordinates that the [`STREAM_BYTES`] under one key serve: almost `2^34` for a table, almost
+    /// `2^37 / ceil(2k / 16)` for a centred binomial, in whole superblocks of 32.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
         match self {
-            Self::Table(_) => 1 << 34,
-            Self::Binomial(law) => ((1 << 32) / law.halfwords() as u64) * 32,
+            Self::Table(_) => STREAM_BYTES / 16,
+            Self::Binomial(law) => STREAM_BYTES / 64 / law.halfwords() as u64 * 32,
         }
     }
 }
@@ -63,9 +64,9 @@ mod tests {
         let table = NoiseTable::skellam(5.95).unwrap();
         let noise = Noise::from(table.clone());
         assert_eq!((noise.variance(), noise.total_variation()), (11.9, table.total_variation));
-        assert_eq!(noise.capacity(), 1 << 34);
+        assert_eq!(noise.capacity(), (1 << 34) - 4);
         let noise = Noise::from(CentredBinomial::new(24).unwrap());
         assert_eq!((noise.variance(), noise.total_variation()), (12.0, 0.0));
-        assert_eq!(noise.capacity(), (1 << 32) / 3 * 32);
+        assert_eq!(noise.capacity(), ((1 << 32) - 1) / 3 * 32);
     }
 }

@@ -3,6 +3,7 @@
 mod floats;
 mod integers;
 mod keystream;
+mod noise;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

@@ -152,6 +152,32 @@ impl NativeF32 for F32x8 {
     }
 }
 
+/// Writes lane l of eight registers, in this order, as 32 bytes at `64 l`.
+///
+/// # Safety
+/// `out` is writable for so many bytes.
+#[inline(always)]
+unsafe fn store_half(words: [U32x8; 8], out: *mut u8) {
+    // SAFETY: AVX2 is present (see the module); the caller's promise.
+    unsafe {
+        let mut x = [_mm256_setzero_si256(); 8];
+        for i in [0, 4] {
+            let [w0, w1, w2, w3] = [words[i].0, words[i + 1].0, words[i + 2].0, words[i + 3].0];
+            let (a, b) = (_mm256_unpacklo_epi32(w0, w1), _mm256_unpackhi_epi32(w0, w1));
+            let (c, d) = (_mm256_unpacklo_epi32(w2, w3), _mm256_unpackhi_epi32(w2, w3));
+            (x[i], x[i + 1]) = (_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c));
+            (x[i + 2], x[i + 3]) = (_mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d));
+        }
+        // Now 128-bit lane j of x[4 i + q] is quarter i of block 4 j + q.
+        for q in 0..4 {
+            let low = _mm256_permute2x128_si256::<0x20>(x[q], x[4 + q]);
+            let high = _mm256_permute2x128_si256::<0x31>(x[q], x[4 + q]);
+            _mm256_storeu_si256(out.add(64 * q).cast(), low);
+            _mm256_storeu_si256(out.add(64 * (4 + q)).cast(), high);
+        }
+    }
+}
+
 impl NativeU32 for U32x8 {
     type Floats = F32x8;
     const LANES: usize = 8;
@@ -274,28 +300,11 @@ impl NativeU32 for U32x8 {
 
     #[inline(always)]
     unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
-        // SAFETY: AVX2 is present (see the module); the caller's promise.
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = words;
+        // SAFETY: the caller's promise: two halves of 32 bytes in each of 8 blocks.
         unsafe {
-            for half in 0..2 {
-                let mut x: [__m256i; 8] = std::array::from_fn(
-                    #[inline(always)]
-                    |i| words[8 * half + i].0,
-                );
-                for i in [0, 4] {
-                    let (a, b) = (_mm256_unpacklo_epi32(x[i], x[i + 1]), _mm256_unpackhi_epi32(x[i], x[i + 1]));
-                    let (c, d) = (_mm256_unpacklo_epi32(x[i + 2], x[i + 3]), _mm256_unpackhi_epi32(x[i + 2], x[i + 3]));
-                    (x[i], x[i + 1]) = (_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c));
-                    (x[i + 2], x[i + 3]) = (_mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d));
-                }
-                // Now 128-bit lane j of x[4 i + q] is quarter 2 half + i of block 4 j + q.
-                let out = out.add(32 * half);
-                for q in 0..4 {
-                    let low = _mm256_permute2x128_si256::<0x20>(x[q], x[4 + q]);
-                    let high = _mm256_permute2x128_si256::<0x31>(x[q], x[4 + q]);
-                    _mm256_storeu_si256(out.add(64 * q).cast(), low);
-                    _mm256_storeu_si256(out.add(64 * (4 + q)).cast(), high);
-                }
-            }
+            store_half([a, b, c, d, e, f, g, h], out);
+            store_half([i, j, k, l, m, n, o, p], out.add(32));
         }
     }
 

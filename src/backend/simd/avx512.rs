@@ -291,7 +291,10 @@ impl NativeU32 for U32x16 {
     unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
         // SAFETY: AVX-512 F is present (see the module); the caller's promise.
         unsafe {
-            let mut x = words.map(|word| word.0);
+            let mut x = [_mm512_setzero_si512(); 16];
+            for i in 0..16 {
+                x[i] = words[i].0;
+            }
             for i in [0, 4, 8, 12] {
                 let (a, b) = (_mm512_unpacklo_epi32(x[i], x[i + 1]), _mm512_unpackhi_epi32(x[i], x[i + 1]));
                 let (c, d) = (_mm512_unpacklo_epi32(x[i + 2], x[i + 3]), _mm512_unpackhi_epi32(x[i + 2], x[i + 3]));

@@ -84,10 +84,10 @@ fn transpose<M: Machine>(counts: &Vertical, halves: &mut Halves) {
     for l in (0..BLOCKS).step_by(M::NativeU32::LANES) {
         // SAFETY: LANES divides 16; LANES lanes are written as 16 words each from `16 l` on, within 256.
         unsafe {
-            let words = std::array::from_fn(
-                #[inline(always)]
-                |w| M::NativeU32::load(counts.0[w].as_ptr().add(l)),
-            );
+            let mut words = [M::NativeU32::splat(0); 16];
+            for w in 0..16 {
+                words[w] = M::NativeU32::load(counts.0[w].as_ptr().add(l));
+            }
             M::NativeU32::store_transposed(words, halves.0.as_mut_ptr().add(16 * l).cast());
         }
     }

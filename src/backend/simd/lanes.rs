@@ -24,12 +24,11 @@ pub(super) trait Machine: Copy + 'static {
     #[inline(always)]
     fn count_halves(x: Self::NativeU32) -> Self::NativeU32 {
         // Pairs, nibbles, bytes, halves.
-        let [one, two, four, eight] =
-            [0x5555_5555, 0x3333_3333, 0x0f0f_0f0f, 0x00ff_00ff].map(Self::NativeU32::splat);
-        let x = x.sub(x.shr(1).and(one));
+        let x = x.sub(x.shr(1).and(Self::NativeU32::splat(0x5555_5555)));
+        let two = Self::NativeU32::splat(0x3333_3333);
         let x = x.and(two).add(x.shr(2).and(two));
-        let x = x.add(x.shr(4)).and(four);
-        x.add(x.shr(8)).and(eight)
+        let x = x.add(x.shr(4)).and(Self::NativeU32::splat(0x0f0f_0f0f));
+        x.add(x.shr(8)).and(Self::NativeU32::splat(0x00ff_00ff))
     }
 }
 

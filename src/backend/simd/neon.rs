@@ -241,11 +241,10 @@ impl NativeU32 for U32x4 {
         // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
         unsafe {
             for quarter in 0..4 {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|i| words[4 * quarter + i].0);
-                let (ab, cd) = (vtrnq_u32(a, b), vtrnq_u32(c, d));
-                let pair =
-                    |low: uint32x4_t, high: uint32x4_t| (vreinterpretq_u64_u32(low), vreinterpretq_u64_u32(high));
-                let ((e, f), (g, h)) = (pair(ab.0, cd.0), pair(ab.1, cd.1));
+                let i = 4 * quarter;
+                let (ab, cd) = (vtrnq_u32(words[i].0, words[i + 1].0), vtrnq_u32(words[i + 2].0, words[i + 3].0));
+                let (e, f) = (vreinterpretq_u64_u32(ab.0), vreinterpretq_u64_u32(cd.0));
+                let (g, h) = (vreinterpretq_u64_u32(ab.1), vreinterpretq_u64_u32(cd.1));
                 let blocks = [vtrn1q_u64(e, f), vtrn1q_u64(g, h), vtrn2q_u64(e, f), vtrn2q_u64(g, h)];
                 for (l, block) in blocks.into_iter().enumerate() {
                     vst1q_u8(out.add(64 * l + 16 * quarter), vreinterpretq_u8_u64(block));

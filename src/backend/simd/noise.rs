@@ -72,16 +72,17 @@ impl<'a> Draws<'a> {
         match self.law {
             Law::Table(table) => {
                 let mut uniform = [[0u64; 2]; BLOCK];
-                keystream::fill(dispatch, self.key, NOISE_STRIDE * first as u64, bytemuck::cast_slice_mut(&mut uniform));
+                keystream::fill(
+                    dispatch,
+                    self.key,
+                    NOISE_STRIDE * first as u64,
+                    bytemuck::cast_slice_mut(&mut uniform),
+                );
                 dispatch.run(Draw { uniform: &uniform, table: &table.0, out });
             }
-            Law::Binomial(law) => dispatch.run_counting(Count {
-                law: *law,
-                state: &self.state,
-                scratch: &mut self.scratch,
-                first,
-                out,
-            }),
+            Law::Binomial(law) => {
+                dispatch.run_counting(Count { law: *law, state: &self.state, scratch: &mut self.scratch, first, out })
+            }
         }
     }
 }
