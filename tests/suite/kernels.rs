@@ -3,7 +3,9 @@
 mod floats;
 mod integers;
 mod keystream;
+mod lattice;
 mod noise;
+mod packing;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;
