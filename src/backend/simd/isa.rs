@@ -131,6 +131,23 @@ impl Dispatch {
             _ => kernel.run::<Portable>(),
         }
     }
+
+    /// Runs a kernel that lives on [`Machine::count_halves`]: with BITALG (VPOPCNTW) where AVX-512 has it.
+    #[inline]
+    pub(super) fn run_counting<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Isa::Avx512 && is_x86_feature_detected!("avx512bitalg") {
+            // SAFETY: `new` has seen the features of AVX-512 on this processor, and this line BITALG.
+            return unsafe { avx512_bitalg(kernel) };
+        }
+        self.run(kernel)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bitalg,avx2,fma")]
+fn avx512_bitalg<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<super::avx512::Avx512Bitalg>()
 }
 
 #[cfg(target_arch = "x86_64")]
