@@ -77,6 +77,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok((words, report))
     }
 
+    /// `encode` into memory that an earlier call has filled: a round needs no new pages. `out` holds words; what
+    /// was in it is lost, unless an error is returned.
+    fn encode_into(&self, rows: &Rows, job: &EncodeJob<'_>, out: &mut Buffer) -> Result<EncodeReport, BackendError> {
+        out.as_u32()?;
+        let (words, report) = self.encode(rows, job)?;
+        *out = words;
+        Ok(report)
+    }
+
     /// `encode`, then `pack` of every row; a backend may fuse the two.
     fn encode_packed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Packed, EncodeReport), BackendError> {
         let (words, report) = self.encode(rows, job)?;

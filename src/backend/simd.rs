@@ -31,8 +31,9 @@ mod sum;
 
 use std::sync::OnceLock;
 
+use self::encode::Half;
 use self::isa::{Dispatch, Isa};
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use super::{Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Packed, Rows, check};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
@@ -113,8 +114,9 @@ impl Backend for Simd {
     }
 
     fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        let (words, report) = encode::encode(self.dispatch, &check::rows(rows, job)?, job, encode::Half::Fixed)?;
-        Ok((Buffer::HostI32(words.cast()), report))
+        let mut out = Aligned::default();
+        let report = encode::encode(self.dispatch, &check::rows(rows, job)?, job, Half::Fixed, &mut out)?;
+        Ok((Buffer::HostI32(out.cast()), report))
     }
 
     fn encode_integer(&self, fixed: &Buffer, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
@@ -123,8 +125,23 @@ impl Backend for Simd {
     }
 
     fn encode(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        let (words, report) = encode::encode(self.dispatch, &check::rows(rows, job)?, job, encode::Half::Both)?;
-        Ok((Buffer::HostU32(words), report))
+        let mut out = Buffer::HostU32(Aligned::default());
+        let report = self.encode_into(rows, job, &mut out)?;
+        Ok((out, report))
+    }
+
+    fn encode_into(&self, rows: &Rows, job: &EncodeJob<'_>, out: &mut Buffer) -> Result<EncodeReport, BackendError> {
+        let Buffer::HostU32(out) = out else {
+            return Err(BackendError::WrongType { expected: "u32", found: out.dtype() });
+        };
+        encode::encode(self.dispatch, &check::rows(rows, job)?, job, Half::Words, out)
+    }
+
+    fn encode_packed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Packed, EncodeReport), BackendError> {
+        let (mut packed, mut scratch) = (Packed::default(), Aligned::default());
+        let half = Half::Packed(&mut packed);
+        let report = encode::encode(self.dispatch, &check::rows(rows, job)?, job, half, &mut scratch)?;
+        Ok((packed, report))
     }
 
     fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {

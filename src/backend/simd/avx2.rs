@@ -138,6 +138,16 @@ impl NativeF32 for F32x8 {
     }
 
     #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), lane), lane);
+            Self(_mm256_xor_ps(self.0, _mm256_castsi256_ps(_mm256_slli_epi32::<31>(set))))
+        }
+    }
+
+    #[inline(always)]
     fn to_bits(self) -> U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
         U32x8(unsafe { _mm256_castps_si256(self.0) })
@@ -152,7 +162,11 @@ impl NativeF32 for F32x8 {
     #[inline(always)]
     fn truncate(self) -> U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
-        U32x8(unsafe { _mm256_cvttps_epi32(self.0) })
+        // What is out of range converts to -2^31: right below it; above, all bits flipped are 2^31 - 1.
+        U32x8(unsafe {
+            let above = _mm256_cmp_ps::<_CMP_GE_OQ>(self.0, _mm256_set1_ps(2_147_483_648.0));
+            _mm256_xor_si256(_mm256_cvttps_epi32(self.0), _mm256_castps_si256(above))
+        })
     }
 }
 

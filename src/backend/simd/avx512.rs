@@ -181,6 +181,12 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module).
+        Self(unsafe { _mm512_mask_xor_ps(self.0, bits as u16, self.0, _mm512_set1_ps(-0.0)) })
+    }
+
+    #[inline(always)]
     fn to_bits(self) -> U32x16 {
         // SAFETY: AVX-512 F is present (see the module).
         U32x16(unsafe { _mm512_castps_si512(self.0) })
@@ -195,7 +201,11 @@ impl NativeF32 for F32x16 {
     #[inline(always)]
     fn truncate(self) -> U32x16 {
         // SAFETY: AVX-512 F is present (see the module).
-        U32x16(unsafe { _mm512_cvttps_epi32(self.0) })
+        // What is out of range converts to -2^31: right below it, wrong above.
+        U32x16(unsafe {
+            let above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, _mm512_set1_ps(2_147_483_648.0));
+            _mm512_mask_mov_epi32(_mm512_cvttps_epi32(self.0), above, _mm512_set1_epi32(i32::MAX))
+        })
     }
 }
 

@@ -85,11 +85,13 @@ pub(super) trait NativeF32: Copy {
     }
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
+    /// The negative of lane i where bit i of `bits` is set.
+    fn flip(self, bits: u32) -> Self;
     /// The bits.
     fn to_bits(self) -> Self::Bits;
     /// From bits.
     fn from_bits(bits: Self::Bits) -> Self;
-    /// Truncates toward zero to `i32`; the values must lie in `[-2^31, 2^31)`.
+    /// Truncates toward zero to `i32`, saturating; what a NaN gives is not said.
     fn truncate(self) -> Self::Bits;
 }
 
@@ -212,11 +214,13 @@ pub(super) trait Floats: Copy {
     fn load_stage<const H: usize>(x: &[f32; 16]) -> Self;
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
+    /// The negative of lane i where bit i of `bits` is set.
+    fn flip(self, bits: u32) -> Self;
     /// The bits.
     fn to_bits(self) -> Self::Words;
     /// From bits.
     fn from_bits(bits: Self::Words) -> Self;
-    /// Truncates toward zero to `i32`; the values must lie in `[-2^31, 2^31)`.
+    /// Truncates toward zero to `i32`, saturating; what a NaN gives is not said.
     fn truncate(self) -> Self::Words;
 }
 
@@ -406,6 +410,15 @@ where
         let mut out = self;
         for k in 0..K {
             out.0[k] = self.0[k].scale_wide(factor);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].flip(bits >> (k * N::LANES));
         }
         out
     }
@@ -822,7 +835,7 @@ mod tests {
     }
 
     const X: [f32; 16] =
-        [0.0, -1.0, 2.5, 1e-40, 3e7, -7.75, 0.1, -0.3, 1e9, -2e9, 5.0, 6.0, -7.0, 8.0, 1e-30, 2_147_483_520.0];
+        [0.0, -1.0, 2.5, 1e-40, 3e7, -7.75, 0.1, -0.3, 1e9, -2e9, 5e9, -6e9, -7.0, 8.0, 1e-30, 2_147_483_520.0];
 
     struct Reals;
 
@@ -848,6 +861,7 @@ mod tests {
                 x.stage::<8>(),
                 M::F::load_stage::<1>(&X),
                 M::F::load_stage::<8>(&X),
+                x.flip(0b1010_0000_1111_0001),
             ];
             all.map(|v| stored::<M>(v.to_bits()).map(f32::from_bits)).to_vec()
         }
@@ -871,6 +885,7 @@ mod tests {
             stage(8),
             stage(1),
             stage(8),
+            std::array::from_fn(|i| if 0b1010_0000_1111_0001 >> i & 1 == 1 { -X[i] } else { X[i] }),
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let found = Dispatch::new(isa).run(Reals);

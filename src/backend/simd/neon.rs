@@ -114,6 +114,17 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        const LANE: [u32; 4] = [1, 2, 4, 8];
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the constant is 16 bytes.
+        unsafe {
+            let set = vtstq_u32(vdupq_n_u32(bits), vld1q_u32(LANE.as_ptr()));
+            let x = veorq_u32(vreinterpretq_u32_f32(self.0), vshlq_n_u32::<31>(set));
+            Self(vreinterpretq_f32_u32(x))
+        }
+    }
+
+    #[inline(always)]
     fn to_bits(self) -> U32x4 {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         U32x4(unsafe { vreinterpretq_u32_f32(self.0) })

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Machine, Words};
 use crate::backend::Aligned;
-use crate::backend::scalar::pack::packed_len;
+pub(super) use crate::backend::scalar::pack::packed_len as len;
 
 /// Words that are packed together: 16 lanes of 32.
 pub(super) const BLOCK: usize = 512;
@@ -17,7 +17,7 @@ const TASK: usize = 64 * BLOCK;
 
 /// Packs the low `bits` bits of every word.
 pub(super) fn pack(dispatch: Dispatch, words: &[u32], bits: u32) -> Vec<u8> {
-    let mut out = vec![0; packed_len(words.len(), bits)];
+    let mut out = vec![0; len(words.len(), bits)];
     into(dispatch, words, bits, &mut out);
     out
 }
@@ -28,7 +28,7 @@ pub(super) fn into(dispatch: Dispatch, words: &[u32], bits: u32, out: &mut [u8])
         dispatch.run(Pack { words, bits, out });
         return;
     }
-    let task = packed_len(TASK, bits);
+    let task = len(TASK, bits);
     out.par_chunks_mut(task)
         .zip(words.par_chunks(TASK))
         .for_each(|(out, words)| dispatch.run(Pack { words, bits, out }));
@@ -41,7 +41,7 @@ pub(super) fn unpack(dispatch: Dispatch, bytes: &[u8], len: usize, bits: u32) ->
         dispatch.run(Unpack { bytes, bits, out: &mut out });
     } else {
         out.par_chunks_mut(TASK)
-            .zip(bytes.par_chunks(packed_len(TASK, bits)))
+            .zip(bytes.par_chunks(self::len(TASK, bits)))
             .for_each(|(out, bytes)| dispatch.run(Unpack { bytes, bits, out }));
     }
     out
@@ -58,7 +58,7 @@ impl Kernel for Pack<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        let size = packed_len(BLOCK, self.bits);
+        let size = len(BLOCK, self.bits);
         for (words, out) in self.words.chunks(BLOCK).zip(self.out.chunks_mut(size)) {
             match words.as_array() {
                 Some(words) => block::<M>(words, self.bits, out),
@@ -149,7 +149,7 @@ impl Kernel for Unpack<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        let size = packed_len(BLOCK, self.bits);
+        let size = len(BLOCK, self.bits);
         for (out, bytes) in self.out.chunks_mut(BLOCK).zip(self.bytes.chunks(size)) {
             match (out.as_mut_array(), self.bits) {
                 (_, 8) => {

@@ -124,6 +124,14 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
+    fn flip(mut self, bits: u32) -> Self {
+        for i in 0..16 {
+            self.0[i] = f32::from_bits(self.0[i].to_bits() ^ ((bits >> i) << 31));
+        }
+        self
+    }
+
+    #[inline(always)]
     fn to_bits(self) -> U32x16 {
         U32x16(self.0.map(f32::to_bits))
     }

@@ -5,12 +5,11 @@
 use rayon::prelude::*;
 
 use crate::backend::shrink::{SHRINK_BITS, shrink};
-use crate::backend::simd::SEGMENT;
 use crate::backend::simd::chacha::wipe;
 use crate::backend::simd::isa::{Dispatch, Kernel};
-use crate::backend::simd::keystream;
 use crate::backend::simd::lanes::{Machine, Words};
 use crate::backend::simd::noise::{BLOCK, Draws, Law};
+use crate::backend::simd::{SEGMENT, keystream, pack};
 use crate::backend::{EncodeReport, RowKeys, check};
 use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 
@@ -25,6 +24,11 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(p: &EncodeParams) -> Self {
         Self { linf: p.linf, shift: p.fraction_bits, mixed: p.norm == norm_kind::MIXED }
+    }
+
+    /// No bound: coordinates stay as they are.
+    pub(super) fn none() -> Self {
+        Self { linf: u32::MAX, shift: 0, mixed: false }
     }
 }
 
@@ -99,11 +103,19 @@ pub(super) fn row(
     } else {
         row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, limits })).reduce(Seen::default, Seen::merge)
     };
-    finish(dispatch, row, seen, p, keys, noise);
+    finish(dispatch, row, seen, p, keys, noise, Sink::InPlace);
     EncodeReport { linf_hits: seen.hits, ..EncodeReport::default() }
 }
 
-/// The second pass in place: `x` is clamped, `seen` is its norm.
+/// Where the words go.
+pub(super) enum Sink<'a> {
+    /// To the place of their coordinates.
+    InPlace,
+    /// Packed, to these bytes; their coordinates' places are left as they were.
+    Packed(&'a mut [u8]),
+}
+
+/// The second pass: `x` is clamped, `seen` is its norm.
 pub(super) fn finish(
     dispatch: Dispatch,
     x: &mut [u32],
@@ -111,15 +123,20 @@ pub(super) fn finish(
     p: &EncodeParams,
     keys: &RowKeys,
     noise: Option<&Law>,
+    sink: Sink<'_>,
 ) {
     let num = shrink(seen.norm, p);
-    let task = |(i, x): (usize, &mut [u32])| {
-        dispatch.run(Finish { x, first: i * SEGMENT, num, p, keys, noise, dispatch });
+    let task = |i: usize, x: &mut [u32], packed: Option<&mut [u8]>| {
+        dispatch.run(Finish { x, packed, first: i * SEGMENT, num, p, keys, noise, dispatch });
     };
-    if x.len() <= SEGMENT {
-        task((0, x));
-    } else {
-        x.par_chunks_mut(SEGMENT).enumerate().for_each(task);
+    match sink {
+        Sink::InPlace if x.len() <= SEGMENT => task(0, x, None),
+        Sink::InPlace => x.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, x)| task(i, x, None)),
+        Sink::Packed(bytes) if x.len() <= SEGMENT => task(0, x, Some(bytes)),
+        Sink::Packed(bytes) => {
+            let bytes = bytes.par_chunks_mut(pack::len(SEGMENT, p.bits));
+            x.par_chunks_mut(SEGMENT).zip(bytes).enumerate().for_each(|(i, (x, bytes))| task(i, x, Some(bytes)));
+        }
     }
 }
 
@@ -152,6 +169,7 @@ impl Kernel for Bound<'_> {
 /// Shrink, rounding, noise, wrap of the coordinates from `first` on.
 struct Finish<'a> {
     x: &'a mut [u32],
+    packed: Option<&'a mut [u8]>,
     first: usize,
     num: u32,
     p: &'a EncodeParams,
@@ -184,6 +202,8 @@ impl Kernel for Finish<'_> {
         };
         let (mut uniform, mut noise) = ([0u16; BLOCK], [0u32; BLOCK]);
         let mut draws = self.noise.map(|law| Draws::new(law, &self.keys.noise));
+        let size = pack::len(BLOCK, self.p.bits);
+        let mut packed = self.packed.map(|bytes| bytes.chunks_mut(size));
         for (k, x) in self.x.chunks_mut(BLOCK).enumerate() {
             let first = self.first + k * BLOCK;
             if !keep {
@@ -193,7 +213,15 @@ impl Kernel for Finish<'_> {
             if let Some(draws) = &mut draws {
                 draws.block(self.dispatch, first, &mut noise);
             }
-            chunk::<M>(x, &steps, &uniform, &noise);
+            match packed.as_mut().and_then(Iterator::next) {
+                None => chunk::<M>(x, &steps, &uniform, &noise),
+                Some(bytes) => {
+                    let mut words = [0; BLOCK];
+                    words[..x.len()].copy_from_slice(x);
+                    chunk::<M>(&mut words[..x.len()], &steps, &uniform, &noise);
+                    pack::block::<M>(&words, self.p.bits, bytes);
+                }
+            }
         }
         wipe(bytemuck::cast_slice_mut(&mut uniform));
         wipe(&mut noise);
