@@ -13,11 +13,11 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Avx512;
 
 impl Machine for Avx512 {
-    const GROUPS: usize = 16;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
+    const GROUPS: usize = 32;
 }
 
 #[derive(Clone, Copy)]
@@ -189,6 +189,18 @@ fn join(low: __m256, high: __m256) -> __m512 {
     unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high) }
 }
 
+impl U32x16 {
+    /// Two choices of sixteen from the 32 lanes of `self` and `other`.
+    #[inline(always)]
+    fn pick(self, other: Self, first: &[u32; 16], second: &[u32; 16]) -> (Self, Self) {
+        // SAFETY: AVX-512 F is present (see the module); the choices are 64 bytes each.
+        unsafe {
+            let (f, s) = (_mm512_loadu_si512(first.as_ptr().cast()), _mm512_loadu_si512(second.as_ptr().cast()));
+            (Self(_mm512_permutex2var_epi32(self.0, f, other.0)), Self(_mm512_permutex2var_epi32(self.0, s, other.0)))
+        }
+    }
+}
+
 impl NativeU32 for U32x16 {
     type Floats = F32x16;
     const LANES: usize = 16;
@@ -300,6 +312,34 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module); the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => _mm512_set1_epi32(x.cast::<i32>().read_unaligned()),
+                2 => _mm512_set1_epi64(x.cast::<i64>().read_unaligned()),
+                4 => _mm512_broadcast_i32x4(_mm_loadu_si128(x.cast())),
+                8 => _mm512_broadcast_i32x8(_mm256_loadu_si256(x.cast())),
+                _ => _mm512_loadu_si512(x.cast()),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        const LOW: [u32; 16] = [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23];
+        const HIGH: [u32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31];
+        self.pick(other, &LOW, &HIGH)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        const EVEN: [u32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
+        const ODD: [u32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
+        self.pick(other, &EVEN, &ODD)
+    }
+
+    #[inline(always)]
     fn increment_where_less(self, a: Self, b: Self) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
@@ -319,5 +359,57 @@ impl NativeU32 for U32x16 {
             let high = _mm512_mul_pd(_mm512_add_pd(high, o), f);
             F32x16(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
         }
+    }
+
+    type Sums = __m512i;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_abs_epi32(self.0) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module).
+        Self(unsafe { _mm512_mask_sub_epi32(self.0, _mm512_movepi32_mask(sign.0), _mm512_setzero_si512(), self.0) })
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            // The word that is wanted of an odd product, moved to the upper half.
+            let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
+            let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
+            Self(_mm512_mask_mov_epi32(odd, 0x5555, even))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> __m512i {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            for product in [even, odd] {
+                *low = _mm512_add_epi64(*low, product);
+                *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: __m512i) -> u64 {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe { _mm512_reduce_add_epi64(sums) as u64 }
     }
 }
