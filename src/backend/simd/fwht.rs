@@ -28,7 +28,7 @@ pub(super) const RUN_GROUPS: usize = 1 << 16;
 /// Points below which a call stays on its thread: about ten microseconds of work.
 const ALONE: usize = 1 << 16;
 /// Points above which data are taken to come from beyond the caches.
-const FAR: usize = 1 << 18;
+const FAR: usize = 1 << 21;
 /// Points of the smallest task.
 const LEAST: usize = 1 << 14;
 /// Points of the most a column task takes.

@@ -240,7 +240,8 @@ impl<S: Store> Pass<'_, S> {
     #[inline(always)]
     fn of<M: Machine, const R: usize, const STAGE8: u8>(self) -> S::Seen {
         let mut seen = self.store.start::<M>();
-        let h = self.h;
+        // A constant where it can be one: sixteen addresses at a stride in a register cost too many of them.
+        let h = if STAGE8 == Stage8::Before as u8 { 16 } else { self.h };
         for block in 0..self.groups / (R * h) {
             let span = self.span.skip(block * R * h);
             for i in 0..h {

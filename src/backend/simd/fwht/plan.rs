@@ -72,7 +72,7 @@ impl<L: Load, S: Store> Task<'_, L, S> {
         let share = match block {
             0..=16 => 16,
             17..=NEAR => 8,
-            _ => 6,
+            _ => 4,
         };
         Ahead { x: span.at, source, left: groups, share }
     }
