@@ -12,7 +12,6 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Avx2;
 
 impl Machine for Avx2 {
-    const RADIX: usize = 4;
     type NativeF32 = F32x8;
     type NativeU32 = U32x8;
     type F = Group<F32x8, 2>;

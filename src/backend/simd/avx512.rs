@@ -13,7 +13,6 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Avx512;
 
 impl Machine for Avx512 {
-    const RADIX: usize = 16;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
@@ -39,7 +38,6 @@ impl Machine for Avx512 {
 pub(super) struct Avx512Bitalg;
 
 impl Machine for Avx512Bitalg {
-    const RADIX: usize = Avx512::RADIX;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;

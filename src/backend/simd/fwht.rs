@@ -12,12 +12,14 @@ mod columns;
 pub(super) mod hooks;
 pub(super) mod memory;
 mod passes;
+mod plan;
 
 use rayon::prelude::*;
 
 use self::columns::{Columns, WIDTH, scratch};
 use self::hooks::{InPlace, Load, Scaled, Store};
-use self::passes::{Span, TASK, Task};
+use self::passes::{Held, Span};
+use self::plan::{TASK, Task};
 use super::isa::Dispatch;
 
 /// The most groups between `start` and `finish` of a [`Store`].
@@ -26,7 +28,7 @@ pub(super) const RUN_GROUPS: usize = 1 << 16;
 /// Points below which a call stays on its thread: about ten microseconds of work.
 const ALONE: usize = 1 << 16;
 /// Points above which data are taken to come from beyond the caches.
-const FAR: usize = 1 << 18;
+const FAR: usize = 1 << 21;
 /// Points of the smallest task.
 const LEAST: usize = 1 << 14;
 /// Points of the most a column task takes.
@@ -55,10 +57,11 @@ pub(super) fn fused<L: Load, S: Store>(
 ) -> S::Seen {
     assert!(x.len().is_multiple_of(1 << block_log2), "{} points in blocks of 2^{block_log2}", x.len());
     let threads = if x.len() < ALONE { 1 } else { rayon::current_num_threads() };
-    let far = x.len() > FAR;
+    let x_len = x.len();
     let (groups, rest) = x.as_chunks_mut::<16>();
     let span = Span { at: groups.as_mut_ptr(), first: 0 };
-    let job = Job { dispatch, load, store, threads, far };
+    let task = Task { dispatch, held: dispatch.run(Held), far: x_len > FAR, load, store };
+    let job = Job { task, threads };
     let task = job.task_groups(groups.len());
     let mut seen = if block_log2 < 4 || 1 << (block_log2 - 4) <= task {
         // SAFETY: `groups` is borrowed exclusively; a task takes whole blocks, since both are powers of two.
@@ -77,19 +80,16 @@ pub(super) fn fused<L: Load, S: Store>(
         last[..rest.len()].copy_from_slice(rest);
         let span = Span { at: &raw mut last, first: groups.len() };
         // SAFETY: one group, borrowed exclusively; the blocks are short ones.
-        seen = S::merge(seen, dispatch.run(unsafe { Task::new(span, 1, block_log2, false, load, store) }));
+        seen = S::merge(seen, unsafe { job.task.run(span, 1, block_log2) });
         rest.copy_from_slice(&last[..rest.len()]);
     }
     seen
 }
 
-/// What the tasks of one call share.
+/// How the tasks of one call run.
 struct Job<'a, L, S> {
-    dispatch: Dispatch,
-    load: &'a L,
-    store: &'a S,
+    task: Task<'a, L, S>,
     threads: usize,
-    far: bool,
 }
 
 impl<L: Load, S: Store> Job<'_, L, S> {
@@ -107,12 +107,11 @@ impl<L: Load, S: Store> Job<'_, L, S> {
     /// # Safety
     /// The groups of `span` are accessed by nothing else meanwhile; they are whole blocks, as is a task.
     unsafe fn tasks(&self, span: Span, groups: usize, task: usize, block_log2: u32) -> S::Seen {
-        let run = |at: usize| {
-            let (span, groups) = (span.skip(at), task.min(groups - at));
+        self.each(groups.div_ceil(task), |i| {
+            let at = i * task;
             // SAFETY: the caller's promise; tasks are disjoint.
-            self.dispatch.run(unsafe { Task::new(span, groups, block_log2, self.far, self.load, self.store) })
-        };
-        self.each(groups.div_ceil(task), |i| run(i * task))
+            unsafe { self.task.run(span.skip(at), task.min(groups - at), block_log2) }
+        })
     }
 
     /// One block longer than a task: its parts, then the columns.
@@ -120,16 +119,16 @@ impl<L: Load, S: Store> Job<'_, L, S> {
     /// # Safety
     /// The groups of `span` are accessed by nothing else meanwhile.
     unsafe fn long(&self, span: Span, block: usize, task: usize) -> S::Seen {
-        let Self { dispatch, load, threads, far, .. } = *self;
-        let first = Job { dispatch, load, store: &InPlace, threads, far };
-        // SAFETY: the caller's promise; each task is one part of 16 task points.
+        let Task { dispatch, held, far, load, store } = self.task;
+        let first = Job { task: Task { dispatch, held, far, load, store: &InPlace }, threads: self.threads };
+        // SAFETY: the caller's promise; each task is one part.
         unsafe { first.tasks(span, block, task, task.trailing_zeros() + 4) };
         let rows = block / task;
         let width = (COLUMN_TASK / 16 / rows).min(task / (2 * self.threads).next_power_of_two()).max(WIDTH);
         self.each(task / width, |i| {
             let mut panel = vec![[0f32; 16]; scratch(rows)];
             // SAFETY: the caller's promise; column tasks are disjoint.
-            self.dispatch.run(unsafe { Columns::new(span.skip(i * width), rows, task, width, &mut panel, self.store) })
+            dispatch.run(unsafe { Columns::new(span.skip(i * width), rows, task, width, &mut panel, store) })
         })
     }
 

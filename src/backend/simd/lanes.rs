@@ -9,8 +9,6 @@
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
-    /// Groups on which float butterflies run without leaving the registers: 4 or 16.
-    const RADIX: usize;
     /// One native register of floats.
     type NativeF32: NativeF32<Bits = Self::NativeU32>;
     /// One native register of words, with as many lanes.
@@ -396,10 +394,9 @@ where
             return Self::load(x).stage::<H>();
         }
         const { assert!(N::LANES * K == 16) };
-        // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
-        let mut out = [unsafe { N::load_stage::<H>(x.as_ptr()) }; K];
-        for k in 1..K {
-            // SAFETY: as above.
+        let mut out = [N::splat(0.0); K];
+        for k in 0..K {
+            // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
             out[k] = unsafe { N::load_stage::<H>(x.as_ptr().add(k * N::LANES)) };
         }
         Self(out)

@@ -9,7 +9,6 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Neon;
 
 impl Machine for Neon {
-    const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;

@@ -7,7 +7,6 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Portable;
 
 impl Machine for Portable {
-    const RADIX: usize = 4;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;

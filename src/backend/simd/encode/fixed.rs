@@ -87,10 +87,8 @@ impl Load for Prologue<'_> {
         }
     }
 
-    #[inline(always)]
-    fn prefetch(&self, group: usize, here: *const f32) {
-        fwht::memory::fetch(self.row.as_ptr().wrapping_add(16 * group));
-        fwht::memory::fetch(here);
+    fn source(&self) -> Option<*const f32> {
+        Some(self.row.as_ptr())
     }
 }
 

@@ -23,12 +23,10 @@ pub(in crate::backend::simd) trait Load: Sync {
         self.load::<M>(group, here).stage::<1>()
     }
 
-    /// Asks for the memory of a group that will be loaded a few microseconds later; `here` is its address in
-    /// x (it may be past the end of x). A hook that reads elsewhere asks for that memory too.
-    #[inline(always)]
-    fn prefetch(&self, group: usize, here: *const f32) {
-        let _ = group;
-        super::memory::fetch(here);
+    /// Where the inputs lie if not in x: the address of those of group 0, 64 bytes a group. Only ever used to
+    /// ask for memory ahead of time.
+    fn source(&self) -> Option<*const f32> {
+        None
     }
 }
 

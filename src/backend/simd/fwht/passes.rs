@@ -1,4 +1,5 @@
-//! Blocks that fit in a second-level cache: leaves, passes, and the order in which they run.
+//! The kernels: blocks of fewer than 16 points, leaves of up to 256 points in registers, and passes that
+//! combine parts of a block.
 //!
 //! The stages of a block always run in the order h = 1, 2, 4, 16, 32, 64, 128, 8, 256, 512, ...: stage 8 comes
 //! late because the pass at h = 256 reads from memory and can take it there without a shuffle. (In a block of
@@ -7,14 +8,8 @@
 
 use super::super::isa::Kernel;
 use super::super::lanes::{Floats, Machine};
-use super::hooks::{InPlace, Load, Store};
-
-/// Groups of the largest block that stays in a first-level cache on its way through all its passes.
-const NEAR: usize = (1 << 12) / 16;
-/// Groups of the part of a long block that is finished before the next one is begun, 128 KiB.
-const PART: usize = (1 << 15) / 16;
-/// Groups of the largest block that [`Task`] takes, 1 MiB.
-pub(super) const TASK: usize = (1 << 18) / 16;
+use super::hooks::{Load, Store};
+use super::memory::fetch;
 
 /// Groups from some place of the transformed slice on.
 #[derive(Clone, Copy)]
@@ -40,7 +35,7 @@ impl Span {
     /// Group `i`.
     ///
     /// # Safety
-    /// The group belongs to the running task, and no other reference to it is alive.
+    /// The group belongs to the running kernel, and no other reference to it is alive.
     #[inline(always)]
     pub(super) unsafe fn group<'a>(self, i: usize) -> &'a mut [f32; 16] {
         // SAFETY: the caller's promise.
@@ -48,338 +43,225 @@ impl Span {
     }
 }
 
-/// Whole blocks, one after another.
-pub(super) struct Task<'a, L, S> {
-    /// The first of them.
-    span: Span,
-    /// Groups in all.
-    groups: usize,
-    /// Points a block: `2^block_log2`, at most 16 [`TASK`].
-    block_log2: u32,
-    /// Whether the data come from beyond the caches.
-    far: bool,
-    load: &'a L,
-    store: &'a S,
+/// Groups that a leaf or a pass holds in registers beside what its butterflies need: 4 or 16.
+pub(super) const fn held<M: Machine>() -> usize {
+    if M::GROUPS >= 32 { 16 } else { 4 }
 }
 
-impl<'a, L: Load, S: Store> Task<'a, L, S> {
-    /// # Safety
-    /// Until the kernel has run, the `groups` groups of `span` are accessed by nothing else. They are whole
-    /// blocks, and a block is at most [`TASK`] groups.
-    pub(super) unsafe fn new(span: Span, groups: usize, block_log2: u32, far: bool, load: &'a L, store: &'a S) -> Self {
-        Self { span, groups, block_log2, far, load, store }
+/// [`held`] as a kernel.
+pub(super) struct Held;
+
+impl Kernel for Held {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<M: Machine>(self) -> usize {
+        held::<M>()
     }
 }
 
-impl<L: Load, S: Store> Kernel for Task<'_, L, S> {
+/// The prefetch of what comes next, spread over the passes: memory works while the ports do.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// The next group in x to ask for.
+    pub(super) x: *const [f32; 16],
+    /// The same in the source, or null.
+    pub(super) source: *const [f32; 16],
+    /// Groups left.
+    pub(super) left: usize,
+    /// Groups to ask for while sixteen are worked on.
+    pub(super) share: usize,
+}
+
+impl Ahead {
+    /// Asks for nothing.
+    pub(super) const NOTHING: Self = Self { x: std::ptr::null(), source: std::ptr::null(), left: 0, share: 0 };
+
+    /// To be called once for every `R` groups worked on.
+    #[inline(always)]
+    fn step<const R: usize>(&mut self) {
+        if self.left > 0 {
+            let count = (self.share * R).div_ceil(16).min(self.left);
+            self.left -= count;
+            for _ in 0..count {
+                fetch(self.x);
+                self.x = self.x.wrapping_add(1);
+            }
+            if !self.source.is_null() {
+                for _ in 0..count {
+                    fetch(self.source);
+                    self.source = self.source.wrapping_add(1);
+                }
+            }
+        }
+    }
+}
+
+/// Blocks of `2^log2` points, fewer than 16.
+pub(super) struct Short<'a, L, S> {
+    pub(super) span: Span,
+    pub(super) groups: usize,
+    pub(super) log2: u32,
+    pub(super) ahead: &'a mut Ahead,
+    pub(super) load: &'a L,
+    pub(super) store: &'a S,
+}
+
+impl<L: Load, S: Store> Kernel for Short<'_, L, S> {
     type Output = S::Seen;
 
+    /// The groups of `span` are accessed by nothing else meanwhile: who makes the kernel promises it.
     #[inline(always)]
     fn run<M: Machine>(self) -> S::Seen {
         let mut seen = self.store.start::<M>();
-        // SAFETY: the promise of `new`: the groups are this task's alone, and each call takes blocks of them.
-        unsafe {
-            match self.block_log2 {
-                0 => self.short::<M, 0>(&mut seen),
-                1 => self.short::<M, 1>(&mut seen),
-                2 => self.short::<M, 2>(&mut seen),
-                3 => self.short::<M, 3>(&mut seen),
-                _ => self.blocks::<M>(&mut seen),
+        for i in 0..self.groups {
+            self.ahead.step::<1>();
+            // SAFETY: i < groups, and the promise above.
+            let here = unsafe { self.span.group(i) };
+            let group = self.span.first + i;
+            let mut v = self.load.load::<M>(group, here);
+            if self.log2 > 0 {
+                v = v.stage::<1>();
+            }
+            if self.log2 > 1 {
+                v = v.stage::<2>();
+            }
+            if self.log2 > 2 {
+                v = v.stage::<4>();
+            }
+            self.store.store(&mut seen, group, v, here);
+        }
+        self.store.finish::<M>(seen)
+    }
+}
+
+/// `size` groups at a time in registers: stages 1, 2, 4 on the lanes, 16, 32, ... across registers, and 8 at
+/// last if that makes a block `whole`.
+pub(super) struct Leaves<'a, L, S, const WHOLE: bool> {
+    pub(super) span: Span,
+    /// A multiple of `size`.
+    pub(super) groups: usize,
+    /// At most [`held`]; exactly that if not `whole`.
+    pub(super) size: usize,
+    pub(super) ahead: &'a mut Ahead,
+    pub(super) load: &'a L,
+    pub(super) store: &'a S,
+}
+
+impl<L: Load, S: Store, const WHOLE: bool> Kernel for Leaves<'_, L, S, WHOLE> {
+    type Output = S::Seen;
+
+    /// The groups of `span` are accessed by nothing else meanwhile: who makes the kernel promises it.
+    #[inline(always)]
+    fn run<M: Machine>(self) -> S::Seen {
+        match self.size {
+            16 if held::<M>() == 16 => self.of::<M, 16>(),
+            8 if WHOLE && held::<M>() == 16 => self.of::<M, 8>(),
+            4 if WHOLE || held::<M>() == 4 => self.of::<M, 4>(),
+            2 if WHOLE => self.of::<M, 2>(),
+            _ => self.of::<M, 1>(),
+        }
+    }
+}
+
+impl<L: Load, S: Store, const WHOLE: bool> Leaves<'_, L, S, WHOLE> {
+    #[inline(always)]
+    fn of<M: Machine, const R: usize>(self) -> S::Seen {
+        let mut seen = self.store.start::<M>();
+        for i in 0..self.groups / R {
+            let span = self.span.skip(i * R);
+            self.ahead.step::<R>();
+            let mut v = [M::F::splat(0.0); R];
+            for k in 0..R {
+                // SAFETY: i R + k < groups, and the promise of `run`.
+                let here = unsafe { span.group(k) };
+                v[k] = self.load.load_stage1::<M>(span.first + k, here).stage::<2>().stage::<4>();
+            }
+            butterflies(&mut v);
+            for k in 0..R {
+                let out = if WHOLE { v[k].stage::<8>() } else { v[k] };
+                // SAFETY: as above.
+                self.store.store(&mut seen, span.first + k, out, unsafe { span.group(k) });
             }
         }
         self.store.finish::<M>(seen)
     }
 }
 
-impl<L: Load, S: Store> Task<'_, L, S> {
-    /// Blocks of fewer than 16 points.
-    ///
-    /// # Safety
-    /// As for [`Task::new`].
+/// Where stage 8 goes in a pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage8 {
+    /// Nowhere.
+    Not,
+    /// Before the butterflies: the pass at 16 groups.
+    Before,
+    /// After them: the last pass of a block of 16 groups or fewer.
+    After,
+}
+
+/// The stages h, 2h, ... (in groups) on blocks of `radix h` groups; radix 2, 4, 8 or (before, if 16 groups
+/// are [`held`]) 16.
+pub(super) struct Pass<'a, S> {
+    pub(super) span: Span,
+    /// A multiple of `radix h`.
+    pub(super) groups: usize,
+    pub(super) h: usize,
+    pub(super) radix: usize,
+    pub(super) stage8: Stage8,
+    pub(super) ahead: &'a mut Ahead,
+    pub(super) store: &'a S,
+}
+
+impl<S: Store> Kernel for Pass<'_, S> {
+    type Output = S::Seen;
+
+    /// The groups of `span` are accessed by nothing else meanwhile: who makes the kernel promises it.
     #[inline(always)]
-    unsafe fn short<M: Machine, const LOG2: u32>(&self, seen: &mut S::Registers<M>) {
-        for i in 0..self.groups {
-            // SAFETY: i < groups, and the caller's promise.
-            let here = unsafe { self.span.group(i) };
-            let group = self.span.first + i;
-            if self.far {
-                self.load.prefetch(group + NEAR, here.as_ptr().wrapping_add(16 * NEAR));
-            }
-            let mut v =
-                if LOG2 == 0 { self.load.load::<M>(group, here) } else { self.load.load_stage1::<M>(group, here) };
-            if LOG2 > 1 {
-                v = v.stage::<2>();
-            }
-            if LOG2 > 2 {
-                v = v.stage::<4>();
-            }
-            self.store.store(seen, group, v, here);
+    fn run<M: Machine>(self) -> S::Seen {
+        const NOT: u8 = Stage8::Not as u8;
+        const BEFORE: u8 = Stage8::Before as u8;
+        const AFTER: u8 = Stage8::After as u8;
+        match (self.stage8, self.radix) {
+            (Stage8::Not, 2) => self.of::<M, 2, NOT>(),
+            (Stage8::Not, 4) => self.of::<M, 4, NOT>(),
+            (Stage8::Not, _) => self.of::<M, 8, NOT>(),
+            (Stage8::Before, 2) => self.of::<M, 2, BEFORE>(),
+            (Stage8::Before, 8) if held::<M>() == 16 => self.of::<M, 8, BEFORE>(),
+            (Stage8::Before, 16) if held::<M>() == 16 => self.of::<M, 16, BEFORE>(),
+            (Stage8::Before, _) => self.of::<M, 4, BEFORE>(),
+            (Stage8::After, 2) if held::<M>() == 4 => self.of::<M, 2, AFTER>(),
+            (Stage8::After, _) if held::<M>() == 4 => self.of::<M, 4, AFTER>(),
+            (Stage8::After, _) => unreachable!("16 groups are a leaf"),
         }
     }
+}
 
-    /// Blocks of 16 points and more.
-    ///
-    /// # Safety
-    /// As for [`Task::new`].
+impl<S: Store> Pass<'_, S> {
     #[inline(always)]
-    unsafe fn blocks<M: Machine>(&self, seen: &mut S::Registers<M>) {
-        let block = 1usize << (self.block_log2 - 4);
-        // What is asked for while a unit runs is the next one.
-        let unit = block.clamp(NEAR, 2 * PART);
-        let mut ahead = Ahead { load: self.load, span: self.span, next: 0, end: 0, share: share(block) };
-        let mut at = 0;
-        while at < self.groups {
-            if self.far && at % unit == 0 {
-                (ahead.next, ahead.end) = (at + unit, at + 2 * unit);
-            }
-            // SAFETY: the groups at..at + block are a block of this task.
-            unsafe {
-                if block <= 2 * PART {
-                    near::<M, L, S>(self.span.skip(at), block, &mut ahead, self.store, seen);
-                } else {
-                    let mut part = at;
-                    while part < at + block {
-                        if self.far {
-                            (ahead.next, ahead.end) = (part + PART, part + 2 * PART);
-                        }
-                        near::<M, L, InPlace>(self.span.skip(part), PART, &mut ahead, &InPlace, &mut ());
-                        part += PART;
-                    }
-                    pass::<M, L, S>(self.span.skip(at), block, PART, &mut ahead, self.store, seen);
+    fn of<M: Machine, const R: usize, const STAGE8: u8>(self) -> S::Seen {
+        let mut seen = self.store.start::<M>();
+        // A constant where it can be one: sixteen addresses at a stride in a register cost too many of them.
+        let h = if STAGE8 == Stage8::Before as u8 { 16 } else { self.h };
+        for block in 0..self.groups / (R * h) {
+            let span = self.span.skip(block * R * h);
+            for i in 0..h {
+                self.ahead.step::<R>();
+                let mut v = [M::F::splat(0.0); R];
+                for k in 0..R {
+                    // SAFETY: i + k h < R h, and the promise of `run`.
+                    let here = unsafe { span.group(i + k * h) };
+                    let before = STAGE8 == Stage8::Before as u8;
+                    v[k] = if before { M::F::load_stage::<8>(here) } else { M::F::load(here) };
+                }
+                butterflies(&mut v);
+                for k in 0..R {
+                    let out = if STAGE8 == Stage8::After as u8 { v[k].stage::<8>() } else { v[k] };
+                    // SAFETY: as above.
+                    self.store.store(&mut seen, span.first + i + k * h, out, unsafe { span.group(i + k * h) });
                 }
             }
-            at += block;
         }
-    }
-}
-
-/// Groups to ask for while sixteen are worked on, so that the passes over a block of `groups` ask for the next.
-const fn share(groups: usize) -> usize {
-    match groups {
-        0..=16 => 16,
-        17..=NEAR => 8,
-        _ => 6,
-    }
-}
-
-/// The prefetch of what comes next, spread over the passes: memory works while the ports do.
-struct Ahead<'a, L> {
-    load: &'a L,
-    span: Span,
-    next: usize,
-    end: usize,
-    share: usize,
-}
-
-impl<L: Load> Ahead<'_, L> {
-    /// To be called once for every `R` groups worked on.
-    #[inline(always)]
-    fn step<const R: usize>(&mut self) {
-        if self.next < self.end {
-            for _ in 0..(self.share * R).div_ceil(16) {
-                let span = self.span.skip(self.next);
-                self.load.prefetch(span.first, span.at.cast());
-                self.next += 1;
-            }
-        }
-    }
-}
-
-/// A block of at most `2 PART` groups.
-///
-/// # Safety
-/// The groups of `span` are the running task's alone.
-#[inline(always)]
-unsafe fn near<M: Machine, L: Load, S: Store>(
-    span: Span,
-    groups: usize,
-    ahead: &mut Ahead<'_, L>,
-    store: &S,
-    seen: &mut S::Registers<M>,
-) {
-    // SAFETY: the caller's promise; the parts are disjoint.
-    unsafe {
-        if groups <= 2 * NEAR {
-            nearest::<M, L, S>(span, groups, ahead, store, seen);
-            return;
-        }
-        // 2^14 = 4 x 2^12, 2^15 = 8 x 2^12, 2^16 = 8 x 2^13: a pass of radix 16 here would read sixteen lines that
-        // fall into one set of the first-level cache.
-        let part = if groups == 2 * PART { 2 * NEAR } else { NEAR };
-        let mut at = 0;
-        while at < groups {
-            nearest::<M, L, InPlace>(span.skip(at), part, ahead, &InPlace, &mut ());
-            at += part;
-        }
-        pass::<M, L, S>(span, groups, part, ahead, store, seen);
-    }
-}
-
-/// A block of at most `2 NEAR` groups: leaves, then passes within the first-level cache.
-///
-/// # Safety
-/// The groups of `span` are the running task's alone.
-#[inline(always)]
-unsafe fn nearest<M: Machine, L: Load, S: Store>(
-    span: Span,
-    groups: usize,
-    ahead: &mut Ahead<'_, L>,
-    store: &S,
-    seen: &mut S::Registers<M>,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if groups <= M::RADIX {
-            match groups {
-                1 => leaf::<M, L, S, 1, true>(span, ahead, store, seen),
-                2 => leaf::<M, L, S, 2, true>(span, ahead, store, seen),
-                4 => leaf::<M, L, S, 4, true>(span, ahead, store, seen),
-                8 => leaf::<M, L, S, 8, true>(span, ahead, store, seen),
-                _ => leaf::<M, L, S, 16, true>(span, ahead, store, seen),
-            }
-            return;
-        }
-        let mut at = 0;
-        while at < groups {
-            if M::RADIX == 16 {
-                leaf::<M, L, InPlace, 16, false>(span.skip(at), ahead, &InPlace, &mut ());
-            } else {
-                leaf::<M, L, InPlace, 4, false>(span.skip(at), ahead, &InPlace, &mut ());
-            }
-            at += M::RADIX;
-        }
-        let mut h = M::RADIX;
-        while h < groups {
-            // No pass reaches across h = 16 groups, where stage 8 belongs; 32 is 8 x 4.
-            let left = if h < 16 { groups.min(16) / h } else { groups / h };
-            let radix = if left == 32 { 8 } else { left }.min(M::RADIX);
-            if h * radix == groups {
-                pass_of::<M, L, S>(span, groups, h, radix, ahead, store, seen);
-            } else {
-                pass_of::<M, L, InPlace>(span, groups, h, radix, ahead, &InPlace, &mut ());
-            }
-            h *= radix;
-        }
-    }
-}
-
-/// `16 R` contiguous points in registers: stages 1, 2, 4 on the lanes, 16, 32, ... across registers, and 8 at
-/// last if that makes the block `WHOLE`.
-///
-/// # Safety
-/// The `R` groups of `span` are the running task's alone.
-#[inline(always)]
-unsafe fn leaf<M: Machine, L: Load, S: Store, const R: usize, const WHOLE: bool>(
-    span: Span,
-    ahead: &mut Ahead<'_, L>,
-    store: &S,
-    seen: &mut S::Registers<M>,
-) {
-    ahead.step::<R>();
-    let mut v = [M::F::splat(0.0); R];
-    for k in 0..R {
-        // SAFETY: k < R and the caller's promise.
-        let here = unsafe { span.group(k) };
-        v[k] = ahead.load.load_stage1::<M>(span.first + k, here).stage::<2>().stage::<4>();
-    }
-    butterflies(&mut v);
-    for k in 0..R {
-        let out = if WHOLE { v[k].stage::<8>() } else { v[k] };
-        // SAFETY: as above.
-        store.store(seen, span.first + k, out, unsafe { span.group(k) });
-    }
-}
-
-/// The last pass of a block that is `radix` times `h` groups, radix 4 or 8.
-///
-/// # Safety
-/// The groups of `span` are the running task's alone.
-#[inline(always)]
-unsafe fn pass<M: Machine, L: Load, S: Store>(
-    span: Span,
-    groups: usize,
-    h: usize,
-    ahead: &mut Ahead<'_, L>,
-    store: &S,
-    seen: &mut S::Registers<M>,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if groups / h == 4 {
-            radix::<M, L, S, 4, PLAIN>(span, groups, h, ahead, store, seen);
-        } else {
-            radix::<M, L, S, 8, PLAIN>(span, groups, h, ahead, store, seen);
-        }
-    }
-}
-
-/// Where stage 8 goes in a pass: nowhere, before the butterflies, after them.
-const PLAIN: u8 = 0;
-const BEFORE: u8 = 1;
-const AFTER: u8 = 2;
-
-/// A pass in the first-level cache, of radix 2, 4, 8 or 16.
-///
-/// # Safety
-/// The groups of `span` are the running task's alone.
-#[inline(always)]
-unsafe fn pass_of<M: Machine, L: Load, S: Store>(
-    span: Span,
-    groups: usize,
-    h: usize,
-    r: usize,
-    ahead: &mut Ahead<'_, L>,
-    store: &S,
-    seen: &mut S::Registers<M>,
-) {
-    let whole = h * r == groups && groups <= 16;
-    // SAFETY: the caller's promise.
-    unsafe {
-        match (h, r) {
-            (16, 2) => radix::<M, L, S, 2, BEFORE>(span, groups, h, ahead, store, seen),
-            (16, 4) => radix::<M, L, S, 4, BEFORE>(span, groups, h, ahead, store, seen),
-            (16, 8) if M::RADIX == 16 => radix::<M, L, S, 8, BEFORE>(span, groups, h, ahead, store, seen),
-            (16, 16) if M::RADIX == 16 => radix::<M, L, S, 16, BEFORE>(span, groups, h, ahead, store, seen),
-            (_, 2) if whole => radix::<M, L, S, 2, AFTER>(span, groups, h, ahead, store, seen),
-            (_, 4) if whole => radix::<M, L, S, 4, AFTER>(span, groups, h, ahead, store, seen),
-            (_, 2) => radix::<M, L, S, 2, PLAIN>(span, groups, h, ahead, store, seen),
-            (_, 4) => radix::<M, L, S, 4, PLAIN>(span, groups, h, ahead, store, seen),
-            _ => unreachable!("radix {r} at {h} of {groups} groups"),
-        }
-    }
-}
-
-/// The log2(R) stages h, 2h, ... (in groups) on blocks of `R h` groups.
-///
-/// # Safety
-/// The `groups` groups of `span` are the running task's alone, and `R h` divides their number.
-#[inline(always)]
-unsafe fn radix<M: Machine, L: Load, S: Store, const R: usize, const STAGE8: u8>(
-    span: Span,
-    groups: usize,
-    h: usize,
-    ahead: &mut Ahead<'_, L>,
-    store: &S,
-    seen: &mut S::Registers<M>,
-) {
-    let mut block = 0;
-    while block < groups {
-        for i in block..block + h {
-            ahead.step::<R>();
-            let mut v = [M::F::splat(0.0); R];
-            for k in 0..R {
-                // SAFETY: i + k h < block + R h <= groups, and the caller's promise.
-                let here = unsafe { span.group(i + k * h) };
-                v[k] = if STAGE8 == BEFORE { M::F::load_stage::<8>(here) } else { M::F::load(here) };
-            }
-            butterflies(&mut v);
-            for k in 0..R {
-                let out = if STAGE8 == AFTER { v[k].stage::<8>() } else { v[k] };
-                // SAFETY: as above.
-                store.store(seen, span.first + i + k * h, out, unsafe { span.group(i + k * h) });
-            }
-        }
-        block += R * h;
+        self.store.finish::<M>(seen)
     }
 }
 
