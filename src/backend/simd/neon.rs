@@ -9,6 +9,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Neon;
 
 impl Machine for Neon {
+    const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;
@@ -87,14 +88,17 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
-    fn hadamard(self) -> Self {
+    fn stage<const H: usize>(self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
-            // (a b c d) -> (a+b a-b c+d c-d): both inputs of a butterfly side by side, then again for h = 2.
-            let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
-            let x = vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd));
-            let swapped = vextq_f32::<2>(x, x);
-            let (sum, difference) = (vaddq_f32(x, swapped), vsubq_f32(x, swapped));
+            if H == 1 {
+                // (a b c d) -> (a+b a-b c+d c-d)
+                let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
+                return Self(vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd)));
+            }
+            // (a b c d) -> (a+c b+d a-c b-d)
+            let swapped = vextq_f32::<2>(self.0, self.0);
+            let (sum, difference) = (vaddq_f32(self.0, swapped), vsubq_f32(self.0, swapped));
             Self(vcombine_f32(vget_low_f32(sum), vget_low_f32(difference)))
         }
     }
