@@ -16,7 +16,7 @@
 //! a lane is, and is used in register permutes alone: every lane reads every word of the table in the same
 //! order, whatever it looks for.
 
-use crate::backend::simd::chacha::{BLOCKS, Vertical};
+use crate::backend::simd::chacha::{BLOCKS, Vertical, store_coordinates};
 use crate::backend::simd::lanes::{Machine, NativeU32};
 use crate::sample::table::NoiseTable;
 
@@ -70,8 +70,8 @@ impl Thresholds {
         let candidates = keys.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap_or(0);
         let mut leaves = vec![[Row([0; BUCKETS]); 4]; (keys.len() + candidates).div_ceil(BUCKETS).max(1)];
         for (k, limit) in limits.iter().enumerate() {
-            for i in 0..4 {
-                leaves[k / BUCKETS][i].0[k % BUCKETS] = (limit >> (32 * i)) as u32;
+            for (i, row) in leaves[k / BUCKETS].iter_mut().enumerate() {
+                row.0[k % BUCKETS] = (limit >> (32 * i)) as u32;
             }
         }
         let subtree = |i: usize, j: usize| if i < TOP { key((i * MIDDLE + j + 1) * size - 1) } else { 0 };
@@ -91,18 +91,9 @@ impl Thresholds {
     pub(super) fn draw<M: Machine>(&self, stream: &Vertical, out: &mut [u32; DRAWN]) {
         for l in (0..BLOCKS).step_by(M::NativeU32::LANES) {
             let mut counts = [M::NativeU32::splat(0); 4];
-            for half in [0, 2] {
-                let [a, b] = self.pair::<M::NativeU32>(stream, half, l);
-                counts[half] = a;
-                counts[half + 1] = b;
-            }
-            let (a, b) = counts[0].interleave(counts[2]);
-            let (c, d) = counts[1].interleave(counts[3]);
-            let ((a, b), (c, d)) = (a.interleave(c), b.interleave(d));
-            for (i, x) in [a, b, c, d].into_iter().enumerate() {
-                // SAFETY: lanes l .. l + LANES give the coordinates 4 l .. 4 (l + LANES), at most 64.
-                unsafe { x.store(out.as_mut_ptr().add(4 * l + i * M::NativeU32::LANES)) };
-            }
+            [counts[0], counts[1]] = self.pair(stream, 0, l);
+            [counts[2], counts[3]] = self.pair(stream, 2, l);
+            store_coordinates(counts, l, out);
         }
     }
 
