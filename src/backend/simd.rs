@@ -1,7 +1,7 @@
 //! Blocked kernels on all cores of the CPU.
 //!
 //! Each kernel body is written once and compiled for AVX-512, AVX2, NEON and the compiler's own target; the
-//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512`.
+//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512|avx512ifma`.
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
 //! the number of threads changes a bit of any result.
 
@@ -15,6 +15,8 @@ mod clip;
 mod decode;
 mod encode;
 mod fwht;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 pub mod isa;
 mod keystream;
 mod lanes;
