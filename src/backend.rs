@@ -43,6 +43,15 @@ impl BackendKind {
     }
 }
 
+/// What [`Backend::mask`] does with the keystream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MaskSign {
+    /// Hides.
+    Add,
+    /// Undoes, or hides from the other side of a pair.
+    Subtract,
+}
+
 /// A machine that runs the stages of the pipeline. Object safe; held as `Arc<dyn Backend>`.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Which backend this is.
@@ -115,6 +124,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// The `len` words that [`Backend::pack`] wrote. Errors: another number of bytes, a one in an unused bit.
     fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError>;
+
+    /// Adds or subtracts a keystream in `ring`: word `j` plus or minus `k_j`. Subtracting undoes adding.
+    ///
+    /// Mod `2^b`, `k_j` is the word at bytes `[4j, 4j + 4)` of the keystream; mod p it is `floor(U p / 2^128)` with U
+    /// the 16 bytes at `16 j`, within `p 2^-128 < 2^-97` of uniform (total variation).
+    ///
+    /// Errors: a ring out of range, a residue that is not below p (names the first), more words than one key
+    /// serves.
+    fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError>;
 
     /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;

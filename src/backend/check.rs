@@ -5,7 +5,7 @@ pub(crate) mod lattice;
 use super::{BackendError, Buffer, EncodeJob, Rows};
 use crate::math::prg::STREAM_BYTES;
 use crate::params::{
-    ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,
+    ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, NOISE_STRIDE, Ring, norm_kind, rounding_kind,
 };
 use crate::sample::noise::Noise;
 
@@ -145,7 +145,7 @@ pub(crate) fn fwht<'a>(x: &'a mut Buffer, p: &FwhtParams) -> Result<&'a mut [f32
     Ok(data)
 }
 
-/// Checks buffers of `sum`, and returns accumulator and rows.
+/// Checks buffers of `sum`, but for [`residues`], and returns accumulator and rows.
 pub(crate) fn sum<'a>(
     acc: &'a mut Buffer,
     rows: &'a Buffer,
@@ -159,9 +159,16 @@ pub(crate) fn sum<'a>(
         let expected = rows.len().next_multiple_of(acc.len().max(1)) * usize::from(!acc.is_empty());
         return Err(BackendError::WrongLength { what: "rows", expected, found: rows.len() });
     }
-    residues("acc", acc, ring)?;
-    residues("rows", rows, ring)?;
     Ok((acc, rows))
+}
+
+/// Checks ring and words of `mask`, but for [`residues`], and returns the words.
+pub(crate) fn mask_words(words: &mut Buffer, ring: Ring) -> Result<&mut [u32], BackendError> {
+    check_ring(ring)?;
+    let words = words.as_u32_mut()?;
+    let bytes = if matches!(ring, Ring::Bits(_)) { 4 } else { NOISE_STRIDE };
+    stream(0, bytes.saturating_mul(words.len() as u64))?;
+    Ok(words)
 }
 
 fn check_ring(ring: Ring) -> Result<(), BackendError> {
@@ -172,13 +179,11 @@ fn check_ring(ring: Ring) -> Result<(), BackendError> {
 }
 
 /// Checks that numbers mod a prime are reduced; those mod `2^b` need not be.
-fn residues(name: &'static str, x: &[u32], ring: Ring) -> Result<(), BackendError> {
-    match ring {
-        Ring::Bits(_) => Ok(()),
-        Ring::Prime(p) => match x.iter().find(|&&v| v >= p) {
-            None => Ok(()),
-            Some(&v) => Err(out_of_range(name, "residues below the prime", f64::from(v))),
-        },
+pub(crate) fn residues(what: &'static str, x: &[u32], ring: Ring) -> Result<(), BackendError> {
+    let Ring::Prime(prime) = ring else { return Ok(()) };
+    match x.iter().position(|&v| v >= prime) {
+        None => Ok(()),
+        Some(index) => Err(BackendError::NotBelowPrime { what, index, found: x[index], prime }),
     }
 }
 

@@ -39,6 +39,18 @@ pub enum BackendError {
         /// Value found.
         found: f64,
     },
+    /// A number where a residue of a prime is expected.
+    #[error("{what} holds {found} at {index}, expected a residue below the prime {prime}")]
+    NotBelowPrime {
+        /// Which argument.
+        what: &'static str,
+        /// First such place.
+        index: usize,
+        /// Number found.
+        found: u32,
+        /// The prime.
+        prime: u32,
+    },
     /// A residue that is not below its prime.
     #[error("polynomial {batch}, limb {limb} of {what} has a residue at {index} that is not below the prime {prime}")]
     NotReduced {

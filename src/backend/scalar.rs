@@ -8,13 +8,14 @@ pub mod clip;
 pub mod decode;
 pub mod encode;
 pub mod fwht;
+pub mod mask;
 pub mod noise;
 pub mod ntt;
 pub mod pack;
 pub mod polymul;
 pub mod sum;
 
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, MaskSign, Rows, check};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
@@ -79,7 +80,16 @@ impl Backend for Scalar {
 
     fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError> {
         let (acc, rows) = check::sum(acc, rows, ring)?;
+        check::residues("acc", acc, ring)?;
+        check::residues("rows", rows, ring)?;
         sum::sum(acc, rows, ring);
+        Ok(())
+    }
+
+    fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError> {
+        let words = check::mask_words(words, ring)?;
+        check::residues("words", words, ring)?;
+        mask::mask(words, ring, key, sign);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod ifma;
 pub mod isa;
 mod keystream;
 mod lanes;
+mod mask;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod noise;
@@ -27,13 +28,16 @@ mod ntt;
 mod pack;
 mod polymul;
 mod portable;
+mod residues;
 mod sum;
 
 use std::sync::OnceLock;
 
 use self::encode::Half;
 use self::isa::{Dispatch, Isa};
-use super::{Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Packed, Rows, check};
+use super::{
+    Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, MaskSign, Packed, Rows, check,
+};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
@@ -152,8 +156,11 @@ impl Backend for Simd {
 
     fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError> {
         let (acc, rows) = check::sum(acc, rows, ring)?;
-        sum::sum(self.dispatch, acc, rows, ring);
-        Ok(())
+        sum::sum(self.dispatch, acc, rows, ring)
+    }
+
+    fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError> {
+        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, key, sign)
     }
 
     fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {

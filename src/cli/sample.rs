@@ -9,6 +9,7 @@ use super::{Exit, Failure};
 use crate::backend::{self, Buffer};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::sample::SampleError;
+use crate::sample::binomial::CentredBinomial;
 use crate::sample::law::Law;
 use crate::sample::noise::Noise;
 use crate::sample::statistics::{Comparison, compare};
@@ -25,6 +26,8 @@ pub enum LawName {
     DiscreteGaussian,
     /// P(k) ~ exp(-|k| / b), b = --rate.
     DiscreteLaplace,
+    /// Binomial(k, 1/2) - Binomial(k, 1/2), variance k / 2.
+    CentredBinomial,
 }
 
 /// Which sampler draws.
@@ -32,7 +35,8 @@ pub enum LawName {
 pub enum SamplerName {
     /// The rational oracle: uniform integers are its only randomness.
     Exact,
-    /// The constant-time table of 128-bit thresholds that training uses (Skellam only).
+    /// The constant-time sampler of the noise stage: a table of 128-bit thresholds (Skellam, discrete Gaussian),
+    /// or popcount (centred binomial).
     Table,
 }
 
@@ -47,7 +51,8 @@ pub enum SamplerName {
         veilsum sample --law skellam --mu 5.95\n  \
         veilsum sample --law skellam --mu 1428 --sampler table --count 1000000 --json\n  \
         veilsum sample --law poisson --rate 4/3 --count 20 --draws\n  \
-        veilsum sample --law discrete-gaussian --sigma 100\n\nExit code 2: a parameter outside its range."
+        veilsum sample --law discrete-gaussian --sigma 100\n  \
+        veilsum sample --law centred-binomial --k 24 --sampler table\n\nExit code 2: a parameter outside its range."
 )]
 pub struct Args {
     /// The law to draw from.
@@ -62,6 +67,9 @@ pub struct Args {
     /// Parameter of the discrete Gaussian.
     #[arg(long, value_name = "SIGMA", allow_hyphen_values = true)]
     sigma: Option<f64>,
+    /// Coins on each side of the centred binomial, 1 to 4096.
+    #[arg(long, value_name = "K")]
+    k: Option<u32>,
     /// Number of draws.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     count: u32,
@@ -110,11 +118,17 @@ fn fraction(name: &str, text: &str) -> Result<(i64, i64), Failure> {
 
 /// The law that the arguments name; options of other laws are refused.
 fn law(args: &Args) -> Result<Law, Failure> {
-    let given = [("mu", args.mu.is_some()), ("rate", args.rate.is_some()), ("sigma", args.sigma.is_some())];
+    let given = [
+        ("mu", args.mu.is_some()),
+        ("rate", args.rate.is_some()),
+        ("sigma", args.sigma.is_some()),
+        ("k", args.k.is_some()),
+    ];
     let wanted = match args.law {
         LawName::Skellam => "mu",
         LawName::Poisson | LawName::DiscreteLaplace => "rate",
         LawName::DiscreteGaussian => "sigma",
+        LawName::CentredBinomial => "k",
     };
     if let Some((other, _)) = given.into_iter().find(|(name, given)| *given && *name != wanted) {
         return Err(usage(format!("--{other} does not belong to this law; it takes --{wanted}")));
@@ -134,19 +148,28 @@ fn law(args: &Args) -> Result<Law, Failure> {
             Law::DiscreteLaplace { numerator, denominator }
         }
         LawName::DiscreteGaussian => Law::DiscreteGaussian { sigma: args.sigma.ok_or_else(missing)? },
+        LawName::CentredBinomial => Law::CentredBinomial { k: args.k.ok_or_else(missing)? },
     })
 }
 
-/// Draws by the constant-time table, on the fastest backend.
+/// Draws by the constant-time noise stage, on the fastest backend.
 fn draw_from_table(law: Law, key: &StreamKey, count: usize) -> Result<(Vec<i64>, f64), Failure> {
-    let Law::Skellam { numerator, denominator } = law else {
-        return Err(usage("--sampler table draws --law skellam only; the other laws take --sampler exact"));
+    let noise: Noise = match law {
+        Law::Skellam { numerator, denominator } => {
+            NoiseTable::skellam(numerator as f64 / denominator as f64).map_err(usage)?.into()
+        }
+        Law::DiscreteGaussian { sigma } => NoiseTable::discrete_gaussian(sigma).map_err(usage)?.into(),
+        Law::CentredBinomial { k } => CentredBinomial::new(k).map_err(usage)?.into(),
+        Law::Poisson { .. } | Law::DiscreteLaplace { .. } => {
+            return Err(usage(
+                "--sampler table draws skellam, discrete-gaussian and centred-binomial; the other laws take --sampler exact",
+            ));
+        }
     };
-    let table = Noise::from(NoiseTable::skellam(numerator as f64 / denominator as f64).map_err(usage)?);
     let backend = backend::open(None).map_err(failure)?;
     let mut words = Buffer::HostU32(vec![0; count].into());
     let start = Instant::now();
-    backend.noise(&mut words, 32, &table, key).map_err(failure)?;
+    backend.noise(&mut words, 32, &noise, key).map_err(failure)?;
     let seconds = start.elapsed().as_secs_f64();
     let words = words.as_u32().map_err(failure)?;
     Ok((words.iter().map(|&w| i64::from(w as i32)).collect(), seconds))

@@ -11,6 +11,9 @@ fn veilsum(args: &[&str]) -> std::process::Output {
 fn the_command_prints_draws_and_statistics() {
     for args in [
         &["--law", "skellam", "--mu", "5.95", "--sampler", "table"][..],
+        &["--law", "discrete-gaussian", "--sigma", "12.5", "--sampler", "table"],
+        &["--law", "centred-binomial", "--k", "24", "--sampler", "table"],
+        &["--law", "centred-binomial", "--k", "21"],
         &["--law", "poisson", "--rate", "4/3"],
         &["--law", "discrete-laplace", "--rate", "2.5"],
         &["--law", "discrete-gaussian", "--sigma", "12.5"],
@@ -43,6 +46,10 @@ fn the_command_refuses_bad_input_with_exit_code_2() {
         (&["--law", "poisson", "--rate", "4/0"], "denominator"),
         (&["--law", "poisson", "--mu", "4"], "--rate"),
         (&["--law", "poisson", "--rate", "4", "--sampler", "table"], "skellam"),
+        (&["--law", "discrete-gaussian", "--sigma", "9999", "--sampler", "table"], "sigma"),
+        (&["--law", "centred-binomial"], "--k"),
+        (&["--law", "centred-binomial", "--k", "4097"], "4096"),
+        (&["--law", "skellam", "--k", "3"], "--mu"),
         (&["--law", "discrete-gaussian", "--sigma", "0"], "sigma"),
         (&["--law", "discrete-gaussian", "--sigma", "NaN"], "sigma"),
         (&["--law", "poisson", "--rate", "4", "--count", "0"], "count"),

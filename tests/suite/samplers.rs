@@ -1,8 +1,11 @@
 //! Samplers: exact laws, constant-time tables, noise that does not depend on threads.
 
+mod timing;
+
 use veilsum::backend::simd::Simd;
 use veilsum::backend::{Backend, Buffer};
 use veilsum::math::prg::{Cipher, StreamKey};
+use veilsum::sample::binomial::CentredBinomial;
 use veilsum::sample::discrete_gaussian;
 use veilsum::sample::law::Law;
 use veilsum::sample::noise::Noise;
@@ -82,10 +85,36 @@ fn zero_means_are_zero_and_bad_parameters_are_errors() {
     }
 }
 
-fn table_draws(mu: f64, count: usize, key: &StreamKey) -> Vec<i64> {
+/// Draws of the noise stage.
+fn stage_draws(noise: &Noise, count: usize, key: &StreamKey) -> Vec<i64> {
     let mut words = Buffer::HostU32(vec![0; count].into());
-    Simd::new().noise(&mut words, 32, &NoiseTable::skellam(mu).unwrap().into(), key).unwrap();
+    Simd::new().noise(&mut words, 32, noise, key).unwrap();
     words.as_u32().unwrap().iter().map(|&w| i64::from(w as i32)).collect()
+}
+
+fn table_draws(mu: f64, count: usize, key: &StreamKey) -> Vec<i64> {
+    stage_draws(&NoiseTable::skellam(mu).unwrap().into(), count, key)
+}
+
+#[test]
+fn discrete_gaussian_tables_follow_the_exact_law() {
+    for (i, (sigma, count)) in
+        [(0.3, 20_000), (3.45, 100_000), (100.1, 200_000), (1000.0, 50_000)].into_iter().enumerate()
+    {
+        let noise = NoiseTable::discrete_gaussian(sigma).unwrap().into();
+        assert_follows(&stage_draws(&noise, count, &stream(60 + i as u8)), Law::DiscreteGaussian { sigma });
+    }
+}
+
+#[test]
+fn centred_binomials_follow_the_exact_law() {
+    for (i, k) in [1, 2, 7, 8, 9, 21, 24, 100, 1000, 4096].into_iter().enumerate() {
+        let law = CentredBinomial::new(k).unwrap();
+        assert_follows(&stage_draws(&law.into(), 100_000, &stream(70 + i as u8)), Law::CentredBinomial { k });
+        let mut reader = stream(90 + i as u8).reader(0);
+        let exact: Vec<i64> = (0..20_000).map(|_| law.draw(&mut reader)).collect();
+        assert_follows(&exact, Law::CentredBinomial { k });
+    }
 }
 
 #[test]
@@ -125,51 +154,4 @@ fn discrete_gaussian_noise_does_not_depend_on_threads_and_wraps() {
     let mut short = vec![7u32; 5000];
     discrete_gaussian::add(&mut short, 16, sigma, &stream(5)).unwrap();
     assert!(short.iter().zip(&draws).all(|(&w, &x)| (w as u16).wrapping_sub(7) as i16 == x as i16));
-}
-
-/// Welch's t between two samples.
-fn welch(a: &[f64], b: &[f64]) -> f64 {
-    let moments = |x: &[f64]| {
-        let n = x.len() as f64;
-        let mean = x.iter().sum::<f64>() / n;
-        (mean, x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0) / n)
-    };
-    let ((mean_a, var_a), (mean_b, var_b)) = (moments(a), moments(b));
-    (mean_a - mean_b) / (var_a + var_b).sqrt()
-}
-
-/// Times draws that all are small against draws that all are large: tables with a single step, so that
-/// the magnitude is chosen and the number of comparisons is not.
-///
-/// The two kinds alternate; the slowest fifth of each, when something else had the core, is dropped; a
-/// difference counts only if it is both certain (|t| > 30 in each of three tries) and above 5 % of the time.
-/// A sampler that stops at the threshold it wants differs by a factor.
-#[test]
-fn time_does_not_depend_on_the_magnitude() {
-    let thresholds = 400;
-    let table =
-        |t: u128| Noise::Table(NoiseTable { thresholds: vec![t; thresholds], variance: 0.0, total_variation: 0.0 });
-    // 0 is always reached (magnitude 400), 2^127 - 1 almost never (magnitude 0).
-    let (large, small) = (table(0), table((1 << 127) - 1));
-    let backend = Simd::new();
-    let suspicious = (0..3).all(|_| {
-        let mut times = [Vec::new(), Vec::new()];
-        for round in 0..400u32 {
-            let which = (round.wrapping_mul(0x9e37_79b9) >> 31) as usize;
-            let mut words = Buffer::HostU32(vec![0; 512].into());
-            let start = std::time::Instant::now();
-            backend.noise(&mut words, 32, if which == 0 { &small } else { &large }, &stream(6)).unwrap();
-            times[which].push(start.elapsed().as_secs_f64());
-            let magnitude = words.as_u32().unwrap()[0] as i32;
-            assert_eq!(magnitude.unsigned_abs() as usize, which * thresholds);
-        }
-        for kind in &mut times {
-            kind.sort_by(f64::total_cmp);
-            kind.truncate(kind.len() * 4 / 5);
-        }
-        let [a, b] = &times;
-        let (mean_a, mean_b) = (a.iter().sum::<f64>() / a.len() as f64, b.iter().sum::<f64>() / b.len() as f64);
-        welch(a, b).abs() > 30.0 && (mean_a / mean_b - 1.0).abs() > 0.05
-    });
-    assert!(!suspicious, "the time of a draw depends on its magnitude");
 }

@@ -316,6 +316,31 @@ impl NativeU32 for U32x8 {
     }
 
     #[inline(always)]
+    fn where_equal(self, other: Self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX2 is present (see the module).
+        Self(unsafe { _mm256_blendv_epi8(b.0, a.0, _mm256_cmpeq_epi32(self.0, other.0)) })
+    }
+
+    #[inline(always)]
+    fn increment_where_below(self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX2 is present (see the module). True is -1.
+        Self(unsafe { _mm256_sub_epi32(self.0, _mm256_cmpgt_epi32(b.0, a.0)) })
+    }
+
+    #[inline(always)]
+    fn lookup16(table: &[u32; 16], index: Self) -> Self {
+        let (low, high) = (table.as_ptr().cast(), table[8..].as_ptr().cast());
+        // SAFETY: AVX2 is present (see the module); both halves of the table are 32 bytes.
+        unsafe {
+            let low = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(_mm256_loadu_si256(low), index.0));
+            let high = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(_mm256_loadu_si256(high), index.0));
+            // The blend looks at the top bit alone.
+            let bit = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index.0));
+            Self(_mm256_castps_si256(_mm256_blendv_ps(low, high, bit)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = words;
         // SAFETY: the caller's promise: two halves of 32 bytes in each of 8 blocks.

@@ -43,6 +43,7 @@ impl Machine for Avx512Bitalg {
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
     const GROUPS: usize = Avx512::GROUPS;
+    const RADIX: usize = Avx512::RADIX;
 
     #[inline(always)]
     fn count_halves(x: U32x16) -> U32x16 {
@@ -350,6 +351,34 @@ impl NativeU32 for U32x16 {
             let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
             Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even))
         }
+    }
+
+    #[inline(always)]
+    fn where_equal(self, other: Self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_mask_mov_epi32(b.0, _mm512_cmpeq_epi32_mask(self.0, other.0), a.0) })
+    }
+
+    #[inline(always)]
+    fn increment_where_below(self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let below = _mm512_cmplt_epi32_mask(a.0, b.0);
+            Self(_mm512_mask_add_epi32(self.0, below, self.0, _mm512_set1_epi32(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup16(table: &[u32; 16], index: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the table is 64 bytes.
+        Self(unsafe { _mm512_permutexvar_epi32(index.0, _mm512_loadu_si512(table.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn lookup32(table: &[u32; 32], index: Self) -> Self {
+        let (low, high) = (table.as_ptr().cast(), table[16..].as_ptr().cast());
+        // SAFETY: AVX-512 F is present (see the module); both halves of the table are 64 bytes.
+        Self(unsafe { _mm512_permutex2var_epi32(_mm512_loadu_si512(low), index.0, _mm512_loadu_si512(high)) })
     }
 
     #[inline(always)]

@@ -31,6 +31,13 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Sixteen blocks, for another sampler.
+    pub(super) const fn stream(&mut self) -> &mut Vertical {
+        &mut self.stream
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         wipe(&mut self.halves.0);
@@ -85,8 +92,8 @@ fn transpose<M: Machine>(counts: &Vertical, halves: &mut Halves) {
         // SAFETY: LANES divides 16; LANES lanes are written as 16 words each from `16 l` on, within 256.
         unsafe {
             let mut words = [M::NativeU32::splat(0); 16];
-            for w in 0..16 {
-                words[w] = M::NativeU32::load(counts.0[w].as_ptr().add(l));
+            for (word, row) in words.iter_mut().zip(&counts.0) {
+                *word = M::NativeU32::load(row.as_ptr().add(l));
             }
             M::NativeU32::store_transposed(words, halves.0.as_mut_ptr().add(16 * l).cast());
         }

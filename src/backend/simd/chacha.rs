@@ -85,6 +85,24 @@ impl Drop for Vertical {
     }
 }
 
+/// Writes four words of the lanes from l on in the order of 16-byte coordinates: `out[4 (l + i) + g]` is lane i of
+/// word g.
+#[inline(always)]
+pub(super) fn store_coordinates<N: NativeU32>(words: [N; 4], l: usize, out: &mut [u32; 4 * BLOCKS]) {
+    assert!(l + N::LANES <= BLOCKS);
+    let (a, b) = words[0].interleave(words[2]);
+    let (c, d) = words[1].interleave(words[3]);
+    let ((a, b), (c, d)) = (a.interleave(c), b.interleave(d));
+    let at = out.as_mut_ptr();
+    // SAFETY: 4 LANES words from `4 l` on, within 64 by the assertion.
+    unsafe {
+        a.store(at.add(4 * l));
+        b.store(at.add(4 * l + N::LANES));
+        c.store(at.add(4 * l + 2 * N::LANES));
+        d.store(at.add(4 * l + 3 * N::LANES));
+    }
+}
+
 /// `first + step (l + i)` in lane i, for `l + LANES <= 16`.
 #[inline(always)]
 fn counters<M: Machine>(first: u32, step: u32, l: usize) -> M::NativeU32 {

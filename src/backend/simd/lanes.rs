@@ -154,6 +154,20 @@ pub(super) trait NativeU32: Copy {
     fn interleave(self, other: Self) -> (Self, Self);
     /// `interleave` undone: the lanes at even places of `self` and then of `other`, those at odd places.
     fn separate(self, other: Self) -> (Self, Self);
+    /// `a` in the lanes where `self == other`, `b` elsewhere.
+    fn where_equal(self, other: Self, a: Self, b: Self) -> Self;
+    /// `self + 1` in the lanes where `a < b` as signed words, `self` elsewhere: for numbers below 2^31 the cheaper
+    /// comparison.
+    fn increment_where_below(self, a: Self, b: Self) -> Self;
+    /// Word `index % 16` of the table, without an address that depends on the index.
+    fn lookup16(table: &[u32; 16], index: Self) -> Self;
+    /// Word `index % 32` of the table, likewise.
+    #[inline(always)]
+    fn lookup32(table: &[u32; 32], index: Self) -> Self {
+        let [low, high] = bytemuck::cast_ref::<_, [[u32; 16]; 2]>(table);
+        let bit = index.and(Self::splat(16));
+        bit.where_equal(Self::splat(0), Self::lookup16(low, index), Self::lookup16(high, index))
+    }
     /// Writes lane l of the sixteen registers, in this order, as 64 little-endian bytes at `64 l`.
     ///
     /// # Safety

@@ -252,6 +252,33 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
+    fn where_equal(self, other: Self, a: Self, b: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vbslq_u32(vceqq_u32(self.0, other.0), a.0, b.0) })
+    }
+
+    #[inline(always)]
+    fn increment_where_below(self, a: Self, b: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names. True is -1.
+        unsafe {
+            let below = vcltq_s32(vreinterpretq_s32_u32(a.0), vreinterpretq_s32_u32(b.0));
+            Self(vsubq_u32(self.0, below))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup16(table: &[u32; 16], index: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the table is 64 bytes.
+        unsafe {
+            let bytes = vld1q_u8_x4(table.as_ptr().cast());
+            // Bytes 4 i .. 4 i + 4 of a lane's index i.
+            let first = vandq_u32(index.0, vdupq_n_u32(15));
+            let at = vaddq_u32(vmulq_u32(first, vdupq_n_u32(0x0404_0404)), vdupq_n_u32(0x0302_0100));
+            Self(vreinterpretq_u32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(at))))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
         // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
         unsafe {

@@ -1,29 +1,28 @@
 //! Noise in constant time, 512 coordinates at a time: tables of 128-bit thresholds, centred binomial.
 
+mod thresholds;
+
 use rayon::prelude::*;
 
+use self::thresholds::{DRAWN, Thresholds};
 use super::binomial;
-use super::chacha::{State, wipe};
+use super::chacha::{BLOCKS, State, Vertical, wipe};
 use super::isa::{Dispatch, Kernel};
-use super::keystream;
 use super::lanes::Machine;
 use crate::math::prg::StreamKey;
 use crate::params::NOISE_STRIDE;
 use crate::sample::binomial::CentredBinomial;
 use crate::sample::noise::Noise;
-use crate::sample::table::NoiseTable;
 
 /// Coordinates of one draw; a draw starts at a multiple of it.
 pub(super) const BLOCK: usize = binomial::BLOCK;
 /// Blocks that one task of [`add`] draws.
 const TASK: usize = 16 * BLOCK;
-/// Coordinates compared with one threshold before the next.
-const LANES: usize = 32;
 
 /// A law in the form that the kernels take.
 pub(super) enum Law {
     /// See [`Thresholds`].
-    Table(Thresholds),
+    Table(Box<Thresholds>),
     /// Nothing to prepare.
     Binomial(CentredBinomial),
 }
@@ -32,38 +31,23 @@ impl Law {
     /// Prepares a law.
     pub(super) fn new(noise: &Noise) -> Self {
         match noise {
-            Noise::Table(table) => Self::Table(Thresholds::new(table)),
+            Noise::Table(table) => Self::Table(Box::new(Thresholds::new(table))),
             Noise::Binomial(law) => Self::Binomial(*law),
         }
-    }
-}
-
-/// A table in the form that the comparison takes: both halves of a threshold as signed integers, the
-/// lower one with its top bit flipped, so that signed comparison orders them.
-pub(super) struct Thresholds(Vec<[i64; 2]>);
-
-/// Flips the top bit: unsigned order becomes signed order.
-const FLIP: u64 = 1 << 63;
-
-impl Thresholds {
-    /// Splits a table.
-    fn new(table: &NoiseTable) -> Self {
-        Self(table.thresholds.iter().map(|&t| [(t >> 64) as i64, (t as u64 ^ FLIP) as i64]).collect())
     }
 }
 
 /// The noise under one key, block by block. What it keeps between blocks is secret and wiped on drop.
 pub(super) struct Draws<'a> {
     law: &'a Law,
-    key: &'a StreamKey,
     state: State,
     scratch: binomial::Scratch,
 }
 
 impl<'a> Draws<'a> {
     /// Nothing is drawn yet.
-    pub(super) fn new(law: &'a Law, key: &'a StreamKey) -> Self {
-        Self { law, key, state: State::new(key), scratch: binomial::Scratch::new() }
+    pub(super) fn new(law: &'a Law, key: &StreamKey) -> Self {
+        Self { law, state: State::new(key), scratch: binomial::Scratch::new() }
     }
 
     /// Writes the noise of coordinates `[first, first + 512)` mod `2^32`; `first` is a multiple of 512.
@@ -71,14 +55,8 @@ impl<'a> Draws<'a> {
         debug_assert!(first.is_multiple_of(BLOCK));
         match self.law {
             Law::Table(table) => {
-                let mut uniform = [[0u64; 2]; BLOCK];
-                keystream::fill(
-                    dispatch,
-                    self.key,
-                    NOISE_STRIDE * first as u64,
-                    bytemuck::cast_slice_mut(&mut uniform),
-                );
-                dispatch.run(Draw { uniform: &uniform, table: &table.0, out });
+                let stream = self.scratch.stream();
+                dispatch.run(Search { table, state: &self.state, stream, first, out });
             }
             Law::Binomial(law) => {
                 dispatch.run_counting(Count { law: *law, state: &self.state, scratch: &mut self.scratch, first, out })
@@ -134,38 +112,25 @@ impl Kernel for Count<'_> {
     }
 }
 
-struct Draw<'a> {
-    uniform: &'a [[u64; 2]],
-    table: &'a [[i64; 2]],
-    out: &'a mut [u32],
+struct Search<'a> {
+    table: &'a Thresholds,
+    state: &'a State,
+    stream: &'a mut Vertical,
+    first: usize,
+    out: &'a mut [u32; BLOCK],
 }
 
-impl Kernel for Draw<'_> {
+impl Kernel for Search<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        let (uniform, _) = self.uniform.as_chunks::<LANES>();
-        let (out, _) = self.out.as_chunks_mut::<LANES>();
-        for (uniform, out) in uniform.iter().zip(out) {
-            let (mut high, mut low, mut sign) = ([0i64; LANES], [0i64; LANES], [0u32; LANES]);
-            for i in 0..LANES {
-                let [first, second] = [u64::from_le(uniform[i][0]), u64::from_le(uniform[i][1])];
-                sign[i] = (first & 1) as u32;
-                low[i] = (((first >> 1) | (second << 63)) ^ FLIP) as i64;
-                high[i] = (second >> 1) as i64;
-            }
-            let mut count = [0i64; LANES];
-            for &[t_high, t_low] in self.table {
-                for i in 0..LANES {
-                    let at_least = (high[i] > t_high) | ((high[i] == t_high) & (low[i] >= t_low));
-                    count[i] += i64::from(at_least);
-                }
-            }
-            for i in 0..LANES {
-                // -count if the sign bit is set, without a branch.
-                out[i] = (count[i] as u32 ^ sign[i].wrapping_neg()).wrapping_add(sign[i]);
-            }
+        // Four coordinates a block of 64 bytes.
+        const { assert!(NOISE_STRIDE == 16) };
+        let block = (self.first / 4) as u32;
+        for (i, out) in self.out.as_chunks_mut::<DRAWN>().0.iter_mut().enumerate() {
+            self.stream.fill::<M>(self.state, block.wrapping_add((BLOCKS * i) as u32), 1);
+            self.table.draw::<M>(self.stream, out);
         }
     }
 }

@@ -149,6 +149,13 @@ impl NativeF32 for F32x16 {
     }
 }
 
+/// All ones if `a == b`, else zero, without a branch.
+#[inline(always)]
+const fn equal(a: u32, b: u32) -> u32 {
+    let x = a ^ b;
+    ((x | x.wrapping_neg()) >> 31).wrapping_sub(1)
+}
+
 impl NativeU32 for U32x16 {
     type Floats = F32x16;
     const LANES: usize = 16;
@@ -271,6 +278,33 @@ impl NativeU32 for U32x16 {
             #[inline(always)]
             |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
         ))
+    }
+
+    #[inline(always)]
+    fn where_equal(self, other: Self, a: Self, mut b: Self) -> Self {
+        for i in 0..16 {
+            b.0[i] ^= equal(self.0[i], other.0[i]) & (a.0[i] ^ b.0[i]);
+        }
+        b
+    }
+
+    #[inline(always)]
+    fn increment_where_below(mut self, a: Self, b: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = self.0[i].wrapping_add(u32::from((a.0[i] as i32) < b.0[i] as i32));
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn lookup16(table: &[u32; 16], index: Self) -> Self {
+        let mut found = [0; 16];
+        for (k, &word) in table.iter().enumerate() {
+            for i in 0..16 {
+                found[i] |= equal(index.0[i] & 15, k as u32) & word;
+            }
+        }
+        Self(found)
     }
 
     #[inline(always)]

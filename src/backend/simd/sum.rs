@@ -1,23 +1,36 @@
-//! Sum of rows in a ring, parallel over coordinates.
+//! Sum of rows in a ring, parallel over coordinates; every row is read once, the accumulator stays in L1.
 
 use rayon::prelude::*;
 
-use super::SEGMENT;
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Machine;
-use crate::backend::check;
+use super::lanes::{Machine, Words};
+use super::residues;
+use crate::backend::{BackendError, check};
 use crate::params::Ring;
 
-/// Adds checked rows to the accumulator in `ring`.
-pub(super) fn sum(dispatch: Dispatch, acc: &mut [u32], rows: &[u32], ring: Ring) {
+/// Coordinates of an accumulator's part: 8 KiB, so that it stays in L1 while the rows stream by.
+const TILE: usize = 2048;
+/// Parts that one task takes.
+const TASK: usize = 8 * TILE;
+
+/// Adds rows to the accumulator in `ring`; the lengths are checked.
+///
+/// # Errors
+/// [`BackendError::NotBelowPrime`] before anything is written.
+pub(super) fn sum(dispatch: Dispatch, acc: &mut [u32], rows: &[u32], ring: Ring) -> Result<(), BackendError> {
+    residues::check(dispatch, "acc", acc, ring)?;
+    residues::check(dispatch, "rows", rows, ring)?;
     let dim = acc.len();
-    acc.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, acc)| {
-        let rows = &rows[(i * SEGMENT).min(rows.len())..];
-        match ring {
-            Ring::Bits(b) => dispatch.run(Wrapping { acc, rows, dim, mask: check::mask(b) }),
-            Ring::Prime(p) => dispatch.run(Modular { acc, rows, dim, p }),
+    acc.par_chunks_mut(TASK).enumerate().for_each(|(task, acc)| {
+        for (tile, acc) in acc.chunks_mut(TILE).enumerate() {
+            let rows = &rows[(task * TASK + tile * TILE).min(rows.len())..];
+            match ring {
+                Ring::Bits(b) => dispatch.run(Wrapping { acc, rows, dim, mask: check::mask(b) }),
+                Ring::Prime(p) => dispatch.run(Modular { acc, rows, dim, p }),
+            }
         }
     });
+    Ok(())
 }
 
 /// The part of every row that belongs to `len` coordinates; `rows` starts at the first of them in the first
@@ -63,12 +76,30 @@ impl Kernel for Modular<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) {
+        let p = M::W::splat(self.p);
         for row in parts(self.rows, self.dim, self.acc.len()) {
-            for (a, r) in self.acc.iter_mut().zip(row) {
+            let (acc, acc_rest) = self.acc.as_chunks_mut::<16>();
+            let (row, row_rest) = row.as_chunks::<16>();
+            for (a, r) in acc.iter_mut().zip(row) {
+                M::W::load(a).add(M::W::load(r)).reduce(p).store(a);
+            }
+            for (a, r) in acc_rest.iter_mut().zip(row_rest) {
                 let sum = *a + *r;
-                // Below p the difference wraps to a larger number.
                 *a = sum.min(sum.wrapping_sub(self.p));
             }
         }
+    }
+}
+
+/// From `[0, 2p)` to `[0, p)`.
+trait Reduce {
+    fn reduce(self, p: Self) -> Self;
+}
+
+impl<W: Words> Reduce for W {
+    /// Below p the difference wraps to a larger number.
+    #[inline(always)]
+    fn reduce(self, p: Self) -> Self {
+        self.min(self.sub(p))
     }
 }
