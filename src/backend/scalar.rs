@@ -7,6 +7,7 @@ pub mod binomial;
 pub mod clip;
 pub mod decode;
 pub mod encode;
+pub mod encrypt;
 pub mod fwht;
 pub mod noise;
 pub mod ntt;
@@ -14,7 +15,7 @@ pub mod pack;
 pub mod polymul;
 pub mod sum;
 
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Rows, check};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
@@ -125,6 +126,11 @@ impl Backend for Scalar {
             polymul::pointwise(a, factors.next().unwrap_or_default(), basis.limbs()[limb].modulus());
         });
         Ok(())
+    }
+
+    fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
+        let message = check::lattice::encrypt(job, largest)?;
+        Ok(encrypt::encrypt(job, message).into())
     }
 }
 

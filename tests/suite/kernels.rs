@@ -4,6 +4,7 @@ mod floats;
 mod integers;
 mod keystream;
 mod lattice;
+mod lattice_encrypt;
 mod noise;
 mod packing;
 

@@ -39,6 +39,7 @@ impl Machine for Avx512 {
 pub(super) struct Avx512Bitalg;
 
 impl Machine for Avx512Bitalg {
+    const RADIX: usize = Avx512::RADIX;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
