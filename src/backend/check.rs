@@ -1,5 +1,8 @@
 //! What every backend refuses, in one place, so that all of them refuse the same things.
 
+mod robust;
+
+pub(crate) use self::robust::{coefficients, finite_rows, finite_samples, ghost, gram, median, trimmed, within_f32};
 use super::{BackendError, Buffer, EncodeJob, Rows};
 use crate::params::{
     ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,

@@ -1,7 +1,10 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
 mod floats;
+mod ghost;
+mod gram;
 mod integers;
+mod select;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;
