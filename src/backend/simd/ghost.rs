@@ -87,6 +87,7 @@ trait Cell: Copy {
     fn splat(x: Self::Scalar) -> Self;
     fn mul_add(self, b: Self, c: Self) -> Self;
     fn add(self, other: Self) -> Self;
+    fn from_f32(x: f32) -> Self::Scalar;
 }
 
 /// A register of `f32`.
@@ -122,6 +123,11 @@ impl<N: NativeF32> Cell for Single<N> {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         Self(self.0.add(other.0))
+    }
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
     }
 }
 
@@ -159,6 +165,11 @@ impl<N: NativeF64> Cell for Double<N> {
     fn add(self, other: Self) -> Self {
         Self(self.0.add(other.0))
     }
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> f64 {
+        f64::from(x)
+    }
 }
 
 /// `c[r][l] += sum_t a[t][r] b[t][l]` for a tile of `R` rows and two registers of columns; `a` and `b` hold the
@@ -187,17 +198,35 @@ fn tile<C: Cell, const R: usize>(a: &[C::Scalar], b: &[C::Scalar], c: &mut [C::S
     }
 }
 
-/// Copies columns `start..start + width` of rows of `cols` into `out`, position by position, through `f`. What
-/// lies behind the last column is `f` of 1: the first such column is the bias, the others are not read.
+/// Copies columns `start..start + W` of rows of `cols` into `out`, position by position, the values of position t
+/// times `scale[t]` (or 1 behind the end of `scale`). What lies behind the last column is 1: the first such
+/// column is the bias, the others are not read.
 #[inline(always)]
-fn strip<T: Copy>(x: &[f32], cols: usize, start: usize, width: usize, out: &mut [T], f: impl Fn(usize, f32) -> T) {
-    let there = cols.saturating_sub(start).min(width);
-    for (t, (row, out)) in x.chunks_exact(cols).zip(out.chunks_exact_mut(width)).enumerate() {
-        let (inside, behind) = out.split_at_mut(there);
-        for (out, &v) in inside.iter_mut().zip(&row[start.min(cols)..]) {
-            *out = f(t, v);
+fn strip<C: Cell, const W: usize>(x: &[f32], cols: usize, start: usize, scale: &[f32], out: &mut [C::Scalar]) {
+    let there = cols.saturating_sub(start).min(W);
+    let (out, _) = out.as_chunks_mut::<W>();
+    for (t, (row, out)) in x.chunks_exact(cols).zip(out).enumerate() {
+        let c = scale.get(t).copied().unwrap_or(1.0);
+        let mut values = [1f32; W];
+        if let Some(whole) = row.get(start..start + W) {
+            values.copy_from_slice(whole);
+        } else {
+            values[..there].copy_from_slice(&row[start.min(cols)..]);
         }
-        behind.fill(f(t, 1.0));
+        for (out, v) in out.iter_mut().zip(values) {
+            *out = C::from_f32(c * v);
+        }
+    }
+}
+
+/// [`strip`] of two registers of columns.
+#[inline(always)]
+fn columns<C: Cell>(x: &[f32], cols: usize, start: usize, out: &mut [C::Scalar]) {
+    match C::LANES {
+        16 => strip::<C, 32>(x, cols, start, &[], out),
+        8 => strip::<C, 16>(x, cols, start, &[], out),
+        4 => strip::<C, 8>(x, cols, start, &[], out),
+        _ => strip::<C, 4>(x, cols, start, &[], out),
     }
 }
 
@@ -228,21 +257,16 @@ impl Materialized<'_> {
         let (left, right) = packed.split_at_mut(positions * R);
         gradient.fill(0.0);
         for (s, right) in right.chunks_exact_mut(positions * width).enumerate() {
-            strip(self.g, outputs, s * width, width, right, wide);
+            columns::<Double<N>>(self.g, outputs, s * width, right);
         }
         for (s, c) in gradient.chunks_exact_mut(R * stride).enumerate() {
-            strip(self.a, inputs, s * R, R, left, wide);
+            strip::<Double<N>, R>(self.a, inputs, s * R, &[], left);
             for (j, right) in right.chunks_exact(positions * width).enumerate() {
                 tile::<Double<N>, R>(left, right, &mut c[j * width..], stride);
             }
         }
         squares(gradient, rows, outputs, stride)
     }
-}
-
-#[inline(always)]
-fn wide(_: usize, v: f32) -> f64 {
-    f64::from(v)
 }
 
 /// Sum of the squares of a matrix, row by row in eight lanes.
@@ -276,31 +300,25 @@ pub(super) fn sum(
     let shape = dispatch.run(Shape);
     let stride = outputs.next_multiple_of(shape.cols);
     let mut out = Aligned::<f32>::zeroed(rows.next_multiple_of(shape.rows) * stride);
-    let mut left = Aligned::<f32>::zeroed(rows.next_multiple_of(shape.rows) * BLOCK);
     let mut right = Aligned::<f32>::zeroed(stride * BLOCK);
+    let scales: Vec<f32> = coefficients.iter().flat_map(|&c| std::iter::repeat_n(c, p.positions as usize)).collect();
     let alone = a.len().saturating_mul(outputs) < SMALL;
-    let first = |start: usize| start / p.positions as usize;
-    for (block, (a, g)) in a.chunks(BLOCK * inputs).zip(g.chunks(BLOCK * outputs)).enumerate() {
-        let start = block * BLOCK;
-        let positions = a.len() / inputs;
-        let scale = |t: usize, v: f32| coefficients[first(start + t)] * v;
-        let left = &mut left[..rows.next_multiple_of(shape.rows) * positions];
-        let right = &mut right[..stride * positions];
-        let pack_left = |(s, out): (usize, &mut [f32])| strip(a, inputs, s * shape.rows, shape.rows, out, scale);
-        let pack_right = |(s, out): (usize, &mut [f32])| strip(g, outputs, s * shape.cols, shape.cols, out, |_, v| v);
-        let (high, wide) = (shape.rows * positions, shape.cols * positions);
+    let blocks = a.chunks(BLOCK * inputs).zip(g.chunks(BLOCK * outputs)).zip(scales.chunks(BLOCK));
+    for ((a, g), scale) in blocks {
+        let wide = shape.cols * scale.len();
+        let right = &mut right[..stride * scale.len()];
+        let pack = |(s, right): (usize, &mut [f32])| dispatch.run(Pack { g, outputs, strip: s, right });
         if alone {
-            left.chunks_exact_mut(high).enumerate().for_each(pack_left);
-            right.chunks_exact_mut(wide).enumerate().for_each(pack_right);
-            out.chunks_exact_mut(shape.rows * stride)
-                .zip(left.chunks_exact(high))
-                .for_each(|(out, left)| dispatch.run(Strip { left, right, out, positions }));
+            right.chunks_exact_mut(wide).enumerate().for_each(pack);
         } else {
-            left.par_chunks_exact_mut(high).enumerate().for_each(pack_left);
-            right.par_chunks_exact_mut(wide).enumerate().for_each(pack_right);
-            out.par_chunks_exact_mut(shape.rows * stride)
-                .zip(left.par_chunks_exact(high))
-                .for_each(|(out, left)| dispatch.run(Strip { left, right, out, positions }));
+            right.par_chunks_exact_mut(wide).enumerate().for_each(pack);
+        }
+        let right = &*right;
+        let one = |(s, out): (usize, &mut [f32])| dispatch.run(Strip { a, inputs, scale, strip: s, right, out });
+        if alone {
+            out.chunks_exact_mut(shape.rows * stride).enumerate().for_each(one);
+        } else {
+            out.par_chunks_exact_mut(shape.rows * stride).enumerate().for_each(one);
         }
     }
     let sum: Vec<f32> = out.chunks_exact(stride).take(rows).flat_map(|row| &row[..outputs]).copied().collect();
@@ -330,12 +348,32 @@ impl Kernel for Shape {
     }
 }
 
+/// One strip of columns of the output gradients, packed for the tiles.
+struct Pack<'a> {
+    g: &'a [f32],
+    outputs: usize,
+    strip: usize,
+    right: &'a mut [f32],
+}
+
+impl Kernel for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        let start = self.strip * 2 * M::NativeF32::LANES;
+        columns::<Single<M::NativeF32>>(self.g, self.outputs, start, self.right);
+    }
+}
+
 /// One strip of rows of the sum over the positions of a block.
 struct Strip<'a> {
-    left: &'a [f32],
+    a: &'a [f32],
+    inputs: usize,
+    scale: &'a [f32],
+    strip: usize,
     right: &'a [f32],
     out: &'a mut [f32],
-    positions: usize,
 }
 
 impl Kernel for Strip<'_> {
@@ -354,9 +392,12 @@ impl Kernel for Strip<'_> {
 impl Strip<'_> {
     #[inline(always)]
     fn tiled<N: NativeF32, const R: usize>(self) {
-        let stride = self.out.len() / R;
-        for (j, right) in self.right.chunks_exact(self.positions * 2 * N::LANES).enumerate() {
-            tile::<Single<N>, R>(self.left, right, &mut self.out[j * 2 * N::LANES..], stride);
+        let (positions, stride) = (self.scale.len(), self.out.len() / R);
+        let mut left = [0f32; 12 * BLOCK];
+        let left = &mut left[..R * positions];
+        strip::<Single<N>, R>(self.a, self.inputs, self.strip * R, self.scale, left);
+        for (j, right) in self.right.chunks_exact(positions * 2 * N::LANES).enumerate() {
+            tile::<Single<N>, R>(left, right, &mut self.out[j * 2 * N::LANES..], stride);
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::backend::{Aligned, BackendError, Gram, check};
 const COLUMNS: usize = 1 << 13;
 /// Columns of a panel: 100 rows take 400 KiB, the rows of a tile 40 KiB.
 const WIDTH: usize = 512;
+/// Doubles between two rows of a panel: a cache line more than its columns, so that rows do not share sets.
+const STRIDE: usize = WIDTH + 8;
 /// Lanes of a pair.
 const LANES: usize = 8;
 /// A distance below this share of `|x|^2 + |y|^2` is summed from the differences: above it, the subtraction
@@ -93,7 +95,7 @@ where
 /// Widens columns of all rows into a panel, zeros behind the last; returns the groups of eight columns.
 #[inline(always)]
 fn fill<N: NativeF64>(rows: &[&[f32]], columns: std::ops::Range<usize>, panel: &mut [f64]) -> usize {
-    for (row, out) in rows.iter().zip(panel.chunks_exact_mut(WIDTH)) {
+    for (row, out) in rows.iter().zip(panel.chunks_exact_mut(STRIDE)) {
         let row = &row[columns.clone()];
         let whole = row.len() - row.len() % N::LANES;
         for i in (0..whole).step_by(N::LANES) {
@@ -158,13 +160,13 @@ fn products<N: NativeF64, const R: usize, const C: usize>(
     scratch: &mut Scratch,
 ) -> Vec<f64> {
     let n = rows.len();
-    let (panel, lanes) = scratch.two(n * WIDTH, tiles::<R, C>(n).count() * R * C * LANES);
+    let (panel, lanes) = scratch.two(n * STRIDE, tiles::<R, C>(n).count() * R * C * LANES);
     lanes.fill(0.0);
     for start in columns.clone().step_by(WIDTH) {
         let groups = fill::<N>(rows, start..columns.end.min(start + WIDTH), panel);
         for ((i, count, j), lanes) in tiles::<R, C>(n).zip(lanes.chunks_exact_mut(R * C * LANES)) {
             // Rows behind the last stand for themselves again; what they give is not read.
-            let row = |k: usize| k.min(n - 1) * WIDTH;
+            let row = |k: usize| k.min(n - 1) * STRIDE;
             let b: [&[f64]; C] = std::array::from_fn(
                 #[inline(always)]
                 |c| &panel[row(j + c)..][..WIDTH],
@@ -250,7 +252,7 @@ impl Kernel for Distances<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) -> Vec<f64> {
-        let (panel, lanes) = self.scratch.two(self.rows.len() * WIDTH, self.pairs.len() * LANES);
+        let (panel, lanes) = self.scratch.two(self.rows.len() * STRIDE, self.pairs.len() * LANES);
         lanes.fill(0.0);
         for start in self.columns.clone().step_by(WIDTH) {
             let end = self.columns.end.min(start + WIDTH);
@@ -274,11 +276,11 @@ fn apart<N: NativeF64, const P: usize>(panel: &[f64], pairs: &[(usize, usize); P
     assert!(groups * LANES <= WIDTH && lanes.len() == P * LANES);
     let x: [&[f64]; P] = std::array::from_fn(
         #[inline(always)]
-        |p| &panel[pairs[p].0 * WIDTH..][..WIDTH],
+        |p| &panel[pairs[p].0 * STRIDE..][..WIDTH],
     );
     let y: [&[f64]; P] = std::array::from_fn(
         #[inline(always)]
-        |p| &panel[pairs[p].1 * WIDTH..][..WIDTH],
+        |p| &panel[pairs[p].1 * STRIDE..][..WIDTH],
     );
     for part in (0..LANES).step_by(N::LANES) {
         // SAFETY: part + LANES <= 8, so every address lies in a group of a row (groups * 8 <= WIDTH) or of a pair,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Floats, Machine, NativeF64};
-use crate::backend::{BackendError, check};
+use crate::backend::{Aligned, BackendError, check};
 
 /// Columns that the network sorts at once.
 const LANES: usize = 16;
@@ -41,7 +41,7 @@ impl Selection {
 /// Selects from every coordinate of checked rows.
 pub(super) fn select(dispatch: Dispatch, rows: &[&[f32]], what: Selection) -> Result<Vec<f32>, BackendError> {
     let (n, dim) = (rows.len(), rows[0].len());
-    let merges = merges(n, what.ranks(n));
+    let merges = Merges::new(n, what.ranks(n));
     let mut out = vec![0f32; dim];
     let task = |start: usize, out: &mut [f32]| {
         dispatch.run(Columns { rows, ranks: what.ranks(n), merges: &merges, start, out })
@@ -58,46 +58,54 @@ pub(super) fn select(dispatch: Dispatch, rows: &[&[f32]], what: Selection) -> Re
     Ok(out)
 }
 
-/// Batcher's odd-even merge sort of `n` values from sorted runs of [`RUN`] on, as pairs `(i, j)`, `i < j`, that
-/// leave the lesser value at `i`; without the comparisons that no rank in `ranks` depends on.
-///
-/// It is the network of the next power of two, whose upper inputs would be infinite: comparisons with them do
-/// nothing. Knuth, The Art of Computer Programming 3, section 5.3.4.
-fn merges(n: usize, ranks: (usize, usize)) -> Vec<(u16, u16)> {
-    let mut all = Vec::new();
-    let mut run = RUN;
-    while run < n {
-        let mut step = run;
-        while step > 0 {
-            let first = if step == run { 0 } else { step };
-            for base in (first..n.saturating_sub(step)).step_by(2 * step) {
-                for i in base..(base + step).min(n - step) {
-                    if i / (2 * run) == (i + step) / (2 * run) {
-                        all.push((i, i + step));
+/// The comparisons of a merge sort of `n` values from sorted runs of [`RUN`] on.
+struct Merges {
+    n: usize,
+    /// Pairs `[i, j]`, `i < j < n`, that leave the lesser value at `i`.
+    list: Vec<[u16; 2]>,
+}
+
+impl Merges {
+    /// Batcher's odd-even merges, without the comparisons that no rank in `ranks` depends on.
+    ///
+    /// It is the network of the next power of two, whose upper inputs would be infinite: comparisons with them
+    /// do nothing. Knuth, The Art of Computer Programming 3, sections 5.2.2 and 5.3.4.
+    fn new(n: usize, ranks: (usize, usize)) -> Self {
+        let mut all = Vec::new();
+        let mut run = RUN;
+        while run < n {
+            let mut step = run;
+            while step > 0 {
+                let first = if step == run { 0 } else { step };
+                for base in (first..n.saturating_sub(step)).step_by(2 * step) {
+                    for i in base..(base + step).min(n - step) {
+                        if i / (2 * run) == (i + step) / (2 * run) {
+                            all.push([i, i + step]);
+                        }
                     }
                 }
+                step /= 2;
             }
-            step /= 2;
+            run *= 2;
         }
-        run *= 2;
-    }
-    let mut needed: Vec<bool> = (0..n).map(|i| (ranks.0..ranks.1).contains(&i)).collect();
-    let mut kept: Vec<(u16, u16)> = Vec::with_capacity(all.len());
-    for &(i, j) in all.iter().rev() {
-        if needed[i] || needed[j] {
-            (needed[i], needed[j]) = (true, true);
-            kept.push((i as u16, j as u16));
+        let mut needed: Vec<bool> = (0..n).map(|i| (ranks.0..ranks.1).contains(&i)).collect();
+        let mut list: Vec<[u16; 2]> = Vec::new();
+        for &[i, j] in all.iter().rev() {
+            if needed[i] || needed[j] {
+                (needed[i], needed[j]) = (true, true);
+                list.push([i as u16, j as u16]);
+            }
         }
+        list.reverse();
+        Self { n, list }
     }
-    kept.reverse();
-    kept
 }
 
 /// Columns `start..` of the result; false if a value is NaN or infinite.
 struct Columns<'a> {
     rows: &'a [&'a [f32]],
     ranks: (usize, usize),
-    merges: &'a [(u16, u16)],
+    merges: &'a Merges,
     start: usize,
     out: &'a mut [f32],
 }
@@ -173,7 +181,8 @@ impl Columns<'_> {
         let n = self.rows.len();
         // 256 KiB of columns, at least four cache lines of a row at a time.
         let width = ((1 << 16) / n / LANES * LANES).clamp(4 * LANES, COLUMNS);
-        let mut strip = vec![[0f32; LANES]; width / LANES * n];
+        let mut strip = Aligned::<f32>::zeroed(width * n);
+        let (strip, _) = strip.as_chunks_mut::<LANES>();
         let mut bad = M::F::splat(0.0);
         for (s, out) in self.out.chunks_mut(width).enumerate() {
             let start = self.start + s * width;
@@ -207,8 +216,20 @@ fn all_zero<F: Floats>(v: F) -> bool {
 
 /// Sorts up to sixteen values in place, -0 as 0; adds their products with zero to `bad`.
 #[inline(always)]
-fn sort_run<F: Floats>(run: &mut [[f32; LANES]], mut bad: F) -> F {
-    let mut v = [F::splat(f32::INFINITY); RUN];
+fn sort_run<F: Floats>(run: &mut [[f32; LANES]], bad: F) -> F {
+    if let Ok(run) = <&mut [[f32; LANES]; RUN]>::try_from(&mut *run) {
+        return sort_whole(run, bad);
+    }
+    let mut padded = [[f32::MAX; LANES]; RUN];
+    padded[..run.len()].copy_from_slice(run);
+    let bad = sort_whole(&mut padded, bad);
+    run.copy_from_slice(&padded[..run.len()]);
+    bad
+}
+
+#[inline(always)]
+fn sort_whole<F: Floats>(run: &mut [[f32; LANES]; RUN], mut bad: F) -> F {
+    let mut v = [F::splat(0.0); RUN];
     for (v, x) in v.iter_mut().zip(&*run) {
         let x = F::load(x);
         bad = x.mul_add(F::splat(0.0), bad);
@@ -223,12 +244,18 @@ fn sort_run<F: Floats>(run: &mut [[f32; LANES]], mut bad: F) -> F {
 
 /// Runs a list of comparisons on rows of sixteen columns.
 #[inline(always)]
-fn merge<F: Floats>(values: &mut [[f32; LANES]], pairs: &[(u16, u16)]) {
-    for &(i, j) in pairs {
-        let (i, j) = (usize::from(i), usize::from(j));
-        let (a, b) = (F::load(&values[i]), F::load(&values[j]));
-        a.min(b).store(&mut values[i]);
-        a.max(b).store(&mut values[j]);
+fn merge<F: Floats>(values: &mut [[f32; LANES]], pairs: &Merges) {
+    assert!(values.len() == pairs.n);
+    let values = values.as_mut_ptr();
+    for &[i, j] in &pairs.list {
+        // SAFETY: `Merges::new` lists indices below n alone, the length of `values`; i and j differ, and no
+        // reference outlives its line.
+        unsafe {
+            let (i, j) = (values.add(usize::from(i)), values.add(usize::from(j)));
+            let (a, b) = (F::load(&*i), F::load(&*j));
+            a.min(b).store(&mut *i);
+            a.max(b).store(&mut *j);
+        }
     }
 }
 
