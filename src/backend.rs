@@ -18,10 +18,12 @@ use std::sync::Arc;
 pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
 pub use self::gram::Gram;
-pub use self::job::{EncodeJob, EncodeReport, NonFinite, RowKeys};
+pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
+use self::scalar::pack::packed_len;
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// The backends that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,14 +79,35 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok((words, report))
     }
 
-    /// Adds noise from `table` to every word mod `2^bits`: coordinate `j` uses the bytes of `key`
-    /// at `NOISE_STRIDE * j`. The same bits as `encode` with that table and key on a zero row.
-    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError>;
+    /// `encode`, then `pack` of every row; a backend may fuse the two.
+    fn encode_packed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Packed, EncodeReport), BackendError> {
+        let (words, report) = self.encode(rows, job)?;
+        let padded = job.params.padded as usize;
+        let mut packed = Packed { bytes: Vec::new(), row_bytes: packed_len(padded, job.params.bits) };
+        for row in words.as_u32()?.chunks_exact(padded) {
+            packed.bytes.extend(self.pack(&Buffer::HostU32(row.into()), job.params.bits)?);
+        }
+        Ok((packed, report))
+    }
+
+    /// Adds noise to every word mod `2^bits`. Coordinate `j` uses the bytes of `key` at `NOISE_STRIDE * j` with
+    /// a table, and those that `scalar::binomial` says with a centred binomial. The same bits as `encode`
+    /// with that law and key on a zero row.
+    ///
+    /// Errors: bits out of range, more coordinates than [`Noise::capacity`].
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError>;
 
     /// Adds each of the rows in `rows` (each as long as `acc`) to `acc` in `ring`.
     ///
     /// Errors: a ring out of range, rows that are no whole number of accumulators.
     fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError>;
+
+    /// The low `bits` bits of every word side by side: word `j` in bits `[b j, b (j + 1))`, least significant
+    /// first, the unused bits of the last byte zero; `ceil(b len / 8)` bytes, the form that travels.
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError>;
+
+    /// The `len` words that [`Backend::pack`] wrote. Errors: another number of bytes, a one in an unused bit.
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError>;
 
     /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;
@@ -92,19 +115,20 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Inner products and squared distances of all pairs of n rows.
     ///
     /// Products of two `f32` are exact in `f64` and are added there, so nothing over- or underflows, and with
-    /// E = (104 + d / 2^14) 2^-53 a product is off by at most `E sum_l |x_il x_jl|`. A distance is
-    /// `G_ii + G_jj - 2 G_ij` where it exceeds `2^-20 (G_ii + G_jj)` and is summed from the differences of the
-    /// rows elsewhere: its relative error is below `2^22 E` (2e-7 at d = 10^6) whatever the rows have in common
-    /// and whatever the others hold, and equal rows are at distance exactly 0. Rows are not centered first: one
+    /// E = (1031 + d / 2^13) 2^-53 a product is off by at most `E sum_l |x_il x_jl|`. A distance is
+    /// `G_ii + G_jj - 2 G_ij` where that exceeds `2^-16 (G_ii + G_jj)`, and is summed from the differences of the
+    /// rows elsewhere: its relative error is below `2^18 E` (7e-8 at d = 10^7) whatever the rows have in common
+    /// and whatever the other rows hold, and equal rows are at distance exactly 0. Rows are not centered first: one
     /// hostile row would move the mean and take the digits of all others ([`Gram::centered`] centers afterwards).
-    /// The result does not depend on the instruction set nor on the number of threads.
+    /// The result depends neither on the instruction set nor on the number of threads.
     ///
     /// Errors: NaN or an infinity (names the row), no row or more than 2^11, rows without coordinates.
     fn gram(&self, rows: &Rows) -> Result<Gram, BackendError>;
 
     /// Median of every coordinate over n rows; for even n half the sum of the two middle values, rounded once.
     ///
-    /// -0 counts as 0, so that a result is never -0 unless a sum of denormals rounds there. The same bits on every backend.
+    /// -0 counts as 0: a result is -0 only where half a negative denormal rounds to it. The same bits on every
+    /// backend.
     ///
     /// Errors: NaN or an infinity (names the row), no row or more than 2^15, rows without coordinates.
     fn median(&self, rows: &Rows) -> Result<Vec<f32>, BackendError>;
@@ -132,9 +156,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// `A^T diag(c) G` over all positions, c the coefficient of the position's sample: the clipped sum of ghost
     /// clipping with book-keeping (Bu et al. 2023). Returns `[(inputs + bias) x outputs]` row by row, the bias last.
     ///
-    /// With K = samples * positions an entry is off by at most `(260 + K / 256) 2^-24 sum |c a g|` and the
-    /// smallest denormals. Errors: shapes, a coefficient that is not finite, NaN or an infinity (the row is the
-    /// sample), a sum beyond the largest `f32`.
+    /// With K = samples * positions an entry is off by at most `(260 + K / 256) 2^-24 sum |c a g|`, plus
+    /// `2^-149 sum (1 + |g|)` where products are denormal. Errors: shapes, a coefficient that is not finite, NaN or
+    /// an infinity (the row is the sample), a partial sum beyond the largest `f32`.
     fn ghost_sum(
         &self,
         activations: &Buffer,
@@ -142,6 +166,25 @@ pub trait Backend: Send + Sync + fmt::Debug {
         coefficients: &[f32],
         params: &GhostParams,
     ) -> Result<Vec<f32>, BackendError>;
+
+    /// Negacyclic transform in place of every polynomial of `x`, laid out `[batch x L x N]` (limb l of a
+    /// polynomial is a row of N residues below prime l of the basis).
+    ///
+    /// `A[i] = sum_j a[j] psi^(j (2 brv(i) + 1)) mod p`: natural order in, bit-reversed order out, fully reduced,
+    /// the same bits everywhere (see [`crate::math::ntt`]). Errors: not u32, not whole polynomials, a residue that
+    /// is not reduced (names the place); nothing is written then.
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// The inverse of [`Self::ntt`]: bit-reversed order in, coefficients out. Errors likewise.
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// `a <- a b mod (X^N + 1, Q)`, coefficients in and out, layout as for [`Self::ntt`]. `b` has as many
+    /// polynomials as `a`, or one that multiplies all of them. Errors likewise.
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// `a <- a b` entry by entry: the product of transformed polynomials. Shapes and errors as for
+    /// [`Self::polymul`].
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
 }
 
 /// Opens a backend; `None` picks the fastest that this machine has.

@@ -2,7 +2,7 @@
 
 use crate::math::prg::StreamKey;
 use crate::params::EncodeParams;
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// The two secret keystreams of one row; which coordinate uses which bytes is fixed in `params`.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct EncodeJob<'a> {
     /// One pair a row.
     pub keys: &'a [RowKeys],
     /// Noise added to every coordinate of every row; `None` adds none.
-    pub noise: Option<&'a NoiseTable>,
+    pub noise: Option<&'a Noise>,
     /// What to do with NaN and infinities.
     pub non_finite: NonFinite,
 }
@@ -61,5 +61,21 @@ impl EncodeReport {
         self.clip_ratio_sum += other.clip_ratio_sum;
         self.norm_sum += other.norm_sum;
         self.linf_hits += other.linf_hits;
+    }
+}
+
+/// Encoded rows as they travel: `bits` a value, each row from a whole byte on (see [`super::Backend::pack`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// The rows, one after another.
+    pub bytes: Vec<u8>,
+    /// Bytes of a row.
+    pub row_bytes: usize,
+}
+
+impl Packed {
+    /// The rows.
+    pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact(self.row_bytes.max(1))
     }
 }

@@ -3,6 +3,7 @@
 //! Float stages compute in `f64` and round to `f32` once at the end, so that they are the better
 //! number in every comparison; integer stages use arithmetic wide enough to be exact.
 
+pub mod binomial;
 pub mod clip;
 pub mod decode;
 pub mod encode;
@@ -10,13 +11,17 @@ pub mod fwht;
 pub mod ghost;
 pub mod gram;
 pub mod noise;
-pub mod select;
+pub mod ntt;
+pub mod pack;
+pub mod polymul;
 pub mod sum;
 
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Gram, Rows, check};
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
+use crate::sample::noise::Noise;
+pub mod select;
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Gram, Rows, check};
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
-use crate::sample::table::NoiseTable;
 
 /// The naive oracle.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,10 +73,9 @@ impl Backend for Scalar {
         Ok((words.into(), report))
     }
 
-    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
-        check::bits(bits)?;
-        for (j, word) in words.as_u32_mut()?.iter_mut().enumerate() {
-            *word = word.wrapping_add(noise::draw(table, key, j) as u32) & check::mask(bits);
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {
+        for (j, word) in check::noise(words, bits, noise)?.iter_mut().enumerate() {
+            *word = word.wrapping_add(noise::draw(noise, key, j) as u32) & check::mask(bits);
         }
         Ok(())
     }
@@ -80,6 +84,16 @@ impl Backend for Scalar {
         let (acc, rows) = check::sum(acc, rows, ring)?;
         sum::sum(acc, rows, ring);
         Ok(())
+    }
+
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        check::bits(bits)?;
+        Ok(pack::pack(words.as_u32()?, bits))
+    }
+
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        check::packed(bytes, len, bits)?;
+        Ok(pack::unpack(bytes, len, bits).into())
     }
 
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
@@ -129,5 +143,46 @@ impl Backend for Scalar {
         let sum = ghost::sum(a, g, coefficients, params);
         check::within_f32(&sum)?;
         Ok(sum)
+    }
+
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, largest)?;
+        each_row(x, basis, |x, limb| ntt::ntt(x, &basis.limbs()[limb]));
+        Ok(())
+    }
+
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, largest)?;
+        each_row(x, basis, |x, limb| ntt::intt(x, &basis.limbs()[limb]));
+        Ok(())
+    }
+
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, largest)?;
+        let mut factors = b.chunks_exact(basis.degree()).cycle();
+        each_row(a, basis, |a, limb| {
+            polymul::polymul(a, factors.next().unwrap_or_default(), basis.limbs()[limb].modulus());
+        });
+        Ok(())
+    }
+
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, largest)?;
+        let mut factors = b.chunks_exact(basis.degree()).cycle();
+        each_row(a, basis, |a, limb| {
+            polymul::pointwise(a, factors.next().unwrap_or_default(), basis.limbs()[limb].modulus());
+        });
+        Ok(())
+    }
+}
+
+fn largest(row: &[u32]) -> u32 {
+    row.iter().copied().max().unwrap_or(0)
+}
+
+/// Calls `stage` with every row of N residues and the limb that it belongs to.
+fn each_row(x: &mut [u32], basis: &RnsBasis, mut stage: impl FnMut(&mut [u32], usize)) {
+    for (i, row) in x.chunks_exact_mut(basis.degree()).enumerate() {
+        stage(row, i % basis.limbs().len());
     }
 }

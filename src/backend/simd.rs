@@ -1,7 +1,7 @@
 //! Blocked kernels on all cores of the CPU.
 //!
 //! Each kernel body is written once and compiled for AVX-512, AVX2, NEON and the compiler's own target; the
-//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512`.
+//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512|avx512ifma`.
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
 //! the number of threads changes a bit of any result.
 
@@ -9,18 +9,25 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod binomial;
+mod chacha;
 mod clip;
 mod decode;
 mod encode;
 mod fwht;
 mod ghost;
 mod gram;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 pub mod isa;
 mod keystream;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod noise;
+mod ntt;
+mod pack;
+mod polymul;
 mod portable;
 mod select;
 mod sum;
@@ -29,9 +36,10 @@ use std::sync::OnceLock;
 
 use self::isa::{Dispatch, Isa};
 use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Gram, Rows, check};
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
 pub(super) const SEGMENT: usize = 1 << 14;
@@ -73,6 +81,17 @@ impl Simd {
     pub fn with_isa(isa: Isa) -> Result<Self, BackendError> {
         Isa::from_name(isa.name()).map(|isa| Self { dispatch: Dispatch::new(isa), note: None })
     }
+
+    /// Writes keystream bytes `[position, position + out.len())` of `key` over `out`, on one thread: the bytes
+    /// of [`StreamKey::fill`], made one ChaCha block a lane.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] if they end beyond [`crate::math::prg::STREAM_BYTES`]; nothing is written.
+    pub fn keystream(&self, key: &StreamKey, position: u64, out: &mut [u8]) -> Result<(), BackendError> {
+        check::stream(position, out.len() as u64)?;
+        keystream::fill(self.dispatch, key, position, out);
+        Ok(())
+    }
 }
 
 impl Backend for Simd {
@@ -111,9 +130,9 @@ impl Backend for Simd {
         Ok((Buffer::HostU32(words), report))
     }
 
-    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
-        check::bits(bits)?;
-        noise::add(self.dispatch, words.as_u32_mut()?, check::mask(bits), &noise::Thresholds::new(table), key);
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {
+        let words = check::noise(words, bits, noise)?;
+        noise::add(self.dispatch, words, check::mask(bits), &noise::Law::new(noise), key);
         Ok(())
     }
 
@@ -121,6 +140,16 @@ impl Backend for Simd {
         let (acc, rows) = check::sum(acc, rows, ring)?;
         sum::sum(self.dispatch, acc, rows, ring);
         Ok(())
+    }
+
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        check::bits(bits)?;
+        Ok(pack::pack(self.dispatch, words.as_u32()?, bits))
+    }
+
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        check::packed(bytes, len, bits)?;
+        Ok(Buffer::HostU32(pack::unpack(self.dispatch, bytes, len, bits)))
     }
 
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
@@ -159,5 +188,29 @@ impl Backend for Simd {
         let (a, g) = check::ghost(activations, gradients, params)?;
         check::coefficients(coefficients, params)?;
         ghost::sum(self.dispatch, a, g, coefficients, params)
+    }
+
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        ntt::rows(self.dispatch, x, basis, ntt::Direction::Forward);
+        Ok(())
+    }
+
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        ntt::rows(self.dispatch, x, basis, ntt::Direction::Inverse);
+        Ok(())
+    }
+
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        polymul::polymul(self.dispatch, a, b, basis);
+        Ok(())
+    }
+
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        polymul::pointwise(self.dispatch, a, b, basis);
+        Ok(())
     }
 }

@@ -4,6 +4,10 @@ mod floats;
 mod ghost;
 mod gram;
 mod integers;
+mod keystream;
+mod lattice;
+mod noise;
+mod packing;
 mod select;
 
 use bytemuck::Zeroable;

@@ -12,11 +12,26 @@ use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
 pub(super) struct Avx2;
 
 impl Machine for Avx2 {
+    const RADIX: usize = 4;
     type NativeF32 = F32x8;
     type NativeU32 = U32x8;
     type NativeF64 = F64x4;
     type F = Group<F32x8, 2>;
     type W = Group<U32x8, 2>;
+    const GROUPS: usize = 8;
+
+    #[inline(always)]
+    fn count_halves(x: U32x8) -> U32x8 {
+        // SAFETY: AVX2 is present (see the module).
+        unsafe {
+            let nibble = _mm256_set1_epi8(15);
+            let table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+            let low = _mm256_shuffle_epi8(table, _mm256_and_si256(x.0, nibble));
+            let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(x.0), nibble));
+            // Bytes to halves: the sum of two bytes times one.
+            U32x8(_mm256_maddubs_epi16(_mm256_add_epi8(low, high), _mm256_set1_epi8(1)))
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -96,17 +111,19 @@ impl NativeF32 for F32x8 {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
 
-    /// A stage is `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as
-    /// the addition does.
+    /// `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as the addition
+    /// does.
     #[inline(always)]
-    fn hadamard(self) -> Self {
-        const S: [[f32; 8]; 3] = [signs(1), signs(2), signs(4)];
-        // SAFETY: AVX2 and FMA are present (see the module); the constants are 32 bytes each.
+    fn stage<const H: usize>(self) -> Self {
+        let x = self.0;
+        // SAFETY: AVX2 and FMA are present (see the module); the constant is 32 bytes.
         unsafe {
-            let x = self.0;
-            let x = _mm256_fmadd_ps(x, _mm256_loadu_ps(S[0].as_ptr()), _mm256_permute_ps::<0b10_11_00_01>(x));
-            let x = _mm256_fmadd_ps(x, _mm256_loadu_ps(S[1].as_ptr()), _mm256_permute_ps::<0b01_00_11_10>(x));
-            Self(_mm256_fmadd_ps(x, _mm256_loadu_ps(S[2].as_ptr()), _mm256_permute2f128_ps::<1>(x, x)))
+            let swapped = match H {
+                1 => _mm256_permute_ps::<0b10_11_00_01>(x),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(x),
+                _ => _mm256_permute2f128_ps::<1>(x, x),
+            };
+            Self(_mm256_fmadd_ps(x, _mm256_loadu_ps((const { &signs(H) }).as_ptr()), swapped))
         }
     }
 
@@ -137,6 +154,32 @@ impl NativeF32 for F32x8 {
     fn truncate(self) -> U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
         U32x8(unsafe { _mm256_cvttps_epi32(self.0) })
+    }
+}
+
+/// Writes lane l of eight registers, in this order, as 32 bytes at `64 l`.
+///
+/// # Safety
+/// `out` is writable for so many bytes.
+#[inline(always)]
+unsafe fn store_half(words: [U32x8; 8], out: *mut u8) {
+    // SAFETY: AVX2 is present (see the module); the caller's promise.
+    unsafe {
+        let mut x = [_mm256_setzero_si256(); 8];
+        for i in [0, 4] {
+            let [w0, w1, w2, w3] = [words[i].0, words[i + 1].0, words[i + 2].0, words[i + 3].0];
+            let (a, b) = (_mm256_unpacklo_epi32(w0, w1), _mm256_unpackhi_epi32(w0, w1));
+            let (c, d) = (_mm256_unpacklo_epi32(w2, w3), _mm256_unpackhi_epi32(w2, w3));
+            (x[i], x[i + 1]) = (_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c));
+            (x[i + 2], x[i + 3]) = (_mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d));
+        }
+        // Now 128-bit lane j of x[4 i + q] is quarter i of block 4 j + q.
+        for q in 0..4 {
+            let low = _mm256_permute2x128_si256::<0x20>(x[q], x[4 + q]);
+            let high = _mm256_permute2x128_si256::<0x31>(x[q], x[4 + q]);
+            _mm256_storeu_si256(out.add(64 * q).cast(), low);
+            _mm256_storeu_si256(out.add(64 * (4 + q)).cast(), high);
+        }
     }
 }
 
@@ -235,12 +278,12 @@ impl NativeU32 for U32x8 {
         const BY_8: [i8; 16] = [3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14];
         // SAFETY: AVX2 and FMA are present (see the module); the constants are 16 bytes each.
         unsafe {
-            let bytes = |order: &[i8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
-            Self(match N {
-                16 => _mm256_shuffle_epi8(self.0, bytes(&BY_16)),
-                8 => _mm256_shuffle_epi8(self.0, bytes(&BY_8)),
-                _ => return self.shl(N as u32).or(self.shr(32 - N as u32)),
-            })
+            if N != 16 && N != 8 {
+                return self.shl(N as u32).or(self.shr(32 - N as u32));
+            }
+            let order = if N == 16 { &BY_16 } else { &BY_8 };
+            let order = _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
+            Self(_mm256_shuffle_epi8(self.0, order))
         }
     }
 
@@ -257,6 +300,52 @@ impl NativeU32 for U32x8 {
             let even = _mm256_mul_epu32(self.0, other.0);
             let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
             Self(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = words;
+        // SAFETY: the caller's promise: two halves of 32 bytes in each of 8 blocks.
+        unsafe {
+            store_half([a, b, c, d, e, f, g, h], out);
+            store_half([i, j, k, l, m, n, o, p], out.add(32));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => _mm256_set1_epi32(x.cast::<i32>().read_unaligned()),
+                2 => _mm256_set1_epi64x(x.cast::<i64>().read_unaligned()),
+                4 => _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast())),
+                _ => _mm256_loadu_si256(x.cast()),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_epi32(self.0, other.0), _mm256_unpackhi_epi32(self.0, other.0));
+            (Self(_mm256_permute2x128_si256::<0x20>(low, high)), Self(_mm256_permute2x128_si256::<0x31>(low, high)))
+        }
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let (a, b) = (_mm256_castsi256_ps(self.0), _mm256_castsi256_ps(other.0));
+            let even = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            (
+                Self(_mm256_permute4x64_epi64::<0b11_01_10_00>(even)),
+                Self(_mm256_permute4x64_epi64::<0b11_01_10_00>(odd)),
+            )
         }
     }
 
@@ -284,6 +373,60 @@ impl NativeU32 for U32x8 {
             let high = _mm256_mul_pd(_mm256_add_pd(high, o), f);
             F32x8(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
         }
+    }
+
+    type Sums = __m256i;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_abs_epi32(self.0) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
+            // The word that is wanted of an odd product, moved to the upper half.
+            let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
+            let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
+            Self(_mm256_blend_epi32::<0b1010_1010>(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> __m256i {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m256i, high: &mut __m256i) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
+            for product in [even, odd] {
+                *low = _mm256_add_epi64(*low, product);
+                *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: __m256i) -> u64 {
+        let mut parts = [0u64; 4];
+        // SAFETY: AVX2 and FMA are present (see the module); the array is writable for 32 bytes.
+        unsafe { _mm256_storeu_si256(parts.as_mut_ptr().cast(), sums) };
+        parts.into_iter().fold(0, u64::wrapping_add)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
@@ -12,11 +13,46 @@ use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
 pub(super) struct Avx512;
 
 impl Machine for Avx512 {
+    const RADIX: usize = 16;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type NativeF64 = F64x8;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
+    const GROUPS: usize = 32;
+
+    #[inline(always)]
+    fn count_halves(x: U32x16) -> U32x16 {
+        // SAFETY: AVX-512 BW is present (see the module).
+        unsafe {
+            let nibble = _mm512_set1_epi8(15);
+            let table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+            let low = _mm512_shuffle_epi8(table, _mm512_and_si512(x.0, nibble));
+            let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(x.0), nibble));
+            // Bytes to halves: the sum of two bytes times one.
+            U32x16(_mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1)))
+        }
+    }
+}
+
+/// AVX-512 with BITALG: counts bits in one instruction, and differs in nothing else.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512Bitalg;
+
+impl Machine for Avx512Bitalg {
+    const RADIX: usize = Avx512::RADIX;
+    type NativeF32 = F32x16;
+    type NativeU32 = U32x16;
+    type NativeF64 = F64x8;
+    type F = Group<F32x16, 1>;
+    type W = Group<U32x16, 1>;
+    const GROUPS: usize = Avx512::GROUPS;
+
+    #[inline(always)]
+    fn count_halves(x: U32x16) -> U32x16 {
+        // SAFETY: BITALG is present: `Dispatch::run_counting` has seen it.
+        U32x16(unsafe { _mm512_popcnt_epi16(x.0) })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -96,18 +132,42 @@ impl NativeF32 for F32x16 {
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
 
-    /// A stage is `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as
-    /// the addition does.
+    /// `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as the addition
+    /// does.
     #[inline(always)]
-    fn hadamard(self) -> Self {
-        const S: [[f32; 16]; 4] = [signs(1), signs(2), signs(4), signs(8)];
-        // SAFETY: AVX-512 F is present (see the module); the constants are 64 bytes each.
+    fn stage<const H: usize>(self) -> Self {
+        let x = self.0;
+        // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            let x = self.0;
-            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[0].as_ptr()), _mm512_permute_ps::<0b10_11_00_01>(x));
-            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[1].as_ptr()), _mm512_permute_ps::<0b01_00_11_10>(x));
-            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[2].as_ptr()), _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x));
-            Self(_mm512_fmadd_ps(x, _mm512_loadu_ps(S[3].as_ptr()), _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x)))
+            let swapped = match H {
+                1 => _mm512_permute_ps::<0b10_11_00_01>(x),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(x),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x),
+                _ => _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x),
+            };
+            Self(_mm512_fmadd_ps(x, minus::<H>(), swapped))
+        }
+    }
+
+    /// Stages 1 and 8 from memory: the load unit makes both operands, `(x0 x0 x2 x2 ...)` and
+    /// `(x1 x1 x3 x3 ...)`, or the low half twice and the high half twice, without the one shuffle port.
+    #[inline(always)]
+    unsafe fn load_stage<const H: usize>(x: *const f32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise; both halves lie in the 16 floats.
+        unsafe {
+            let (first, second) = match H {
+                1 => {
+                    let again = apart(x);
+                    (_mm512_moveldup_ps(_mm512_loadu_ps(x)), _mm512_movehdup_ps(_mm512_loadu_ps(again)))
+                }
+                8 => {
+                    let low = _mm512_broadcast_f64x4(_mm256_loadu_pd(x.cast()));
+                    let high = _mm512_broadcast_f64x4(_mm256_loadu_pd(x.add(8).cast()));
+                    (_mm512_castpd_ps(low), _mm512_castpd_ps(high))
+                }
+                _ => return Self::load(x).stage::<H>(),
+            };
+            Self(_mm512_fmadd_ps(second, minus::<H>(), first))
         }
     }
 
@@ -141,11 +201,39 @@ impl NativeF32 for F32x16 {
     }
 }
 
+/// `-1` in the lanes `i` with `i & H != 0`, `1` elsewhere.
+#[inline(always)]
+fn minus<const H: usize>() -> __m512 {
+    // SAFETY: AVX-512 F is present (see the module); the constant is 64 bytes.
+    unsafe { _mm512_loadu_ps((const { &signs(H) }).as_ptr()) }
+}
+
+/// The same address, unknown to the compiler: two loads from it stay two loads, each folded into the
+/// instruction that spreads its lanes.
+#[inline(always)]
+fn apart(mut x: *const f32) -> *const f32 {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(reg) x, options(pure, nomem, nostack, preserves_flags)) };
+    x
+}
+
 /// Two halves as one register.
 #[inline(always)]
 fn join(low: __m256, high: __m256) -> __m512 {
     // SAFETY: AVX-512 F and DQ are present (see the module).
     unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high) }
+}
+
+impl U32x16 {
+    /// Two choices of sixteen from the 32 lanes of `self` and `other`.
+    #[inline(always)]
+    fn pick(self, other: Self, first: &[u32; 16], second: &[u32; 16]) -> (Self, Self) {
+        // SAFETY: AVX-512 F is present (see the module); the choices are 64 bytes each.
+        unsafe {
+            let (f, s) = (_mm512_loadu_si512(first.as_ptr().cast()), _mm512_loadu_si512(second.as_ptr().cast()));
+            (Self(_mm512_permutex2var_epi32(self.0, f, other.0)), Self(_mm512_permutex2var_epi32(self.0, s, other.0)))
+        }
+    }
 }
 
 impl NativeU32 for U32x16 {
@@ -259,6 +347,65 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        unsafe {
+            let mut x = [_mm512_setzero_si512(); 16];
+            for i in 0..16 {
+                x[i] = words[i].0;
+            }
+            for i in [0, 4, 8, 12] {
+                let (a, b) = (_mm512_unpacklo_epi32(x[i], x[i + 1]), _mm512_unpackhi_epi32(x[i], x[i + 1]));
+                let (c, d) = (_mm512_unpacklo_epi32(x[i + 2], x[i + 3]), _mm512_unpackhi_epi32(x[i + 2], x[i + 3]));
+                (x[i], x[i + 1]) = (_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c));
+                (x[i + 2], x[i + 3]) = (_mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d));
+            }
+            // Now 128-bit lane j of x[4 i + q] is the quarter i of block 4 j + q: a 4 x 4 transpose of those.
+            let out = out.cast::<__m512i>();
+            for q in 0..4 {
+                let (a, b) =
+                    (_mm512_shuffle_i32x4::<0x44>(x[q], x[4 + q]), _mm512_shuffle_i32x4::<0xee>(x[q], x[4 + q]));
+                let (c, d) = (
+                    _mm512_shuffle_i32x4::<0x44>(x[8 + q], x[12 + q]),
+                    _mm512_shuffle_i32x4::<0xee>(x[8 + q], x[12 + q]),
+                );
+                _mm512_storeu_si512(out.add(q), _mm512_shuffle_i32x4::<0x88>(a, c));
+                _mm512_storeu_si512(out.add(4 + q), _mm512_shuffle_i32x4::<0xdd>(a, c));
+                _mm512_storeu_si512(out.add(8 + q), _mm512_shuffle_i32x4::<0x88>(b, d));
+                _mm512_storeu_si512(out.add(12 + q), _mm512_shuffle_i32x4::<0xdd>(b, d));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module); the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => _mm512_set1_epi32(x.cast::<i32>().read_unaligned()),
+                2 => _mm512_set1_epi64(x.cast::<i64>().read_unaligned()),
+                4 => _mm512_broadcast_i32x4(_mm_loadu_si128(x.cast())),
+                8 => _mm512_broadcast_i32x8(_mm256_loadu_si256(x.cast())),
+                _ => _mm512_loadu_si512(x.cast()),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        const LOW: [u32; 16] = [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23];
+        const HIGH: [u32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31];
+        self.pick(other, &LOW, &HIGH)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        const EVEN: [u32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
+        const ODD: [u32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
+        self.pick(other, &EVEN, &ODD)
+    }
+
+    #[inline(always)]
     fn increment_where_less(self, a: Self, b: Self) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
@@ -278,6 +425,58 @@ impl NativeU32 for U32x16 {
             let high = _mm512_mul_pd(_mm512_add_pd(high, o), f);
             F32x16(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
         }
+    }
+
+    type Sums = __m512i;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_abs_epi32(self.0) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module).
+        Self(unsafe { _mm512_mask_sub_epi32(self.0, _mm512_movepi32_mask(sign.0), _mm512_setzero_si512(), self.0) })
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            // The word that is wanted of an odd product, moved to the upper half.
+            let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
+            let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
+            Self(_mm512_mask_mov_epi32(odd, 0x5555, even))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> __m512i {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            for product in [even, odd] {
+                *low = _mm512_add_epi64(*low, product);
+                *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: __m512i) -> u64 {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe { _mm512_reduce_add_epi64(sums) as u64 }
     }
 }
 

@@ -4,10 +4,13 @@
 //! `portable`), nothing more. A [`Group`] of K of them is sixteen lanes wide everywhere, so that a kernel's
 //! shuffles and blocks are the same on all of them, and so are its bits.
 //!
-//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim.
+//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim. Closures,
+//! `array::map` and `array::from_fn` are not, and registers would then travel through memory: hence the loops.
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
+    /// Groups on which float butterflies run without leaving the registers: 4 or 16.
+    const RADIX: usize;
     /// One native register of floats.
     type NativeF32: NativeF32<Bits = Self::NativeU32>;
     /// One native register of words, with as many lanes.
@@ -18,6 +21,21 @@ pub(super) trait Machine: Copy + 'static {
     type F: Floats<Words = Self::W>;
     /// Sixteen words.
     type W: Words<Floats = Self::F>;
+    /// Sixteen-lane groups that the register file holds.
+    const GROUPS: usize;
+    /// False where a native register is only an array (`portable`): a kernel that lives in many registers at
+    /// once does better one lane at a time there.
+    const REGISTERS: bool = true;
+    /// Number of ones in each half (16 bits) of each word.
+    #[inline(always)]
+    fn count_halves(x: Self::NativeU32) -> Self::NativeU32 {
+        // Pairs, nibbles, bytes, halves.
+        let x = x.sub(x.shr(1).and(Self::NativeU32::splat(0x5555_5555)));
+        let two = Self::NativeU32::splat(0x3333_3333);
+        let x = x.and(two).add(x.shr(2).and(two));
+        let x = x.add(x.shr(4)).and(Self::NativeU32::splat(0x0f0f_0f0f));
+        x.add(x.shr(8)).and(Self::NativeU32::splat(0x00ff_00ff))
+    }
 }
 
 /// One native register of `f32`.
@@ -55,8 +73,18 @@ pub(super) trait NativeF32: Copy {
     fn min(self, other: Self) -> Self;
     /// The greater one, likewise.
     fn max(self, other: Self) -> Self;
-    /// Walsh-Hadamard transform of the lanes: the stages h = 1, 2, ..., LANES / 2 in this order.
-    fn hadamard(self) -> Self;
+    /// One stage of the Walsh-Hadamard transform inside the register, `H < LANES` a power of two: lane i
+    /// becomes `x[i] + x[i + H]` where `i & H == 0` and `x[i - H] - x[i]` elsewhere.
+    fn stage<const H: usize>(self) -> Self;
+    /// Stage H of what lies at `x`. Where loads can spread lanes by themselves, this spares the shuffle port.
+    ///
+    /// # Safety
+    /// As for [`NativeF32::load`].
+    #[inline(always)]
+    unsafe fn load_stage<const H: usize>(x: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load(x) }.stage::<H>()
+    }
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
     /// The bits.
@@ -119,11 +147,39 @@ pub(super) trait NativeU32: Copy {
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
     fn mul_hi(self, other: Self) -> Self;
+    /// Reads `count` words and repeats them over the lanes.
+    ///
+    /// # Safety
+    /// `x` is readable for `count` words; `count` is a power of two up to `LANES`.
+    unsafe fn repeat(x: *const u32, count: usize) -> Self;
+    /// `a0 b0 a1 b1 ...`: the first half, the second half.
+    fn interleave(self, other: Self) -> (Self, Self);
+    /// `interleave` undone: the lanes at even places of `self` and then of `other`, those at odd places.
+    fn separate(self, other: Self) -> (Self, Self);
+    /// Writes lane l of the sixteen registers, in this order, as 64 little-endian bytes at `64 l`.
+    ///
+    /// # Safety
+    /// `out` is writable for `64 LANES` bytes; no alignment is needed.
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
     /// in the product and once to `f32`.
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// Magnitudes of signed words; that of `-2^31` is `2^31`.
+    fn abs(self) -> Self;
+    /// `self` with the sign of the signed words `sign`: the negative of `self` where `sign < 0`.
+    fn negate_where_negative(self, sign: Self) -> Self;
+    /// The low words of `(self * other) >> S`, `0 < S <= 32`, the product in 64 bits.
+    fn mul_shr<const S: u32>(self, other: Self) -> Self;
+    /// 64-bit sums, half as many as there are lanes.
+    type Sums: Copy;
+    /// Sums of nothing.
+    fn no_sums() -> Self::Sums;
+    /// Adds all products `self * other` to `low` mod 2^64, and their upper halves to `high`.
+    fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
+    /// The sum of the sums mod 2^64.
+    fn total(sums: Self::Sums) -> u64;
 }
 
 /// One native register of `f64`, for sums that must not depend on the instruction set.
@@ -174,21 +230,6 @@ pub(super) trait NativeF64: Copy {
 #[derive(Clone, Copy)]
 pub(super) struct Group<N, const K: usize>(pub(super) [N; K]);
 
-impl<N: Copy, const K: usize> Group<N, K> {
-    #[inline(always)]
-    fn map<O: Copy>(self, f: impl Fn(N) -> O) -> Group<O, K> {
-        Group(self.0.map(f))
-    }
-
-    #[inline(always)]
-    fn zip(mut self, other: Self, f: impl Fn(N, N) -> N) -> Self {
-        for k in 0..K {
-            self.0[k] = f(self.0[k], other.0[k]);
-        }
-        self
-    }
-}
-
 /// Sixteen `f32`.
 pub(super) trait Floats: Copy {
     /// Sixteen words.
@@ -211,8 +252,10 @@ pub(super) trait Floats: Copy {
     fn min(self, other: Self) -> Self;
     /// See [`NativeF32::max`].
     fn max(self, other: Self) -> Self;
-    /// `H_16` on the lanes: the stages h = 1, 2, 4, 8 in this order.
-    fn hadamard(self) -> Self;
+    /// See [`NativeF32::stage`]; H = 1, 2, 4, 8.
+    fn stage<const H: usize>(self) -> Self;
+    /// `load(x).stage::<H>()`, see [`NativeF32::load_stage`].
+    fn load_stage<const H: usize>(x: &[f32; 16]) -> Self;
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
     /// The bits.
@@ -261,10 +304,30 @@ pub(super) trait Words: Copy {
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
     fn mul_hi(self, other: Self) -> Self;
+    /// `x[i mod C]` in lane i; C is a power of two up to 16.
+    fn repeat<const C: usize>(x: &[u32; C]) -> Self;
+    /// See [`NativeU32::interleave`].
+    fn interleave(self, other: Self) -> (Self, Self);
+    /// See [`NativeU32::separate`].
+    fn separate(self, other: Self) -> (Self, Self);
     /// See [`NativeU32::increment_where_less`].
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// See [`NativeU32::scale_wide`].
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// See [`NativeU32::abs`].
+    fn abs(self) -> Self;
+    /// See [`NativeU32::negate_where_negative`].
+    fn negate_where_negative(self, sign: Self) -> Self;
+    /// See [`NativeU32::mul_shr`].
+    fn mul_shr<const S: u32>(self, other: Self) -> Self;
+    /// See [`NativeU32::Sums`].
+    type Sums: Copy;
+    /// Sums of nothing.
+    fn no_sums() -> Self::Sums;
+    /// See [`NativeU32::add_products`].
+    fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
+    /// The sum of the sums mod 2^64.
+    fn total(sums: Self::Sums) -> u64;
 }
 
 impl<N: NativeF32, const K: usize> Floats for Group<N, K>
@@ -277,10 +340,12 @@ where
     fn load(x: &[f32; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -299,17 +364,29 @@ where
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.zip(other, N::add)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].add(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, N::sub)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sub(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        self.zip(other, N::mul)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
@@ -322,50 +399,88 @@ where
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.zip(other, N::min)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].min(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, N::max)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].max(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
-    fn hadamard(self) -> Self {
-        let mut v = self.map(N::hadamard);
-        let mut h = 1;
-        while h < K {
+    fn stage<const H: usize>(mut self) -> Self {
+        if H < N::LANES {
             for k in 0..K {
-                if k & h == 0 {
-                    (v.0[k], v.0[k + h]) = (v.0[k].add(v.0[k + h]), v.0[k].sub(v.0[k + h]));
-                }
+                self.0[k] = self.0[k].stage::<H>();
             }
-            h *= 2;
+            return self;
         }
-        v
+        let h = H / N::LANES;
+        for k in 0..K {
+            if k & h == 0 {
+                (self.0[k], self.0[k + h]) = (self.0[k].add(self.0[k + h]), self.0[k].sub(self.0[k + h]));
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn load_stage<const H: usize>(x: &[f32; 16]) -> Self {
+        if H >= N::LANES {
+            return Self::load(x).stage::<H>();
+        }
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
+        let mut out = [unsafe { N::load_stage::<H>(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_stage::<H>(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
     fn scale_wide(self, factor: f64) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.scale_wide(factor),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].scale_wide(factor);
+        }
+        out
     }
 
     #[inline(always)]
     fn to_bits(self) -> Self::Words {
-        self.map(N::to_bits)
+        let mut out = [self.0[0].to_bits(); K];
+        for k in 1..K {
+            out[k] = self.0[k].to_bits();
+        }
+        Group(out)
     }
 
     #[inline(always)]
     fn from_bits(bits: Self::Words) -> Self {
-        bits.map(N::from_bits)
+        let mut out = [N::from_bits(bits.0[0]); K];
+        for k in 1..K {
+            out[k] = N::from_bits(bits.0[k]);
+        }
+        Group(out)
     }
 
     #[inline(always)]
     fn truncate(self) -> Self::Words {
-        self.map(N::truncate)
+        let mut out = [self.0[0].truncate(); K];
+        for k in 1..K {
+            out[k] = self.0[k].truncate();
+        }
+        Group(out)
     }
 }
 
@@ -379,20 +494,24 @@ where
     fn load(x: &[u32; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES words at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
     fn load_u16(x: &[u16; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES halfwords at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load_u16(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -411,76 +530,156 @@ where
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.zip(other, N::add)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].add(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, N::sub)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sub(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.zip(other, N::min)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].min(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, N::max)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].max(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        self.zip(other, N::and)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].and(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn or(self, other: Self) -> Self {
-        self.zip(other, N::or)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].or(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn xor(self, other: Self) -> Self {
-        self.zip(other, N::xor)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].xor(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.shl(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].shl(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.shr(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].shr(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.sar(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sar(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn rotl<const R: i32>(self) -> Self {
-        self.map(N::rotl::<R>)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].rotl::<R>();
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_lo(self, other: Self) -> Self {
-        self.zip(other, N::mul_lo)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_lo(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_hi(self, other: Self) -> Self {
-        self.zip(other, N::mul_hi)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_hi(other.0[k]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn repeat<const C: usize>(x: &[u32; C]) -> Self {
+        const { assert!(C.is_power_of_two() && C <= 16) };
+        let count = if C < N::LANES { C } else { N::LANES };
+        let mut out = [N::splat(0); K];
+        for k in 0..K {
+            // SAFETY: both are powers of two, so that count words at a multiple of count mod C lie within C.
+            out[k] = unsafe { N::repeat(x.as_ptr().add(k * N::LANES % C), count) };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        let (mut first, mut second) = (self, other);
+        for k in 0..K {
+            let (low, high) = self.0[k].interleave(other.0[k]);
+            for (i, half) in [(2 * k, low), (2 * k + 1, high)] {
+                if i < K { first.0[i] = half } else { second.0[i - K] = half }
+            }
+        }
+        (first, second)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        let (mut even, mut odd) = (self, other);
+        for k in 0..K {
+            // Neighbors in the row of self and then other: both of one of them, or one of each if K = 1.
+            let (i, j) = (2 * k, 2 * k + 1);
+            let first = if i < K { self.0[i] } else { other.0[i - K] };
+            let second = if j < K { self.0[j] } else { other.0[j - K] };
+            (even.0[k], odd.0[k]) = first.separate(second);
+        }
+        (even, odd)
     }
 
     #[inline(always)]
@@ -493,10 +692,57 @@ where
 
     #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
-        self.map(
-            #[inline(always)]
-            |x| x.scale_wide(offset, factor),
-        )
+        let mut out = [self.0[0].scale_wide(offset, factor); K];
+        for k in 1..K {
+            out[k] = self.0[k].scale_wide(offset, factor);
+        }
+        Group(out)
+    }
+
+    type Sums = N::Sums;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].abs();
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].negate_where_negative(sign.0[k]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_shr::<S>(other.0[k]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn no_sums() -> N::Sums {
+        N::no_sums()
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut N::Sums, high: &mut N::Sums) {
+        for k in 0..K {
+            self.0[k].add_products(other.0[k], low, high);
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: N::Sums) -> u64 {
+        N::total(sums)
     }
 }
 
@@ -534,12 +780,33 @@ mod tests {
                 a.rotl::<16>(),
                 a.mul_lo(b),
                 a.mul_hi(b),
+                M::W::repeat(&[A[0], A[1]]),
+                M::W::repeat(&[A[0], A[1], A[2], A[3]]),
+                M::W::repeat(A.first_chunk::<8>().unwrap()),
+                a.interleave(b).0,
+                a.interleave(b).1,
+                a.separate(b).0,
+                a.separate(b).1,
                 M::W::splat(3).increment_where_less(a, b),
                 M::W::load_u16(&halves),
                 M::F::from_bits(a).to_bits(),
                 a.scale_wide(-(f64::from(1u32 << 31) - 1.0), 0.3).to_bits(),
+                a.abs(),
+                a.negate_where_negative(b),
+                a.mul_shr::<30>(b),
+                a.mul_shr::<32>(b),
             ];
-            all.map(|v| stored::<M>(v)).to_vec()
+            let (mut low, mut high) = (M::W::no_sums(), M::W::no_sums());
+            a.add_products(b, &mut low, &mut high);
+            b.add_products(b, &mut low, &mut high);
+            let mut out = all.map(|v| stored::<M>(v)).to_vec();
+            let mut totals = [0; 16];
+            for (i, total) in [M::W::total(low), M::W::total(high)].into_iter().enumerate() {
+                totals[2 * i] = total as u32;
+                totals[2 * i + 1] = (total >> 32) as u32;
+            }
+            out.push(totals);
+            out
         }
     }
 
@@ -572,10 +839,28 @@ mod tests {
             each(|a, _| a.rotate_left(16)),
             each(u32::wrapping_mul),
             each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            std::array::from_fn(|i| A[i % 2]),
+            std::array::from_fn(|i| A[i % 4]),
+            std::array::from_fn(|i| A[i % 8]),
+            std::array::from_fn(|i| if i % 2 == 0 { A[i / 2] } else { B[i / 2] }),
+            std::array::from_fn(|i| if i % 2 == 0 { A[8 + i / 2] } else { B[8 + i / 2] }),
+            std::array::from_fn(|i| if i < 8 { A[2 * i] } else { B[2 * i - 16] }),
+            std::array::from_fn(|i| if i < 8 { A[2 * i + 1] } else { B[2 * i - 15] }),
             each(|a, b| 3 + u32::from(a < b)),
             each(|a, _| a & 0xffff),
             A,
             each(|a, _| (((f64::from(a) - 2_147_483_647.0) * 0.3) as f32).to_bits()),
+            each(|a, _| (a as i32).unsigned_abs()),
+            each(|a, b| if (b as i32) < 0 { a.wrapping_neg() } else { a }),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 30) as u32),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            {
+                let products = A.into_iter().zip(B).flat_map(|(a, b)| [(a, b), (b, b)]);
+                let products = products.map(|(a, b)| u64::from(a) * u64::from(b));
+                let (low, high) = products.fold((0u64, 0u64), |(l, h), p| (l.wrapping_add(p), h + (p >> 32)));
+                let words = [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+                std::array::from_fn(|i| words.get(i).copied().unwrap_or(0))
+            },
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             assert_eq!(Dispatch::new(isa).run(Integers), expected, "{isa}");
@@ -603,7 +888,12 @@ mod tests {
                 x.scale_wide(0.1),
                 truncated,
                 y.mul_add(y, x.sub(x)),
-                x.hadamard(),
+                x.stage::<1>(),
+                x.stage::<2>(),
+                x.stage::<4>(),
+                x.stage::<8>(),
+                M::F::load_stage::<1>(&X),
+                M::F::load_stage::<8>(&X),
             ];
             all.map(|v| stored::<M>(v.to_bits()).map(f32::from_bits)).to_vec()
         }
@@ -611,11 +901,7 @@ mod tests {
 
     #[test]
     fn floats_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
-        let mut hadamard = X;
-        for h in [1, 2, 4, 8] {
-            let x = hadamard;
-            hadamard = std::array::from_fn(|i| if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] });
-        }
+        let stage = |h: usize| std::array::from_fn(|i| if i & h == 0 { X[i] + X[i ^ h] } else { X[i ^ h] - X[i] });
         let expected = [
             X.map(|x| x + 1.5),
             X.map(|x| x - 1.5),
@@ -625,7 +911,12 @@ mod tests {
             X.map(|x| (f64::from(x) * 0.1) as f32),
             X.map(|x| f32::from_bits(x as i32 as u32)),
             [2.25; 16],
-            hadamard,
+            stage(1),
+            stage(2),
+            stage(4),
+            stage(8),
+            stage(1),
+            stage(8),
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let found = Dispatch::new(isa).run(Reals);

@@ -9,11 +9,19 @@ use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
 pub(super) struct Neon;
 
 impl Machine for Neon {
+    const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
     type NativeF64 = F64x2;
     type F = Group<F32x4, 4>;
     type W = Group<U32x4, 4>;
+    const GROUPS: usize = 8;
+
+    #[inline(always)]
+    fn count_halves(x: U32x4) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe { vreinterpretq_u32_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u32(x.0)))) })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -81,14 +89,17 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
-    fn hadamard(self) -> Self {
+    fn stage<const H: usize>(self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
-            // (a b c d) -> (a+b a-b c+d c-d): both inputs of a butterfly side by side, then again for h = 2.
-            let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
-            let x = vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd));
-            let swapped = vextq_f32::<2>(x, x);
-            let (sum, difference) = (vaddq_f32(x, swapped), vsubq_f32(x, swapped));
+            if H == 1 {
+                // (a b c d) -> (a+b a-b c+d c-d)
+                let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
+                return Self(vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd)));
+            }
+            // (a b c d) -> (a+c b+d a-c b-d)
+            let swapped = vextq_f32::<2>(self.0, self.0);
+            let (sum, difference) = (vaddq_f32(self.0, swapped), vsubq_f32(self.0, swapped));
             Self(vcombine_f32(vget_low_f32(sum), vget_low_f32(difference)))
         }
     }
@@ -232,6 +243,50 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe {
+            for quarter in 0..4 {
+                let i = 4 * quarter;
+                let (ab, cd) = (vtrnq_u32(words[i].0, words[i + 1].0), vtrnq_u32(words[i + 2].0, words[i + 3].0));
+                let (e, f) = (vreinterpretq_u64_u32(ab.0), vreinterpretq_u64_u32(cd.0));
+                let (g, h) = (vreinterpretq_u64_u32(ab.1), vreinterpretq_u64_u32(cd.1));
+                let blocks = [vtrn1q_u64(e, f), vtrn1q_u64(g, h), vtrn2q_u64(e, f), vtrn2q_u64(g, h)];
+                for (l, block) in blocks.into_iter().enumerate() {
+                    vst1q_u8(out.add(64 * l + 16 * quarter), vreinterpretq_u8_u64(block));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => vdupq_n_u32(x.read_unaligned()),
+                2 => {
+                    let pair = vld1_u32(x);
+                    vcombine_u32(pair, pair)
+                }
+                _ => vld1q_u32(x),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { (Self(vzip1q_u32(self.0, other.0)), Self(vzip2q_u32(self.0, other.0))) }
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { (Self(vuzp1q_u32(self.0, other.0)), Self(vuzp2q_u32(self.0, other.0))) }
+    }
+
+    #[inline(always)]
     fn increment_where_less(self, a: Self, b: Self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         // True is -1.
@@ -249,6 +304,56 @@ impl NativeU32 for U32x4 {
             let high = vmulq_n_f64(vaddq_f64(high, offset), factor);
             F32x4(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
         }
+    }
+
+    type Sums = uint64x2_t;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vreinterpretq_u32_s32(vabsq_s32(vreinterpretq_s32_u32(self.0))) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let by = vdupq_n_s64(-i64::from(S));
+            let low = vshlq_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), by);
+            let high = vshlq_u64(vmull_high_u32(self.0, other.0), by);
+            Self(vuzp1q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> uint64x2_t {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { vdupq_n_u64(0) }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let lower = vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0));
+            let upper = vmull_high_u32(self.0, other.0);
+            for product in [lower, upper] {
+                *low = vaddq_u64(*low, product);
+                *high = vaddq_u64(*high, vshrq_n_u64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: uint64x2_t) -> u64 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { vaddvq_u64(sums) }
     }
 }
 

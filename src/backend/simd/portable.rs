@@ -7,11 +7,14 @@ use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
 pub(super) struct Portable;
 
 impl Machine for Portable {
+    const RADIX: usize = 4;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type NativeF64 = F64x2;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
+    const GROUPS: usize = 4;
+    const REGISTERS: bool = false;
 }
 
 #[derive(Clone, Copy)]
@@ -105,12 +108,10 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn hadamard(mut self) -> Self {
-        for h in [1, 2, 4, 8] {
-            let x = self.0;
-            for i in 0..16 {
-                self.0[i] = if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] };
-            }
+    fn stage<const H: usize>(mut self) -> Self {
+        let x = self.0;
+        for i in 0..16 {
+            self.0[i] = if i & H == 0 { x[i] + x[i ^ H] } else { x[i ^ H] - x[i] };
         }
         self
     }
@@ -267,6 +268,48 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        for l in 0..16 {
+            let block: [u32; 16] = std::array::from_fn(
+                #[inline(always)]
+                |w| words[w].0[l].to_le(),
+            );
+            // SAFETY: the caller's promise.
+            unsafe { out.add(64 * l).cast::<[u32; 16]>().write_unaligned(block) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        let mut out = [0; 16];
+        for i in 0..16 {
+            // SAFETY: the caller's promise; i mod count is below count.
+            out[i] = unsafe { x.add(i % count).read_unaligned() };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        let (mut low, mut high) = (self, other);
+        for i in 0..8 {
+            (low.0[2 * i], low.0[2 * i + 1]) = (self.0[i], other.0[i]);
+            (high.0[2 * i], high.0[2 * i + 1]) = (self.0[8 + i], other.0[8 + i]);
+        }
+        (low, high)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        let (mut even, mut odd) = (self, other);
+        for i in 0..8 {
+            (even.0[i], odd.0[i]) = (self.0[2 * i], self.0[2 * i + 1]);
+            (even.0[8 + i], odd.0[8 + i]) = (other.0[2 * i], other.0[2 * i + 1]);
+        }
+        (even, odd)
+    }
+
+    #[inline(always)]
     fn increment_where_less(mut self, a: Self, b: Self) -> Self {
         for i in 0..16 {
             self.0[i] = self.0[i].wrapping_add(u32::from(a.0[i] < b.0[i]));
@@ -280,6 +323,51 @@ impl NativeU32 for U32x16 {
             #[inline(always)]
             |x| ((f64::from(x) + offset) * factor) as f32,
         ))
+    }
+
+    type Sums = u64;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| (x as i32).unsigned_abs(),
+        ))
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| ((u64::from(a) * u64::from(b)) >> S) as u32,
+        ))
+    }
+
+    #[inline(always)]
+    fn no_sums() -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut u64, high: &mut u64) {
+        for i in 0..16 {
+            let product = u64::from(self.0[i]) * u64::from(other.0[i]);
+            *low = low.wrapping_add(product);
+            *high = high.wrapping_add(product >> 32);
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: u64) -> u64 {
+        sums
     }
 }
 
