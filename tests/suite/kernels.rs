@@ -1,6 +1,8 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
 mod floats;
+mod ghost;
+mod gram;
 mod integers;
 mod keystream;
 mod lattice;
@@ -8,6 +10,7 @@ mod mask;
 mod lattice_encrypt;
 mod noise;
 mod packing;
+mod select;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;
