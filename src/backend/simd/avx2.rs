@@ -234,12 +234,12 @@ impl NativeU32 for U32x8 {
         const BY_8: [i8; 16] = [3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14];
         // SAFETY: AVX2 and FMA are present (see the module); the constants are 16 bytes each.
         unsafe {
-            let bytes = |order: &[i8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
-            Self(match N {
-                16 => _mm256_shuffle_epi8(self.0, bytes(&BY_16)),
-                8 => _mm256_shuffle_epi8(self.0, bytes(&BY_8)),
-                _ => return self.shl(N as u32).or(self.shr(32 - N as u32)),
-            })
+            if N != 16 && N != 8 {
+                return self.shl(N as u32).or(self.shr(32 - N as u32));
+            }
+            let order = if N == 16 { &BY_16 } else { &BY_8 };
+            let order = _mm256_broadcastsi128_si256(_mm_loadu_si128(order.as_ptr().cast()));
+            Self(_mm256_shuffle_epi8(self.0, order))
         }
     }
 
@@ -283,5 +283,59 @@ impl NativeU32 for U32x8 {
             let high = _mm256_mul_pd(_mm256_add_pd(high, o), f);
             F32x8(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
         }
+    }
+
+    type Sums = __m256i;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_abs_epi32(self.0) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
+            // The word that is wanted of an odd product, moved to the upper half.
+            let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
+            let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
+            Self(_mm256_blend_epi32::<0b1010_1010>(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> __m256i {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m256i, high: &mut __m256i) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
+            for product in [even, odd] {
+                *low = _mm256_add_epi64(*low, product);
+                *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: __m256i) -> u64 {
+        let mut parts = [0u64; 4];
+        // SAFETY: AVX2 and FMA are present (see the module); the array is writable for 32 bytes.
+        unsafe { _mm256_storeu_si256(parts.as_mut_ptr().cast(), sums) };
+        parts.into_iter().fold(0, u64::wrapping_add)
     }
 }

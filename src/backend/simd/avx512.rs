@@ -278,4 +278,56 @@ impl NativeU32 for U32x16 {
             F32x16(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
         }
     }
+
+    type Sums = __m512i;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_abs_epi32(self.0) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module).
+        Self(unsafe { _mm512_mask_sub_epi32(self.0, _mm512_movepi32_mask(sign.0), _mm512_setzero_si512(), self.0) })
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            // The word that is wanted of an odd product, moved to the upper half.
+            let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
+            let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
+            Self(_mm512_mask_mov_epi32(odd, 0x5555, even))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> __m512i {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            for product in [even, odd] {
+                *low = _mm512_add_epi64(*low, product);
+                *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: __m512i) -> u64 {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe { _mm512_reduce_add_epi64(sums) as u64 }
+    }
 }

@@ -1,5 +1,7 @@
 //! `encode` in one buffer: the output row holds the floats, then the fixed point, then the words.
 
+mod integer;
+
 use rayon::prelude::*;
 
 use super::SEGMENT;
@@ -7,19 +9,15 @@ use super::clip::energy;
 use super::fwht;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::Machine;
-use super::noise::{self, CHUNK, Thresholds};
+use super::noise::Thresholds;
 use crate::backend::scalar::clip::factor;
-use crate::backend::shrink::{SHRINK_BITS, shrink};
-use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, RowKeys, check};
+use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, check};
 use crate::math::prg::StreamKey;
-use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
+use crate::params::norm_kind;
 
 /// Largest norm that a scaled row may have inside the float transform, so that no sum overflows. A row
 /// above it would have every coordinate that `f32` can tell from zero saturated anyway.
 const LARGEST_NORM: f64 = (1u128 << 120) as f64;
-
-/// Coordinates whose rounding bits are made together: 8 KiB of keystream.
-const ROUNDING_CHUNK: usize = 8 * CHUNK;
 
 /// How far [`encode`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +54,7 @@ pub(super) fn encode(
         .map(|(index, ((out, row), keys))| {
             let mut report = fixed_row(dispatch, index, row, job, &bytes, out)?;
             if half == Half::Both {
-                report.merge(&integer_row(dispatch, out, &job.params, keys, table.as_ref()));
+                report.merge(&integer::row(dispatch, out, &job.params, keys, table.as_ref()));
             }
             Ok(report)
         })
@@ -75,7 +73,7 @@ pub(super) fn integer(dispatch: Dispatch, fixed: &[i32], job: &EncodeJob<'_>) ->
     let reports: Vec<EncodeReport> = words
         .par_chunks_mut(job.params.padded as usize)
         .zip(job.keys)
-        .map(|(out, keys)| integer_row(dispatch, out, &job.params, keys, table.as_ref()))
+        .map(|(out, keys)| integer::row(dispatch, out, &job.params, keys, table.as_ref()))
         .collect();
     let mut total = EncodeReport::default();
     reports.iter().for_each(|report| total.merge(report));
@@ -256,106 +254,6 @@ impl Kernel for MixedShrink<'_> {
             let w = self.ratio * mixed(*x);
             let f = w.sqrt().floor();
             *x = ((f + (w - f * f) / (1.0 + 2.0 * f)) as f32).copysign(*x);
-        }
-    }
-}
-
-/// The integer half in place on one row of fixed-point coordinates.
-fn integer_row(
-    dispatch: Dispatch,
-    row: &mut [u32],
-    p: &EncodeParams,
-    keys: &RowKeys,
-    table: Option<&Thresholds>,
-) -> EncodeReport {
-    let parts: Vec<(u128, u64)> = row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, p })).collect();
-    let norm = parts.iter().map(|(norm, _)| norm).sum();
-    let linf_hits = parts.iter().map(|(_, hits)| hits).sum();
-    let num = shrink(norm, p);
-    row.par_chunks_mut(ROUNDING_CHUNK).enumerate().for_each(|(i, part)| {
-        let start = i * ROUNDING_CHUNK;
-        let mut uniform = [0u16; ROUNDING_CHUNK];
-        if p.rounding == rounding_kind::STOCHASTIC {
-            let bytes = bytemuck::cast_slice_mut(&mut uniform[..part.len()]);
-            keys.rounding.fill(ROUNDING_STRIDE * start as u64, bytes);
-        }
-        for (k, (x, uniform)) in part.chunks_mut(CHUNK).zip(uniform.as_chunks::<CHUNK>().0).enumerate() {
-            match table {
-                Some(table) => {
-                    let noise = noise::draw(dispatch, table, &keys.noise, start + k * CHUNK, x.len());
-                    dispatch.run(Finish { x, num, uniform, noise: &noise, p });
-                }
-                None => dispatch.run(Finish { x, num, uniform, noise: &[0; CHUNK], p }),
-            }
-        }
-    });
-    EncodeReport { linf_hits, ..EncodeReport::default() }
-}
-
-/// Clamps coordinates to `linf` in place; returns the exact norm and the number of clamped coordinates.
-struct Bound<'a, 'b> {
-    x: &'a mut [u32],
-    p: &'b EncodeParams,
-}
-
-impl Kernel for Bound<'_, '_> {
-    type Output = (u128, u64);
-
-    #[inline(always)]
-    fn run<M: Machine>(self) -> (u128, u64) {
-        let (linf, shift) = (self.p.linf, self.p.fraction_bits);
-        let fraction = (1u64 << shift) - 1;
-        let plain = self.p.norm == norm_kind::L2;
-        // Each term is below 2^63; its halves are summed apart, so that 2^32 terms cannot overflow.
-        let (mut low, mut high, mut hits) = (0u64, 0u64, 0u64);
-        for x in self.x {
-            let sign = ((*x as i32) >> 31) as u32;
-            let magnitude = (*x ^ sign).wrapping_sub(sign);
-            hits += u64::from(magnitude > linf);
-            let a = magnitude.min(linf);
-            *x = (a ^ sign).wrapping_sub(sign);
-            let a = u64::from(a);
-            let term = if plain {
-                a * a
-            } else {
-                let (f, rest) = (a >> shift, a & fraction);
-                ((f * f) << shift) + (2 * f + 1) * rest
-            };
-            low += term & 0xffff_ffff;
-            high += term >> 32;
-        }
-        (u128::from(low) + (u128::from(high) << 32), hits)
-    }
-}
-
-/// Shrink, rounding, noise, wrap.
-struct Finish<'a, 'b> {
-    x: &'a mut [u32],
-    num: u32,
-    uniform: &'a [u16; CHUNK],
-    noise: &'a [u32; CHUNK],
-    p: &'b EncodeParams,
-}
-
-impl Kernel for Finish<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        let mask = check::mask(self.p.bits);
-        let keep = self.p.rounding == rounding_kind::KEEP;
-        let shift = if keep { 0 } else { self.p.fraction_bits };
-        let fraction = (1u32 << shift) - 1;
-        let num = u64::from(self.num);
-        for ((x, &uniform), &noise) in self.x.iter_mut().zip(self.uniform).zip(self.noise) {
-            let sign = ((*x as i32) >> 31) as u32;
-            let magnitude = u64::from((*x ^ sign).wrapping_sub(sign));
-            let shrunk = ((magnitude * num) >> SHRINK_BITS) as u32;
-            let value = (shrunk ^ sign).wrapping_sub(sign);
-            // With no fraction bits the comparison is 0 < 0: the value is kept as it is.
-            let up = u32::from((u32::from(u16::from_le(uniform)) >> (16 - shift)) < (value & fraction));
-            let rounded = (((value as i32) >> shift) as u32).wrapping_add(up);
-            *x = rounded.wrapping_add(noise) & mask;
         }
     }
 }

@@ -4,7 +4,8 @@
 //! `portable`), nothing more. A [`Group`] of K of them is sixteen lanes wide everywhere, so that a kernel's
 //! shuffles and blocks are the same on all of them, and so are its bits.
 //!
-//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim.
+//! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim. Closures,
+//! `array::map` and `array::from_fn` are not, and registers would then travel through memory: hence the loops.
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
@@ -122,26 +123,25 @@ pub(super) trait NativeU32: Copy {
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
     /// in the product and once to `f32`.
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// Magnitudes of signed words; that of `-2^31` is `2^31`.
+    fn abs(self) -> Self;
+    /// `self` with the sign of the signed words `sign`: the negative of `self` where `sign < 0`.
+    fn negate_where_negative(self, sign: Self) -> Self;
+    /// The low words of `(self * other) >> S`, `0 < S <= 32`, the product in 64 bits.
+    fn mul_shr<const S: u32>(self, other: Self) -> Self;
+    /// 64-bit sums, half as many as there are lanes.
+    type Sums: Copy;
+    /// Sums of nothing.
+    fn no_sums() -> Self::Sums;
+    /// Adds all products `self * other` to `low` mod 2^64, and their upper halves to `high`.
+    fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
+    /// The sum of the sums mod 2^64.
+    fn total(sums: Self::Sums) -> u64;
 }
 
 /// Sixteen lanes in K native registers, the lanes of register k at `16 k / K`.
 #[derive(Clone, Copy)]
 pub(super) struct Group<N, const K: usize>(pub(super) [N; K]);
-
-impl<N: Copy, const K: usize> Group<N, K> {
-    #[inline(always)]
-    fn map<O: Copy>(self, f: impl Fn(N) -> O) -> Group<O, K> {
-        Group(self.0.map(f))
-    }
-
-    #[inline(always)]
-    fn zip(mut self, other: Self, f: impl Fn(N, N) -> N) -> Self {
-        for k in 0..K {
-            self.0[k] = f(self.0[k], other.0[k]);
-        }
-        self
-    }
-}
 
 /// Sixteen `f32`.
 pub(super) trait Floats: Copy {
@@ -219,6 +219,20 @@ pub(super) trait Words: Copy {
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// See [`NativeU32::scale_wide`].
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// See [`NativeU32::abs`].
+    fn abs(self) -> Self;
+    /// See [`NativeU32::negate_where_negative`].
+    fn negate_where_negative(self, sign: Self) -> Self;
+    /// See [`NativeU32::mul_shr`].
+    fn mul_shr<const S: u32>(self, other: Self) -> Self;
+    /// See [`NativeU32::Sums`].
+    type Sums: Copy;
+    /// Sums of nothing.
+    fn no_sums() -> Self::Sums;
+    /// See [`NativeU32::add_products`].
+    fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
+    /// The sum of the sums mod 2^64.
+    fn total(sums: Self::Sums) -> u64;
 }
 
 impl<N: NativeF32, const K: usize> Floats for Group<N, K>
@@ -231,10 +245,12 @@ where
     fn load(x: &[f32; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -253,17 +269,29 @@ where
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.zip(other, N::add)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].add(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, N::sub)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sub(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        self.zip(other, N::mul)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
@@ -276,17 +304,28 @@ where
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.zip(other, N::min)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].min(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, N::max)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].max(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn hadamard(self) -> Self {
-        let mut v = self.map(N::hadamard);
+        let mut v = self;
+        for k in 0..K {
+            v.0[k] = self.0[k].hadamard();
+        }
         let mut h = 1;
         while h < K {
             for k in 0..K {
@@ -301,25 +340,38 @@ where
 
     #[inline(always)]
     fn scale_wide(self, factor: f64) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.scale_wide(factor),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].scale_wide(factor);
+        }
+        out
     }
 
     #[inline(always)]
     fn to_bits(self) -> Self::Words {
-        self.map(N::to_bits)
+        let mut out = [self.0[0].to_bits(); K];
+        for k in 1..K {
+            out[k] = self.0[k].to_bits();
+        }
+        Group(out)
     }
 
     #[inline(always)]
     fn from_bits(bits: Self::Words) -> Self {
-        bits.map(N::from_bits)
+        let mut out = [N::from_bits(bits.0[0]); K];
+        for k in 1..K {
+            out[k] = N::from_bits(bits.0[k]);
+        }
+        Group(out)
     }
 
     #[inline(always)]
     fn truncate(self) -> Self::Words {
-        self.map(N::truncate)
+        let mut out = [self.0[0].truncate(); K];
+        for k in 1..K {
+            out[k] = self.0[k].truncate();
+        }
+        Group(out)
     }
 }
 
@@ -333,20 +385,24 @@ where
     fn load(x: &[u32; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES words at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
     fn load_u16(x: &[u16; 16]) -> Self {
         const { assert!(N::LANES * K == 16) };
         // SAFETY: register k reads LANES halfwords at LANES k, and LANES K = 16.
-        Self(std::array::from_fn(
-            #[inline(always)]
-            |k| unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) },
-        ))
+        let mut out = [unsafe { N::load_u16(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_u16(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -365,76 +421,119 @@ where
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.zip(other, N::add)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].add(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.zip(other, N::sub)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sub(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.zip(other, N::min)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].min(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.zip(other, N::max)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].max(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        self.zip(other, N::and)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].and(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn or(self, other: Self) -> Self {
-        self.zip(other, N::or)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].or(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn xor(self, other: Self) -> Self {
-        self.zip(other, N::xor)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].xor(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.shl(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].shl(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.shr(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].shr(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
-        self.map(
-            #[inline(always)]
-            |x| x.sar(n),
-        )
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].sar(n);
+        }
+        out
     }
 
     #[inline(always)]
     fn rotl<const R: i32>(self) -> Self {
-        self.map(N::rotl::<R>)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].rotl::<R>();
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_lo(self, other: Self) -> Self {
-        self.zip(other, N::mul_lo)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_lo(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
     fn mul_hi(self, other: Self) -> Self {
-        self.zip(other, N::mul_hi)
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_hi(other.0[k]);
+        }
+        out
     }
 
     #[inline(always)]
@@ -447,10 +546,57 @@ where
 
     #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
-        self.map(
-            #[inline(always)]
-            |x| x.scale_wide(offset, factor),
-        )
+        let mut out = [self.0[0].scale_wide(offset, factor); K];
+        for k in 1..K {
+            out[k] = self.0[k].scale_wide(offset, factor);
+        }
+        Group(out)
+    }
+
+    type Sums = N::Sums;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].abs();
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].negate_where_negative(sign.0[k]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].mul_shr::<S>(other.0[k]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn no_sums() -> N::Sums {
+        N::no_sums()
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut N::Sums, high: &mut N::Sums) {
+        for k in 0..K {
+            self.0[k].add_products(other.0[k], low, high);
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: N::Sums) -> u64 {
+        N::total(sums)
     }
 }
 
@@ -492,8 +638,21 @@ mod tests {
                 M::W::load_u16(&halves),
                 M::F::from_bits(a).to_bits(),
                 a.scale_wide(-(f64::from(1u32 << 31) - 1.0), 0.3).to_bits(),
+                a.abs(),
+                a.negate_where_negative(b),
+                a.mul_shr::<30>(b),
+                a.mul_shr::<32>(b),
             ];
-            all.map(|v| stored::<M>(v)).to_vec()
+            let (mut low, mut high) = (M::W::no_sums(), M::W::no_sums());
+            a.add_products(b, &mut low, &mut high);
+            b.add_products(b, &mut low, &mut high);
+            let mut out = all.map(|v| stored::<M>(v)).to_vec();
+            out.push([0; 16]);
+            for (i, total) in [M::W::total(low), M::W::total(high)].into_iter().enumerate() {
+                out[23][2 * i] = total as u32;
+                out[23][2 * i + 1] = (total >> 32) as u32;
+            }
+            out
         }
     }
 
@@ -530,6 +689,17 @@ mod tests {
             each(|a, _| a & 0xffff),
             A,
             each(|a, _| (((f64::from(a) - 2_147_483_647.0) * 0.3) as f32).to_bits()),
+            each(|a, _| (a as i32).unsigned_abs()),
+            each(|a, b| if (b as i32) < 0 { a.wrapping_neg() } else { a }),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 30) as u32),
+            each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            {
+                let products = A.into_iter().zip(B).flat_map(|(a, b)| [(a, b), (b, b)]);
+                let products = products.map(|(a, b)| u64::from(a) * u64::from(b));
+                let (low, high) = products.fold((0u64, 0u64), |(l, h), p| (l.wrapping_add(p), h + (p >> 32)));
+                let words = [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+                std::array::from_fn(|i| words.get(i).copied().unwrap_or(0))
+            },
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             assert_eq!(Dispatch::new(isa).run(Integers), expected, "{isa}");

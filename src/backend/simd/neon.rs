@@ -262,4 +262,54 @@ impl NativeU32 for U32x4 {
             F32x4(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
         }
     }
+
+    type Sums = uint64x2_t;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vreinterpretq_u32_s32(vabsq_s32(vreinterpretq_s32_u32(self.0))) })
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let by = vdupq_n_s64(-i64::from(S));
+            let low = vshlq_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), by);
+            let high = vshlq_u64(vmull_high_u32(self.0, other.0), by);
+            Self(vuzp1q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)))
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums() -> uint64x2_t {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { vdupq_n_u64(0) }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let lower = vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0));
+            let upper = vmull_high_u32(self.0, other.0);
+            for product in [lower, upper] {
+                *low = vaddq_u64(*low, product);
+                *high = vaddq_u64(*high, vshrq_n_u64::<32>(product));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: uint64x2_t) -> u64 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { vaddvq_u64(sums) }
+    }
 }

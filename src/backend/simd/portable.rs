@@ -280,4 +280,49 @@ impl NativeU32 for U32x16 {
             |x| ((f64::from(x) + offset) * factor) as f32,
         ))
     }
+
+    type Sums = u64;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.map(
+            #[inline(always)]
+            |x| (x as i32).unsigned_abs(),
+        ))
+    }
+
+    #[inline(always)]
+    fn negate_where_negative(self, sign: Self) -> Self {
+        let sign = sign.sar(31);
+        self.xor(sign).sub(sign)
+    }
+
+    #[inline(always)]
+    fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        Self(zip(
+            self.0,
+            other.0,
+            #[inline(always)]
+            |a, b| ((u64::from(a) * u64::from(b)) >> S) as u32,
+        ))
+    }
+
+    #[inline(always)]
+    fn no_sums() -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut u64, high: &mut u64) {
+        for i in 0..16 {
+            let product = u64::from(self.0[i]) * u64::from(other.0[i]);
+            *low = low.wrapping_add(product);
+            *high = high.wrapping_add(product >> 32);
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: u64) -> u64 {
+        sums
+    }
 }

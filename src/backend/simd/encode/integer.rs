@@ -1,0 +1,224 @@
+//! The integer half of `encode` on one row: clamp and exact norm in one pass, then shrink, rounding, noise and
+//! wrap in another, a chunk at a time. What a coordinate meets does not depend on its value: no branch, no
+//! address and no count of steps does.
+
+use rayon::prelude::*;
+
+use crate::backend::shrink::{SHRINK_BITS, shrink};
+use crate::backend::simd::SEGMENT;
+use crate::backend::simd::isa::{Dispatch, Kernel};
+use crate::backend::simd::keystream;
+use crate::backend::simd::lanes::{Machine, Words};
+use crate::backend::simd::noise::{self, CHUNK, Thresholds};
+use crate::backend::{EncodeReport, RowKeys, check};
+use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
+
+/// The bounds of a row, as every lane needs them.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    linf: u32,
+    shift: u32,
+    mixed: bool,
+}
+
+impl Limits {
+    pub(super) fn new(p: &EncodeParams) -> Self {
+        Self { linf: p.linf, shift: p.fraction_bits, mixed: p.norm == norm_kind::MIXED }
+    }
+}
+
+/// The exact norm of the coordinates seen so far, and how many of them were clamped.
+pub(super) struct Meter<M: Machine> {
+    low: <M::W as Words>::Sums,
+    high: <M::W as Words>::Sums,
+    hits: M::W,
+}
+
+/// What a meter has seen: `norm` in the unit of the norm's kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) norm: u128,
+    pub(super) hits: u64,
+}
+
+impl Seen {
+    pub(super) fn merge(self, other: Self) -> Self {
+        Self { norm: self.norm + other.norm, hits: self.hits + other.hits }
+    }
+}
+
+impl<M: Machine> Meter<M> {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Self { low: M::W::no_sums(), high: M::W::no_sums(), hits: M::W::splat(0) }
+    }
+
+    /// Clamps sixteen coordinates and adds them to the norm.
+    #[inline(always)]
+    pub(super) fn bound(&mut self, v: M::W, limits: Limits) -> M::W {
+        let linf = M::W::splat(limits.linf);
+        let magnitude = v.abs();
+        self.hits = self.hits.increment_where_less(linf, magnitude);
+        let a = magnitude.min(linf);
+        if limits.mixed {
+            // f^2 2^F + (2f + 1) r with a = f 2^F + r.
+            let f = a.shr(limits.shift);
+            let rest = a.and(M::W::splat((1 << limits.shift) - 1));
+            f.add_products(a.sub(rest), &mut self.low, &mut self.high);
+            f.add(f).add(M::W::splat(1)).add_products(rest, &mut self.low, &mut self.high);
+        } else {
+            a.add_products(a, &mut self.low, &mut self.high);
+        }
+        a.negate_where_negative(v)
+    }
+
+    /// At most 2^31 products were added, so that the sum of their lower halves fits in 64 bits: it is what
+    /// the sum mod 2^64 says when the upper halves are taken away.
+    #[inline(always)]
+    pub(super) fn seen(self) -> Seen {
+        let (total, high) = (M::W::total(self.low), M::W::total(self.high));
+        let low = total.wrapping_sub(high << 32);
+        let mut hits = [0; 16];
+        self.hits.store(&mut hits);
+        Seen { norm: (u128::from(high) << 32) + u128::from(low), hits: hits.iter().map(|&h| u64::from(h)).sum() }
+    }
+}
+
+/// The integer half in place on one row of fixed-point coordinates.
+pub(super) fn row(
+    dispatch: Dispatch,
+    row: &mut [u32],
+    p: &EncodeParams,
+    keys: &RowKeys,
+    table: Option<&Thresholds>,
+) -> EncodeReport {
+    let limits = Limits::new(p);
+    let seen = if row.len() <= SEGMENT {
+        dispatch.run(Bound { x: row, limits })
+    } else {
+        row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, limits })).reduce(Seen::default, Seen::merge)
+    };
+    finish(dispatch, row, seen, p, keys, table);
+    EncodeReport { linf_hits: seen.hits, ..EncodeReport::default() }
+}
+
+/// The second pass in place: `x` is clamped, `seen` is its norm.
+pub(super) fn finish(
+    dispatch: Dispatch,
+    x: &mut [u32],
+    seen: Seen,
+    p: &EncodeParams,
+    keys: &RowKeys,
+    table: Option<&Thresholds>,
+) {
+    let num = shrink(seen.norm, p);
+    let task = |(i, x): (usize, &mut [u32])| {
+        dispatch.run(Finish { x, first: i * SEGMENT, num, p, keys, table, dispatch });
+    };
+    if x.len() <= SEGMENT {
+        task((0, x));
+    } else {
+        x.par_chunks_mut(SEGMENT).enumerate().for_each(task);
+    }
+}
+
+/// Clamps coordinates to `linf` in place.
+struct Bound<'a> {
+    x: &'a mut [u32],
+    limits: Limits,
+}
+
+impl Kernel for Bound<'_> {
+    type Output = Seen;
+
+    #[inline(always)]
+    fn run<M: Machine>(self) -> Seen {
+        let mut meter = Meter::<M>::new();
+        let (groups, rest) = self.x.as_chunks_mut::<16>();
+        for x in groups {
+            meter.bound(M::W::load(x), self.limits).store(x);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 16];
+            last[..rest.len()].copy_from_slice(rest);
+            meter.bound(M::W::load(&last), self.limits).store(&mut last);
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+        meter.seen()
+    }
+}
+
+/// Shrink, rounding, noise, wrap of the coordinates from `first` on.
+struct Finish<'a> {
+    x: &'a mut [u32],
+    first: usize,
+    num: u32,
+    p: &'a EncodeParams,
+    keys: &'a RowKeys,
+    table: Option<&'a Thresholds>,
+    dispatch: Dispatch,
+}
+
+/// The constants of a row, in lanes.
+#[derive(Clone, Copy)]
+struct Steps<M: Machine> {
+    num: M::W,
+    shift: u32,
+    fraction: M::W,
+    mask: M::W,
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        let keep = self.p.rounding == rounding_kind::KEEP;
+        let shift = if keep { 0 } else { self.p.fraction_bits };
+        let steps = Steps::<M> {
+            num: M::W::splat(self.num),
+            shift,
+            fraction: M::W::splat((1 << shift) - 1),
+            mask: M::W::splat(check::mask(self.p.bits)),
+        };
+        let (mut uniform, mut noise) = ([0u16; CHUNK], [0u32; CHUNK]);
+        for (k, x) in self.x.chunks_mut(CHUNK).enumerate() {
+            let first = self.first + k * CHUNK;
+            if !keep {
+                let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
+                keystream::fill(self.dispatch, &self.keys.rounding, ROUNDING_STRIDE * first as u64, bytes);
+            }
+            if let Some(table) = self.table {
+                noise = noise::draw(self.dispatch, table, &self.keys.noise, first, x.len());
+            }
+            chunk::<M>(x, &steps, &uniform, &noise);
+        }
+    }
+}
+
+/// One chunk; its last group may be short.
+#[inline(always)]
+fn chunk<M: Machine>(x: &mut [u32], steps: &Steps<M>, uniform: &[u16; CHUNK], noise: &[u32; CHUNK]) {
+    let (groups, rest) = x.as_chunks_mut::<16>();
+    let whole = groups.len();
+    let (uniform, noise) = (uniform.as_chunks::<16>().0, noise.as_chunks::<16>().0);
+    for ((x, uniform), noise) in groups.iter_mut().zip(uniform).zip(noise) {
+        step::<M>(x, steps, uniform, noise);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        step::<M>(&mut last, steps, &uniform[whole], &noise[whole]);
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn step<M: Machine>(x: &mut [u32; 16], steps: &Steps<M>, uniform: &[u16; 16], noise: &[u32; 16]) {
+    let v = M::W::load(x);
+    let value = v.abs().mul_shr::<SHRINK_BITS>(steps.num).negate_where_negative(v);
+    // Without fraction bits the comparison is 0 < 0: the value is kept as it is.
+    let uniform = M::W::load_u16(uniform).shr(16 - steps.shift);
+    let rounded = value.sar(steps.shift).increment_where_less(uniform, value.and(steps.fraction));
+    rounded.add(M::W::load(noise)).and(steps.mask).store(x);
+}
