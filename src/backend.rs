@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
-pub use self::job::{EncodeJob, EncodeReport, NonFinite, RowKeys};
+pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
+use self::scalar::pack::packed_len;
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
 use crate::sample::table::NoiseTable;
@@ -75,6 +77,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok((words, report))
     }
 
+    /// `encode`, then `pack` of every row; a backend may fuse the two.
+    fn encode_packed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Packed, EncodeReport), BackendError> {
+        let (words, report) = self.encode(rows, job)?;
+        let padded = job.params.padded as usize;
+        let mut packed = Packed { bytes: Vec::new(), row_bytes: packed_len(padded, job.params.bits) };
+        for row in words.as_u32()?.chunks_exact(padded) {
+            packed.bytes.extend(self.pack(&Buffer::HostU32(row.into()), job.params.bits)?);
+        }
+        Ok((packed, report))
+    }
+
     /// Adds noise from `table` to every word mod `2^bits`: coordinate `j` uses the bytes of `key`
     /// at `NOISE_STRIDE * j`. The same bits as `encode` with that table and key on a zero row.
     fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError>;
@@ -84,8 +97,34 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Errors: a ring out of range, rows that are no whole number of accumulators.
     fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError>;
 
+    /// The low `bits` bits of every word side by side: word `j` in bits `[b j, b (j + 1))`, least significant
+    /// first, the unused bits of the last byte zero; `ceil(b len / 8)` bytes, the form that travels.
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError>;
+
+    /// The `len` words that [`Backend::pack`] wrote. Errors: another number of bytes, a one in an unused bit.
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError>;
+
     /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;
+
+    /// Negacyclic transform in place of every polynomial of `x`, laid out `[batch x L x N]` (limb l of a
+    /// polynomial is a row of N residues below prime l of the basis).
+    ///
+    /// `A[i] = sum_j a[j] psi^(j (2 brv(i) + 1)) mod p`: natural order in, bit-reversed order out, fully reduced,
+    /// the same bits everywhere (see [`crate::math::ntt`]). Errors: not u32, not whole polynomials, a residue that
+    /// is not reduced (names the place); nothing is written then.
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// The inverse of [`Self::ntt`]: bit-reversed order in, coefficients out. Errors likewise.
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// `a <- a b mod (X^N + 1, Q)`, coefficients in and out, layout as for [`Self::ntt`]. `b` has as many
+    /// polynomials as `a`, or one that multiplies all of them. Errors likewise.
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// `a <- a b` entry by entry: the product of transformed polynomials. Shapes and errors as for
+    /// [`Self::polymul`].
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
 }
 
 /// Opens a backend; `None` picks the fastest that this machine has.

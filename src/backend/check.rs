@@ -1,5 +1,7 @@
 //! What every backend refuses, in one place, so that all of them refuse the same things.
 
+pub(crate) mod lattice;
+
 use super::{BackendError, Buffer, EncodeJob, Rows};
 use crate::params::{
     ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,
@@ -27,6 +29,20 @@ fn length(what: &'static str, expected: usize, found: usize) -> Result<(), Backe
 /// Ring width.
 pub(crate) fn bits(bits: u32) -> Result<(), BackendError> {
     ensure((2..=32).contains(&bits), "bits", "2..=32", f64::from(bits))
+}
+
+/// Checks that `bytes` hold exactly `len` words of `ring` bits.
+pub(crate) fn packed(bytes: &[u8], len: usize, ring: u32) -> Result<(), BackendError> {
+    bits(ring)?;
+    let expected = (len as u128 * u128::from(ring)).div_ceil(8);
+    length("packed", usize::try_from(expected).unwrap_or(usize::MAX), bytes.len())?;
+    let used = (len as u64 * u64::from(ring)) % 8;
+    match bytes.last() {
+        Some(&last) if used != 0 && last >> used != 0 => {
+            Err(out_of_range("packed", "zeros in the unused bits of the last byte", f64::from(last)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The mask `2^bits - 1` of a checked ring width.

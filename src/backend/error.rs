@@ -39,6 +39,20 @@ pub enum BackendError {
         /// Value found.
         found: f64,
     },
+    /// A residue that is not below its prime.
+    #[error("polynomial {batch}, limb {limb} of {what} has a residue at {index} that is not below the prime {prime}")]
+    NotReduced {
+        /// Which argument.
+        what: &'static str,
+        /// Polynomial of the batch.
+        batch: usize,
+        /// Limb of the basis.
+        limb: usize,
+        /// First such place in the row.
+        index: usize,
+        /// The prime of that limb.
+        prime: u32,
+    },
     /// A backend name that does not exist or is absent on this machine.
     #[error("backend {name} is not available: {reason}")]
     Unavailable {

@@ -63,3 +63,19 @@ impl EncodeReport {
         self.linf_hits += other.linf_hits;
     }
 }
+
+/// Encoded rows as they travel: `bits` a value, each row from a whole byte on (see [`super::Backend::pack`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// The rows, one after another.
+    pub bytes: Vec<u8>,
+    /// Bytes of a row.
+    pub row_bytes: usize,
+}
+
+impl Packed {
+    /// The rows.
+    pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact(self.row_bytes.max(1))
+    }
+}

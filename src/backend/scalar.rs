@@ -8,9 +8,13 @@ pub mod decode;
 pub mod encode;
 pub mod fwht;
 pub mod noise;
+pub mod ntt;
+pub mod pack;
+pub mod polymul;
 pub mod sum;
 
 use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
 use crate::sample::table::NoiseTable;
@@ -79,7 +83,58 @@ impl Backend for Scalar {
         Ok(())
     }
 
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        check::bits(bits)?;
+        Ok(pack::pack(words.as_u32()?, bits))
+    }
+
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        check::packed(bytes, len, bits)?;
+        Ok(pack::unpack(bytes, len, bits).into())
+    }
+
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
         Ok(decode::decode(check::decode(sum, params)?, params, signs))
+    }
+
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, largest)?;
+        each_row(x, basis, |x, limb| ntt::ntt(x, &basis.limbs()[limb]));
+        Ok(())
+    }
+
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, largest)?;
+        each_row(x, basis, |x, limb| ntt::intt(x, &basis.limbs()[limb]));
+        Ok(())
+    }
+
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, largest)?;
+        let mut factors = b.chunks_exact(basis.degree()).cycle();
+        each_row(a, basis, |a, limb| {
+            polymul::polymul(a, factors.next().unwrap_or_default(), basis.limbs()[limb].modulus());
+        });
+        Ok(())
+    }
+
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, largest)?;
+        let mut factors = b.chunks_exact(basis.degree()).cycle();
+        each_row(a, basis, |a, limb| {
+            polymul::pointwise(a, factors.next().unwrap_or_default(), basis.limbs()[limb].modulus());
+        });
+        Ok(())
+    }
+}
+
+fn largest(row: &[u32]) -> u32 {
+    row.iter().copied().max().unwrap_or(0)
+}
+
+/// Calls `stage` with every row of N residues and the limb that it belongs to.
+fn each_row(x: &mut [u32], basis: &RnsBasis, mut stage: impl FnMut(&mut [u32], usize)) {
+    for (i, row) in x.chunks_exact_mut(basis.degree()).enumerate() {
+        stage(row, i % basis.limbs().len());
     }
 }

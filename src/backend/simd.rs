@@ -19,6 +19,9 @@ mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod noise;
+mod ntt;
+mod pack;
+mod polymul;
 mod portable;
 mod sum;
 
@@ -26,6 +29,7 @@ use std::sync::OnceLock;
 
 use self::isa::{Dispatch, Isa};
 use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, Rows, check};
+use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
 use crate::sample::table::NoiseTable;
@@ -120,7 +124,41 @@ impl Backend for Simd {
         Ok(())
     }
 
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        check::bits(bits)?;
+        Ok(pack::pack(self.dispatch, words.as_u32()?, bits))
+    }
+
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        check::packed(bytes, len, bits)?;
+        Ok(Buffer::HostU32(pack::unpack(self.dispatch, bytes, len, bits)))
+    }
+
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
         Ok(decode::decode(self.dispatch, check::decode(sum, params)?, params, signs))
+    }
+
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        ntt::rows(self.dispatch, x, basis, ntt::Direction::Forward);
+        Ok(())
+    }
+
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        ntt::rows(self.dispatch, x, basis, ntt::Direction::Inverse);
+        Ok(())
+    }
+
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        polymul::polymul(self.dispatch, a, b, basis);
+        Ok(())
+    }
+
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        polymul::pointwise(self.dispatch, a, b, basis);
+        Ok(())
     }
 }

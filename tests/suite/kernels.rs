@@ -2,6 +2,8 @@
 
 mod floats;
 mod integers;
+mod lattice;
+mod packing;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

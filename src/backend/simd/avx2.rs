@@ -16,6 +16,7 @@ impl Machine for Avx2 {
     type NativeU32 = U32x8;
     type F = Group<F32x8, 2>;
     type W = Group<U32x8, 2>;
+    const GROUPS: usize = 8;
 }
 
 #[derive(Clone, Copy)]
@@ -256,6 +257,42 @@ impl NativeU32 for U32x8 {
             let even = _mm256_mul_epu32(self.0, other.0);
             let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
             Self(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => _mm256_set1_epi32(x.cast::<i32>().read_unaligned()),
+                2 => _mm256_set1_epi64x(x.cast::<i64>().read_unaligned()),
+                4 => _mm256_broadcastsi128_si256(_mm_loadu_si128(x.cast())),
+                _ => _mm256_loadu_si256(x.cast()),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_epi32(self.0, other.0), _mm256_unpackhi_epi32(self.0, other.0));
+            (Self(_mm256_permute2x128_si256::<0x20>(low, high)), Self(_mm256_permute2x128_si256::<0x31>(low, high)))
+        }
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let (a, b) = (_mm256_castsi256_ps(self.0), _mm256_castsi256_ps(other.0));
+            let even = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            (
+                Self(_mm256_permute4x64_epi64::<0b11_01_10_00>(even)),
+                Self(_mm256_permute4x64_epi64::<0b11_01_10_00>(odd)),
+            )
         }
     }
 

@@ -16,6 +16,7 @@ impl Machine for Avx512 {
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
+    const GROUPS: usize = 32;
 }
 
 #[derive(Clone, Copy)]
@@ -147,6 +148,18 @@ fn join(low: __m256, high: __m256) -> __m512 {
     unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high) }
 }
 
+impl U32x16 {
+    /// Two choices of sixteen from the 32 lanes of `self` and `other`.
+    #[inline(always)]
+    fn pick(self, other: Self, first: &[u32; 16], second: &[u32; 16]) -> (Self, Self) {
+        // SAFETY: AVX-512 F is present (see the module); the choices are 64 bytes each.
+        unsafe {
+            let (f, s) = (_mm512_loadu_si512(first.as_ptr().cast()), _mm512_loadu_si512(second.as_ptr().cast()));
+            (Self(_mm512_permutex2var_epi32(self.0, f, other.0)), Self(_mm512_permutex2var_epi32(self.0, s, other.0)))
+        }
+    }
+}
+
 impl NativeU32 for U32x16 {
     type Floats = F32x16;
     const LANES: usize = 16;
@@ -255,6 +268,34 @@ impl NativeU32 for U32x16 {
             let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
             Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: AVX-512 F and DQ are present (see the module); the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => _mm512_set1_epi32(x.cast::<i32>().read_unaligned()),
+                2 => _mm512_set1_epi64(x.cast::<i64>().read_unaligned()),
+                4 => _mm512_broadcast_i32x4(_mm_loadu_si128(x.cast())),
+                8 => _mm512_broadcast_i32x8(_mm256_loadu_si256(x.cast())),
+                _ => _mm512_loadu_si512(x.cast()),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        const LOW: [u32; 16] = [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23];
+        const HIGH: [u32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31];
+        self.pick(other, &LOW, &HIGH)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        const EVEN: [u32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
+        const ODD: [u32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
+        self.pick(other, &EVEN, &ODD)
     }
 
     #[inline(always)]

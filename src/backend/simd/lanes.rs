@@ -17,6 +17,8 @@ pub(super) trait Machine: Copy + 'static {
     type F: Floats<Words = Self::W>;
     /// Sixteen words.
     type W: Words<Floats = Self::F>;
+    /// Sixteen-lane groups that the register file holds.
+    const GROUPS: usize;
 }
 
 /// One native register of `f32`.
@@ -118,6 +120,15 @@ pub(super) trait NativeU32: Copy {
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
     fn mul_hi(self, other: Self) -> Self;
+    /// Reads `count` words and repeats them over the lanes.
+    ///
+    /// # Safety
+    /// `x` is readable for `count` words; `count` is a power of two up to `LANES`.
+    unsafe fn repeat(x: *const u32, count: usize) -> Self;
+    /// `a0 b0 a1 b1 ...`: the first half, the second half.
+    fn interleave(self, other: Self) -> (Self, Self);
+    /// `interleave` undone: the lanes at even places of `self` and then of `other`, those at odd places.
+    fn separate(self, other: Self) -> (Self, Self);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
@@ -215,6 +226,12 @@ pub(super) trait Words: Copy {
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
     fn mul_hi(self, other: Self) -> Self;
+    /// `x[i mod C]` in lane i; C is a power of two up to 16.
+    fn repeat<const C: usize>(x: &[u32; C]) -> Self;
+    /// See [`NativeU32::interleave`].
+    fn interleave(self, other: Self) -> (Self, Self);
+    /// See [`NativeU32::separate`].
+    fn separate(self, other: Self) -> (Self, Self);
     /// See [`NativeU32::increment_where_less`].
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// See [`NativeU32::scale_wide`].
@@ -537,6 +554,43 @@ where
     }
 
     #[inline(always)]
+    fn repeat<const C: usize>(x: &[u32; C]) -> Self {
+        const { assert!(C.is_power_of_two() && C <= 16) };
+        let count = if C < N::LANES { C } else { N::LANES };
+        let mut out = [N::splat(0); K];
+        for k in 0..K {
+            // SAFETY: both are powers of two, so that count words at a multiple of count mod C lie within C.
+            out[k] = unsafe { N::repeat(x.as_ptr().add(k * N::LANES % C), count) };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        let (mut first, mut second) = (self, other);
+        for k in 0..K {
+            let (low, high) = self.0[k].interleave(other.0[k]);
+            for (i, half) in [(2 * k, low), (2 * k + 1, high)] {
+                if i < K { first.0[i] = half } else { second.0[i - K] = half }
+            }
+        }
+        (first, second)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        let (mut even, mut odd) = (self, other);
+        for k in 0..K {
+            // Neighbors in the row of self and then other: both of one of them, or one of each if K = 1.
+            let (i, j) = (2 * k, 2 * k + 1);
+            let first = if i < K { self.0[i] } else { other.0[i - K] };
+            let second = if j < K { self.0[j] } else { other.0[j - K] };
+            (even.0[k], odd.0[k]) = first.separate(second);
+        }
+        (even, odd)
+    }
+
+    #[inline(always)]
     fn increment_where_less(mut self, a: Self, b: Self) -> Self {
         for k in 0..K {
             self.0[k] = self.0[k].increment_where_less(a.0[k], b.0[k]);
@@ -634,6 +688,13 @@ mod tests {
                 a.rotl::<16>(),
                 a.mul_lo(b),
                 a.mul_hi(b),
+                M::W::repeat(&[A[0], A[1]]),
+                M::W::repeat(&[A[0], A[1], A[2], A[3]]),
+                M::W::repeat(A.first_chunk::<8>().unwrap()),
+                a.interleave(b).0,
+                a.interleave(b).1,
+                a.separate(b).0,
+                a.separate(b).1,
                 M::W::splat(3).increment_where_less(a, b),
                 M::W::load_u16(&halves),
                 M::F::from_bits(a).to_bits(),
@@ -647,11 +708,12 @@ mod tests {
             a.add_products(b, &mut low, &mut high);
             b.add_products(b, &mut low, &mut high);
             let mut out = all.map(|v| stored::<M>(v)).to_vec();
-            out.push([0; 16]);
+            let mut totals = [0; 16];
             for (i, total) in [M::W::total(low), M::W::total(high)].into_iter().enumerate() {
-                out[23][2 * i] = total as u32;
-                out[23][2 * i + 1] = (total >> 32) as u32;
+                totals[2 * i] = total as u32;
+                totals[2 * i + 1] = (total >> 32) as u32;
             }
+            out.push(totals);
             out
         }
     }
@@ -685,6 +747,13 @@ mod tests {
             each(|a, _| a.rotate_left(16)),
             each(u32::wrapping_mul),
             each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            std::array::from_fn(|i| A[i % 2]),
+            std::array::from_fn(|i| A[i % 4]),
+            std::array::from_fn(|i| A[i % 8]),
+            std::array::from_fn(|i| if i % 2 == 0 { A[i / 2] } else { B[i / 2] }),
+            std::array::from_fn(|i| if i % 2 == 0 { A[8 + i / 2] } else { B[8 + i / 2] }),
+            std::array::from_fn(|i| if i < 8 { A[2 * i] } else { B[2 * i - 16] }),
+            std::array::from_fn(|i| if i < 8 { A[2 * i + 1] } else { B[2 * i - 15] }),
             each(|a, b| 3 + u32::from(a < b)),
             each(|a, _| a & 0xffff),
             A,

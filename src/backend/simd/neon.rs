@@ -13,6 +13,7 @@ impl Machine for Neon {
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;
     type W = Group<U32x4, 4>;
+    const GROUPS: usize = 8;
 }
 
 #[derive(Clone, Copy)]
@@ -242,6 +243,33 @@ impl NativeU32 for U32x4 {
             let high = vreinterpretq_u32_u64(vmull_high_u32(self.0, other.0));
             Self(vuzp2q_u32(low, high))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe {
+            match count {
+                1 => vdupq_n_u32(x.read_unaligned()),
+                2 => {
+                    let pair = vld1_u32(x);
+                    vcombine_u32(pair, pair)
+                }
+                _ => vld1q_u32(x),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { (Self(vzip1q_u32(self.0, other.0)), Self(vzip2q_u32(self.0, other.0))) }
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { (Self(vuzp1q_u32(self.0, other.0)), Self(vuzp2q_u32(self.0, other.0))) }
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ impl Machine for Portable {
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
+    const GROUPS: usize = 4;
 }
 
 #[derive(Clone, Copy)]
@@ -263,6 +264,36 @@ impl NativeU32 for U32x16 {
             #[inline(always)]
             |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
         ))
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(x: *const u32, count: usize) -> Self {
+        let mut out = [0; 16];
+        for i in 0..16 {
+            // SAFETY: the caller's promise; i mod count is below count.
+            out[i] = unsafe { x.add(i % count).read_unaligned() };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        let (mut low, mut high) = (self, other);
+        for i in 0..8 {
+            (low.0[2 * i], low.0[2 * i + 1]) = (self.0[i], other.0[i]);
+            (high.0[2 * i], high.0[2 * i + 1]) = (self.0[8 + i], other.0[8 + i]);
+        }
+        (low, high)
+    }
+
+    #[inline(always)]
+    fn separate(self, other: Self) -> (Self, Self) {
+        let (mut even, mut odd) = (self, other);
+        for i in 0..8 {
+            (even.0[i], odd.0[i]) = (self.0[2 * i], self.0[2 * i + 1]);
+            (even.0[8 + i], odd.0[8 + i]) = (other.0[2 * i], other.0[2 * i + 1]);
+        }
+        (even, odd)
     }
 
     #[inline(always)]

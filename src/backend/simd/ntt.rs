@@ -1,0 +1,465 @@
+//! Negacyclic transforms on sixteen lanes: Harvey's lazy butterflies, each element loaded few times.
+//!
+//! Values stay in `[0, 4p)` forward and `[0, 2p)` backward (Harvey, J. Symb. Comput. 60, 2014) and are
+//! reduced fully in the last stage, so that every instruction set gives the bits of `scalar::ntt`.
+//! The stages at distance 16 and above run between registers, up to four of them on one load (radix 16).
+//! The last eight stages take one load of 16 (or 4) registers: the four below distance 16 first
+//! interleave pairs of registers, so that they, too, are between registers.
+
+use rayon::prelude::*;
+
+use super::isa::{Dispatch, Kernel};
+use super::lanes::{Machine, Words};
+use crate::math::modular::Shoup;
+use crate::math::ntt::{LastStage, NttTables, RnsBasis, Twiddles};
+
+/// Sixteen residues.
+pub(super) type Lane = [u32; 16];
+
+/// `p` and `2p` in every lane.
+#[derive(Clone, Copy)]
+pub(super) struct Limits<W> {
+    /// p.
+    pub(super) p: W,
+    /// 2p.
+    pub(super) twice: W,
+}
+
+impl<W: Words> Limits<W> {
+    /// Of the prime of `tables`.
+    #[inline(always)]
+    pub(super) fn new(tables: &NttTables) -> Self {
+        let p = tables.modulus().value();
+        Self { p: W::splat(p), twice: W::splat(2 * p) }
+    }
+
+    /// `[0, 2p)` from `[0, 4p)`.
+    #[inline(always)]
+    pub(super) fn below_twice(self, x: W) -> W {
+        x.min(x.sub(self.twice))
+    }
+
+    /// `[0, p)` from `[0, 2p)`.
+    #[inline(always)]
+    pub(super) fn below(self, x: W) -> W {
+        x.min(x.sub(self.p))
+    }
+
+    /// `x w mod p` in `[0, 2p)` for any `x`, by Shoup's product.
+    #[inline(always)]
+    pub(super) fn mul(self, x: W, w: Factor<W>) -> W {
+        x.mul_lo(w.value).sub(x.mul_hi(w.quotient).mul_lo(self.p))
+    }
+
+    /// `(x + w y, x - w y)`, lazily in `[0, 4p)`.
+    #[inline(always)]
+    fn forward(self, x: W, y: W, w: Factor<W>) -> (W, W) {
+        let (x, y) = (self.below_twice(x), self.mul(y, w));
+        (x.add(y), x.add(self.twice).sub(y))
+    }
+
+    /// `(x + y, w (x - y))`, lazily in `[0, 2p)`.
+    #[inline(always)]
+    fn inverse(self, x: W, y: W, w: Factor<W>) -> (W, W) {
+        (self.below_twice(x.add(y)), self.mul(x.add(self.twice).sub(y), w))
+    }
+}
+
+/// A Shoup factor a lane.
+#[derive(Clone, Copy)]
+pub(super) struct Factor<W> {
+    value: W,
+    quotient: W,
+}
+
+impl<W: Words> Factor<W> {
+    /// The same factor in every lane.
+    #[inline(always)]
+    pub(super) fn splat(w: Shoup) -> Self {
+        Self { value: W::splat(w.value), quotient: W::splat(w.quotient) }
+    }
+
+    /// One factor a lane.
+    #[inline(always)]
+    pub(super) fn load(value: &Lane, quotient: &Lane) -> Self {
+        Self { value: W::load(value), quotient: W::load(quotient) }
+    }
+
+    /// The `C` factors of 32-point block `q` in the stage at distance `16 / C`, repeated over the lanes.
+    #[inline(always)]
+    fn repeat<const C: usize>(t: &Twiddles, q: usize) -> Self {
+        let at = t.values.len() / 32 * C + q * C;
+        let (value, quotient) = (t.values[at..].first_chunk::<C>(), t.quotients[at..].first_chunk::<C>());
+        // Both exist: the tables have N entries and q < N / 32. The default keeps the kernel free of panics.
+        Self { value: W::repeat(value.unwrap_or(&[0; C])), quotient: W::repeat(quotient.unwrap_or(&[0; C])) }
+    }
+}
+
+/// True where sixteen groups of points, and what butterflies need beside them, fit in the register file.
+#[inline(always)]
+const fn wide<M: Machine>() -> bool {
+    M::GROUPS >= 32
+}
+
+/// Most stages that one load serves above the blocks.
+#[inline(always)]
+const fn most_stages<M: Machine>() -> usize {
+    if wide::<M>() { 4 } else { 2 }
+}
+
+/// log2 of the points that the last stages take at once.
+#[inline(always)]
+const fn block_log2<M: Machine>() -> usize {
+    if wide::<M>() { 8 } else { 6 }
+}
+
+/// How the stages above the blocks are cut: a first pass over all points, then the rest part by part, so that
+/// a part stays in the nearest cache.
+#[inline(always)]
+fn split<M: Machine>(tables: &NttTables) -> (usize, usize) {
+    let above = tables.degree_log2() as usize - block_log2::<M>();
+    let first = above.div_ceil(2);
+    if above <= most_stages::<M>() { (0, above) } else { (first, above - first) }
+}
+
+/// The largest word of a row whose length is a multiple of 16; the time depends on the length alone.
+pub(super) fn largest(dispatch: Dispatch, row: &[u32]) -> u32 {
+    dispatch.run(Largest(row))
+}
+
+struct Largest<'a>(&'a [u32]);
+
+impl Kernel for Largest<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<M: Machine>(self) -> u32 {
+        let mut most = [M::W::splat(0); 4];
+        for (i, x) in self.0.as_chunks::<16>().0.iter().enumerate() {
+            most[i % 4] = most[i % 4].max(M::W::load(x));
+        }
+        let mut lanes = [0; 16];
+        most[0].max(most[1]).max(most[2].max(most[3])).store(&mut lanes);
+        lanes.into_iter().fold(0, u32::max)
+    }
+}
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// To the transformed domain.
+    Forward,
+    /// Back.
+    Inverse,
+}
+
+/// Transforms every row of N residues in place; row i is modulo prime `i mod L`. Rows run in parallel, one row
+/// runs on the spot.
+pub(super) fn rows(dispatch: Dispatch, x: &mut [u32], basis: &RnsBasis, direction: Direction) {
+    let one = |limb: usize, x: &mut [u32]| {
+        let tables = &basis.limbs()[limb];
+        match direction {
+            Direction::Forward => dispatch.run(Forward { x, tables }),
+            Direction::Inverse => dispatch.run(Inverse { x, tables, last: tables.last_stage() }),
+        }
+    };
+    let (n, limbs) = (basis.degree(), basis.limbs().len());
+    if x.len() == n {
+        one(0, x);
+    } else {
+        x.par_chunks_exact_mut(n).enumerate().for_each(|(i, row)| one(i % limbs, row));
+    }
+}
+
+/// The transform in place: any `x` below `4p` in, fully reduced out.
+pub(super) struct Forward<'a> {
+    /// N residues.
+    pub(super) x: &'a mut [u32],
+    /// Their ring.
+    pub(super) tables: &'a NttTables,
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        forward::<M>(self.x, self.tables);
+    }
+}
+
+/// The inverse in place: `x` below `2p` in, fully reduced out.
+pub(super) struct Inverse<'a> {
+    /// N residues.
+    pub(super) x: &'a mut [u32],
+    /// Their ring.
+    pub(super) tables: &'a NttTables,
+    /// Factors of the last stage: with 1/N, and with what the input carries.
+    pub(super) last: LastStage,
+}
+
+impl Kernel for Inverse<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        inverse::<M>(self.x, self.tables, self.last);
+    }
+}
+
+/// [`Forward`], for kernels that contain it.
+#[inline(always)]
+pub(super) fn forward<M: Machine>(x: &mut [u32], tables: &NttTables) {
+    let limits = Limits::<M::W>::new(tables);
+    let (groups, _) = x.as_chunks_mut::<16>();
+    let (outer, inner) = split::<M>(tables);
+    forward_passes::<M>(groups, 1, outer, limits, tables.forward());
+    let part = groups.len() >> outer;
+    for (i, part) in groups.chunks_exact_mut(part).enumerate() {
+        let node = (1 << outer) + i;
+        forward_passes::<M>(part, node, inner, limits, tables.forward());
+        let block = part.len() >> inner;
+        for (j, block) in part.chunks_exact_mut(block).enumerate() {
+            let node = (node << inner) + j;
+            if wide::<M>() {
+                forward_block::<M::W, 16>(block, node, limits, tables.forward());
+            } else {
+                forward_block::<M::W, 4>(block, node, limits, tables.forward());
+            }
+        }
+    }
+}
+
+/// [`Inverse`], for kernels that contain it.
+#[inline(always)]
+pub(super) fn inverse<M: Machine>(x: &mut [u32], tables: &NttTables, last: LastStage) {
+    let limits = Limits::<M::W>::new(tables);
+    let (groups, _) = x.as_chunks_mut::<16>();
+    let (outer, inner) = split::<M>(tables);
+    let part = groups.len() >> outer;
+    for (i, part) in groups.chunks_exact_mut(part).enumerate() {
+        let node = (1 << outer) + i;
+        let block = part.len() >> inner;
+        for (j, block) in part.chunks_exact_mut(block).enumerate() {
+            let node = (node << inner) + j;
+            if wide::<M>() {
+                inverse_block::<M::W, 16>(block, node, limits, tables.inverse());
+            } else {
+                inverse_block::<M::W, 4>(block, node, limits, tables.inverse());
+            }
+        }
+        inverse_passes::<M>(part, node, inner, limits, tables.inverse(), last);
+    }
+    if outer > 0 {
+        inverse_passes::<M>(groups, 1, outer, limits, tables.inverse(), last);
+    }
+}
+
+/// `stages` stages on the polynomial at `node` of the tree of moduli (the root is 1, children of k are 2k and
+/// 2k + 1; the entry of a node in the tables is the root of unity that splits it).
+#[inline(always)]
+fn forward_passes<M: Machine>(x: &mut [Lane], node: usize, stages: usize, limits: Limits<M::W>, t: &Twiddles) {
+    let mut done = 0;
+    while done < stages {
+        let step = (stages - done).min(most_stages::<M>());
+        let chunk = x.len() >> done;
+        for (i, chunk) in x.chunks_exact_mut(chunk).enumerate() {
+            let node = (node << done) + i;
+            match step {
+                1 => forward_pass::<M::W, 2>(chunk, node, limits, t),
+                2 => forward_pass::<M::W, 4>(chunk, node, limits, t),
+                3 => forward_pass::<M::W, 8>(chunk, node, limits, t),
+                _ => forward_pass::<M::W, 16>(chunk, node, limits, t),
+            }
+        }
+        done += step;
+    }
+}
+
+/// The stages of [`forward_passes`] undone.
+#[inline(always)]
+fn inverse_passes<M: Machine>(
+    x: &mut [Lane],
+    node: usize,
+    stages: usize,
+    limits: Limits<M::W>,
+    t: &Twiddles,
+    last: LastStage,
+) {
+    let mut left = stages;
+    while left > 0 {
+        let step = left.min(most_stages::<M>());
+        left -= step;
+        let chunk = x.len() >> left;
+        for (i, chunk) in x.chunks_exact_mut(chunk).enumerate() {
+            let node = (node << left) + i;
+            match step {
+                1 => inverse_pass::<M::W, 2>(chunk, node, limits, t, last),
+                2 => inverse_pass::<M::W, 4>(chunk, node, limits, t, last),
+                3 => inverse_pass::<M::W, 8>(chunk, node, limits, t, last),
+                _ => inverse_pass::<M::W, 16>(chunk, node, limits, t, last),
+            }
+        }
+    }
+}
+
+/// The factors of the log2 R stages below `node`, as a tree in an array: entry `2^s + i` is group i of stage s.
+#[inline(always)]
+fn subtree<const R: usize>(node: usize, t: &Twiddles) -> [Shoup; R] {
+    let mut factors = [Shoup::default(); R];
+    let mut s = 1;
+    while s < R {
+        for i in 0..s {
+            factors[s + i] = t.get(node * s + i);
+        }
+        s *= 2;
+    }
+    factors
+}
+
+/// log2 R stages between R registers.
+#[inline(always)]
+fn forward_tree<W: Words, const R: usize>(v: &mut [W; R], factors: &[Shoup; R], limits: Limits<W>) {
+    let mut groups = 1;
+    while groups < R {
+        let half = R / (2 * groups);
+        for i in 0..groups {
+            let w = Factor::splat(factors[groups + i]);
+            for j in 2 * half * i..2 * half * i + half {
+                (v[j], v[j + half]) = limits.forward(v[j], v[j + half], w);
+            }
+        }
+        groups *= 2;
+    }
+}
+
+/// [`forward_tree`] undone down to `2 * until` groups.
+#[inline(always)]
+fn inverse_tree<W: Words, const R: usize>(v: &mut [W; R], factors: &[Shoup; R], limits: Limits<W>, until: usize) {
+    let mut groups = R / 2;
+    while groups >= until {
+        let half = R / (2 * groups);
+        for i in 0..groups {
+            let w = Factor::splat(factors[groups + i]);
+            for j in 2 * half * i..2 * half * i + half {
+                (v[j], v[j + half]) = limits.inverse(v[j], v[j + half], w);
+            }
+        }
+        groups /= 2;
+    }
+}
+
+/// log2 R stages of the polynomial at `node`, one column of R registers after another.
+#[inline(always)]
+fn forward_pass<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: Limits<W>, t: &Twiddles) {
+    let factors = subtree::<R>(node, t);
+    let distance = x.len() / R;
+    for j in 0..distance {
+        let mut v = [limits.p; R];
+        for r in 0..R {
+            v[r] = W::load(&x[r * distance + j]);
+        }
+        forward_tree(&mut v, &factors, limits);
+        for r in 0..R {
+            v[r].store(&mut x[r * distance + j]);
+        }
+    }
+}
+
+/// [`forward_pass`] undone; at the root the last stage scales and reduces.
+#[inline(always)]
+fn inverse_pass<W: Words, const R: usize>(
+    x: &mut [Lane],
+    node: usize,
+    limits: Limits<W>,
+    t: &Twiddles,
+    last: LastStage,
+) {
+    let factors = subtree::<R>(node, t);
+    let distance = x.len() / R;
+    let root = node == 1;
+    for j in 0..distance {
+        let mut v = [limits.p; R];
+        for r in 0..R {
+            v[r] = W::load(&x[r * distance + j]);
+        }
+        inverse_tree(&mut v, &factors, limits, 1 + usize::from(root));
+        if root {
+            let (sum, difference) = (Factor::splat(last.sum), Factor::splat(last.difference));
+            for r in 0..R / 2 {
+                let (a, b) = (v[r], v[r + R / 2]);
+                v[r] = limits.below(limits.mul(a.add(b), sum));
+                v[r + R / 2] = limits.below(limits.mul(a.add(limits.twice).sub(b), difference));
+            }
+        }
+        for r in 0..R {
+            v[r].store(&mut x[r * distance + j]);
+        }
+    }
+}
+
+/// All stages of 16 R points: log2 R between registers, four after interleaving.
+#[inline(always)]
+fn forward_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: Limits<W>, t: &Twiddles) {
+    let Some(x) = x.first_chunk_mut::<R>() else { return };
+    let factors = subtree::<R>(node, t);
+    let mut v = [limits.p; R];
+    for r in 0..R {
+        v[r] = W::load(&x[r]);
+    }
+    forward_tree(&mut v, &factors, limits);
+    let first = (node * R - t.values.len() / 16) / 2;
+    for i in 0..R / 2 {
+        let (a, b) = forward_last(v[2 * i], v[2 * i + 1], first + i, limits, t);
+        a.store(&mut x[2 * i]);
+        b.store(&mut x[2 * i + 1]);
+    }
+}
+
+/// The stages at distance 8, 4, 2, 1 of the 32 points of block `q`, then the full reduction.
+///
+/// An interleave turns the bits (register; lane 3, 2, 1, 0) of a point's place by one: the register bit becomes
+/// the lowest lane bit and the highest lane bit chooses the register. Five of them are the identity.
+#[inline(always)]
+fn forward_last<W: Words>(a: W, b: W, q: usize, limits: Limits<W>, t: &Twiddles) -> (W, W) {
+    let (a, b) = a.interleave(b);
+    let (a, b) = limits.forward(a, b, Factor::repeat::<2>(t, q));
+    let (a, b) = a.interleave(b);
+    let (a, b) = limits.forward(a, b, Factor::repeat::<4>(t, q));
+    let (a, b) = a.interleave(b);
+    let (a, b) = limits.forward(a, b, Factor::repeat::<8>(t, q));
+    let (a, b) = a.interleave(b);
+    let (a, b) = limits.forward(a, b, Factor::repeat::<16>(t, q));
+    let (a, b) = a.interleave(b);
+    (limits.below(limits.below_twice(a)), limits.below(limits.below_twice(b)))
+}
+
+/// [`forward_block`] undone.
+#[inline(always)]
+fn inverse_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: Limits<W>, t: &Twiddles) {
+    let Some(x) = x.first_chunk_mut::<R>() else { return };
+    let factors = subtree::<R>(node, t);
+    let mut v = [limits.p; R];
+    let first = (node * R - t.values.len() / 16) / 2;
+    for i in 0..R / 2 {
+        (v[2 * i], v[2 * i + 1]) = inverse_first(W::load(&x[2 * i]), W::load(&x[2 * i + 1]), first + i, limits, t);
+    }
+    inverse_tree(&mut v, &factors, limits, 1);
+    for r in 0..R {
+        v[r].store(&mut x[r]);
+    }
+}
+
+/// [`forward_last`] undone.
+#[inline(always)]
+fn inverse_first<W: Words>(a: W, b: W, q: usize, limits: Limits<W>, t: &Twiddles) -> (W, W) {
+    let (a, b) = a.separate(b);
+    let (a, b) = limits.inverse(a, b, Factor::repeat::<16>(t, q));
+    let (a, b) = a.separate(b);
+    let (a, b) = limits.inverse(a, b, Factor::repeat::<8>(t, q));
+    let (a, b) = a.separate(b);
+    let (a, b) = limits.inverse(a, b, Factor::repeat::<4>(t, q));
+    let (a, b) = a.separate(b);
+    let (a, b) = limits.inverse(a, b, Factor::repeat::<2>(t, q));
+    a.separate(b)
+}
