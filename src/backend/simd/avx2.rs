@@ -12,6 +12,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Avx2;
 
 impl Machine for Avx2 {
+    const RADIX: usize = 4;
     type NativeF32 = F32x8;
     type NativeU32 = U32x8;
     type F = Group<F32x8, 2>;
@@ -96,17 +97,19 @@ impl NativeF32 for F32x8 {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
 
-    /// A stage is `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as
-    /// the addition does.
+    /// `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as the addition
+    /// does.
     #[inline(always)]
-    fn hadamard(self) -> Self {
-        const S: [[f32; 8]; 3] = [signs(1), signs(2), signs(4)];
-        // SAFETY: AVX2 and FMA are present (see the module); the constants are 32 bytes each.
+    fn stage<const H: usize>(self) -> Self {
+        let x = self.0;
+        // SAFETY: AVX2 and FMA are present (see the module); the constant is 32 bytes.
         unsafe {
-            let x = self.0;
-            let x = _mm256_fmadd_ps(x, _mm256_loadu_ps(S[0].as_ptr()), _mm256_permute_ps::<0b10_11_00_01>(x));
-            let x = _mm256_fmadd_ps(x, _mm256_loadu_ps(S[1].as_ptr()), _mm256_permute_ps::<0b01_00_11_10>(x));
-            Self(_mm256_fmadd_ps(x, _mm256_loadu_ps(S[2].as_ptr()), _mm256_permute2f128_ps::<1>(x, x)))
+            let swapped = match H {
+                1 => _mm256_permute_ps::<0b10_11_00_01>(x),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(x),
+                _ => _mm256_permute2f128_ps::<1>(x, x),
+            };
+            Self(_mm256_fmadd_ps(x, _mm256_loadu_ps((const { &signs(H) }).as_ptr()), swapped))
         }
     }
 

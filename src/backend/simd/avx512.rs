@@ -3,6 +3,7 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::lanes::{Group, Machine, NativeF32, NativeU32};
@@ -12,6 +13,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Avx512;
 
 impl Machine for Avx512 {
+    const RADIX: usize = 16;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
@@ -96,18 +98,42 @@ impl NativeF32 for F32x16 {
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
 
-    /// A stage is `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as
-    /// the addition does.
+    /// `swapped + sign * x`; the product with +-1 is exact, so the fused form rounds once, as the addition
+    /// does.
     #[inline(always)]
-    fn hadamard(self) -> Self {
-        const S: [[f32; 16]; 4] = [signs(1), signs(2), signs(4), signs(8)];
-        // SAFETY: AVX-512 F is present (see the module); the constants are 64 bytes each.
+    fn stage<const H: usize>(self) -> Self {
+        let x = self.0;
+        // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            let x = self.0;
-            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[0].as_ptr()), _mm512_permute_ps::<0b10_11_00_01>(x));
-            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[1].as_ptr()), _mm512_permute_ps::<0b01_00_11_10>(x));
-            let x = _mm512_fmadd_ps(x, _mm512_loadu_ps(S[2].as_ptr()), _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x));
-            Self(_mm512_fmadd_ps(x, _mm512_loadu_ps(S[3].as_ptr()), _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x)))
+            let swapped = match H {
+                1 => _mm512_permute_ps::<0b10_11_00_01>(x),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(x),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x),
+                _ => _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x),
+            };
+            Self(_mm512_fmadd_ps(x, minus::<H>(), swapped))
+        }
+    }
+
+    /// Stages 1 and 8 from memory: the load unit makes both operands, `(x0 x0 x2 x2 ...)` and
+    /// `(x1 x1 x3 x3 ...)`, or the low half twice and the high half twice, without the one shuffle port.
+    #[inline(always)]
+    unsafe fn load_stage<const H: usize>(x: *const f32) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise; both halves lie in the 16 floats.
+        unsafe {
+            let (first, second) = match H {
+                1 => {
+                    let again = apart(x);
+                    (_mm512_moveldup_ps(_mm512_loadu_ps(x)), _mm512_movehdup_ps(_mm512_loadu_ps(again)))
+                }
+                8 => {
+                    let low = _mm512_broadcast_f64x4(_mm256_loadu_pd(x.cast()));
+                    let high = _mm512_broadcast_f64x4(_mm256_loadu_pd(x.add(8).cast()));
+                    (_mm512_castpd_ps(low), _mm512_castpd_ps(high))
+                }
+                _ => return Self::load(x).stage::<H>(),
+            };
+            Self(_mm512_fmadd_ps(second, minus::<H>(), first))
         }
     }
 
@@ -139,6 +165,22 @@ impl NativeF32 for F32x16 {
         // SAFETY: AVX-512 F is present (see the module).
         U32x16(unsafe { _mm512_cvttps_epi32(self.0) })
     }
+}
+
+/// `-1` in the lanes `i` with `i & H != 0`, `1` elsewhere.
+#[inline(always)]
+fn minus<const H: usize>() -> __m512 {
+    // SAFETY: AVX-512 F is present (see the module); the constant is 64 bytes.
+    unsafe { _mm512_loadu_ps((const { &signs(H) }).as_ptr()) }
+}
+
+/// The same address, unknown to the compiler: two loads from it stay two loads, each folded into the
+/// instruction that spreads its lanes.
+#[inline(always)]
+fn apart(mut x: *const f32) -> *const f32 {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(reg) x, options(pure, nomem, nostack, preserves_flags)) };
+    x
 }
 
 /// Two halves as one register.

@@ -1,209 +1,143 @@
-//! Blocked Walsh-Hadamard transform: 256 points in registers, radix-16 in L1, radix-4 and -8 above.
+//! Walsh-Hadamard transform of blocks, alone or fused with what a stage does before and after it.
 //!
-//! Every variant runs the same butterflies in the order h = 1, 2, 4, ..., so that instruction set, blocking
-//! and thread count do not change a bit.
+//! Blocks of up to 2^18 points are transformed by one task that keeps to its caches: 256 points in registers,
+//! 2^12 in the first level, 2^15 and 2^18 in the second ([`passes`]). A longer block takes two passes over
+//! memory: its parts, then all stages above them by columns ([`columns`]). The stages run in one order (see
+//! [`passes`]), and every addition is the same one everywhere: instruction set, number of threads and the cut
+//! into tasks do not change a bit.
+//!
+//! [`fused`] takes a prologue and an epilogue ([`hooks`]) that run inside the first and the last pass.
+
+mod columns;
+pub(super) mod hooks;
+pub(super) mod memory;
+mod passes;
 
 use rayon::prelude::*;
 
-use super::isa::{Dispatch, Kernel};
-use super::lanes::{Floats, Machine};
+use self::columns::{Columns, WIDTH, scratch};
+use self::hooks::{InPlace, Load, Scaled, Store};
+use self::passes::{Span, TASK, Task};
+use super::isa::Dispatch;
 
-/// log2 of the points that one task transforms alone: 256 KiB, within a core's L2.
-const TASK_LOG2: u32 = 16;
-/// Groups of 16 floats in the block that stays in L1 (2^12 points, 16 KiB).
-const L1_GROUPS: usize = (1 << 12) / 16;
-/// Groups of 16 floats that one task takes from each part of a pass over a long block.
-const COLUMN_GROUPS: usize = 256;
+/// The most groups between `start` and `finish` of a [`Store`].
+pub(super) const RUN_GROUPS: usize = 1 << 16;
+
+/// Points below which a call stays on its thread: about ten microseconds of work.
+const ALONE: usize = 1 << 16;
+/// Points above which data are taken to come from beyond the caches.
+const FAR: usize = 1 << 18;
+/// Points of the smallest task.
+const LEAST: usize = 1 << 14;
+/// Points of the most a column task takes.
+const COLUMN_TASK: usize = 1 << 18;
 
 /// Transforms every block of `2^block_log2` of `x` in place and multiplies by `scale` (which is applied to
 /// the inputs, so that a sum of large numbers does not overflow).
 pub(super) fn blocks(dispatch: Dispatch, x: &mut [f32], block_log2: u32, scale: f32) {
-    if block_log2 > TASK_LOG2 {
-        x.chunks_exact_mut(1 << block_log2).for_each(|block| long(dispatch, block, scale));
-        return;
-    }
-    // Whole blocks of one task: as many as fill it.
-    x.par_chunks_mut(1 << TASK_LOG2).for_each(|task| dispatch.run(Task { x: task, block: 1 << block_log2, scale }));
-}
-
-/// One block longer than a task: tasks first, then passes split by columns.
-fn long(dispatch: Dispatch, x: &mut [f32], scale: f32) {
-    x.par_chunks_mut(1 << TASK_LOG2).for_each(|task| dispatch.run(Task { x: task, block: 1 << TASK_LOG2, scale }));
-    let (groups, _) = x.as_chunks_mut::<16>();
-    let mut h = (1 << TASK_LOG2) / 16;
-    while h < groups.len() {
-        let radix = radix(groups.len() / h);
-        groups.chunks_exact_mut(radix * h).for_each(|part| columns(dispatch, part, h, radix));
-        h *= radix;
+    if scale == 1.0 {
+        fused(dispatch, x, block_log2, &InPlace, &InPlace);
+    } else {
+        fused(dispatch, x, block_log2, &Scaled(scale), &InPlace);
     }
 }
 
-/// Radix of the next pass when `left` (a power of two) remains: never 16, since that many streams a power
-/// of two apart do not fit in an 8-way cache.
-const fn radix(left: usize) -> usize {
-    match left {
-        2 => 2,
-        4 | 16 => 4,
-        _ => 8,
-    }
-}
-
-/// One pass over one group of `radix` parts of `h` groups each, in parallel over columns.
-fn columns(dispatch: Dispatch, part: &mut [[f32; 16]], h: usize, radix: usize) {
-    let mut tasks: Vec<Vec<&mut [[f32; 16]]>> = (0..h.div_ceil(COLUMN_GROUPS)).map(|_| Vec::new()).collect();
-    for lane in part.chunks_exact_mut(h) {
-        for (task, columns) in tasks.iter_mut().zip(lane.chunks_mut(COLUMN_GROUPS)) {
-            task.push(columns);
+/// `store(H load())` on every block of `2^block_log2` (at most 27) of `x`; the length is a multiple of it.
+/// With `block_log2 == 0` nothing is transformed: each group is loaded and stored.
+///
+/// Returns what the stores have seen. Small calls run on the caller's thread, larger ones on rayon's.
+pub(super) fn fused<L: Load, S: Store>(
+    dispatch: Dispatch,
+    x: &mut [f32],
+    block_log2: u32,
+    load: &L,
+    store: &S,
+) -> S::Seen {
+    assert!(x.len().is_multiple_of(1 << block_log2), "{} points in blocks of 2^{block_log2}", x.len());
+    let threads = if x.len() < ALONE { 1 } else { rayon::current_num_threads() };
+    let far = x.len() > FAR;
+    let (groups, rest) = x.as_chunks_mut::<16>();
+    let span = Span { at: groups.as_mut_ptr(), first: 0 };
+    let job = Job { dispatch, load, store, threads, far };
+    let task = job.task_groups(groups.len());
+    let mut seen = if block_log2 < 4 || 1 << (block_log2 - 4) <= task {
+        // SAFETY: `groups` is borrowed exclusively; a task takes whole blocks, since both are powers of two.
+        unsafe { job.tasks(span, groups.len(), task, block_log2) }
+    } else {
+        let block = 1 << (block_log2 - 4);
+        let mut seen = S::Seen::default();
+        for at in (0..groups.len()).step_by(block) {
+            // SAFETY: `groups` is borrowed exclusively; these are one block of it.
+            seen = S::merge(seen, unsafe { job.long(span.skip(at), block, task) });
         }
+        seen
+    };
+    if !rest.is_empty() {
+        let mut last = [0.0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        let span = Span { at: &raw mut last, first: groups.len() };
+        // SAFETY: one group, borrowed exclusively; the blocks are short ones.
+        seen = S::merge(seen, dispatch.run(unsafe { Task::new(span, 1, block_log2, false, load, store) }));
+        rest.copy_from_slice(&last[..rest.len()]);
     }
-    tasks.into_par_iter().for_each(|mut parts| match radix {
-        8 => dispatch.run(Columns::<8>(&mut parts)),
-        4 => dispatch.run(Columns::<4>(&mut parts)),
-        _ => dispatch.run(Columns::<2>(&mut parts)),
-    });
+    seen
 }
 
-/// Blocks of at most a task, one after another.
-struct Task<'a> {
-    x: &'a mut [f32],
-    block: usize,
-    scale: f32,
+/// What the tasks of one call share.
+struct Job<'a, L, S> {
+    dispatch: Dispatch,
+    load: &'a L,
+    store: &'a S,
+    threads: usize,
+    far: bool,
 }
 
-impl Kernel for Task<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        if self.block < 16 {
-            short(self.x, self.block, self.scale);
-            return;
+impl<L: Load, S: Store> Job<'_, L, S> {
+    /// Groups of a task, a power of two: the largest one, or less if there are more threads to feed.
+    fn task_groups(&self, groups: usize) -> usize {
+        let mut task = TASK;
+        while self.threads > 1 && task > LEAST / 16 && groups / task < 2 * self.threads {
+            task /= 2;
         }
-        let (groups, _) = self.x.as_chunks_mut::<16>();
-        for block in groups.chunks_exact_mut(self.block / 16) {
-            match block.len() {
-                1 => leaf::<M::F, 1>(block, self.scale),
-                2 => leaf::<M::F, 2>(block, self.scale),
-                4 => leaf::<M::F, 4>(block, self.scale),
-                8 => leaf::<M::F, 8>(block, self.scale),
-                _ => middle::<M::F>(block, self.scale),
-            }
-        }
+        task
     }
-}
 
-/// Blocks of fewer than 16 points.
-#[inline(always)]
-fn short(x: &mut [f32], block: usize, scale: f32) {
-    for v in x.iter_mut() {
-        *v *= scale;
+    /// Whole blocks of at most a task.
+    ///
+    /// # Safety
+    /// The groups of `span` are accessed by nothing else meanwhile; they are whole blocks, as is a task.
+    unsafe fn tasks(&self, span: Span, groups: usize, task: usize, block_log2: u32) -> S::Seen {
+        let run = |at: usize| {
+            let (span, groups) = (span.skip(at), task.min(groups - at));
+            // SAFETY: the caller's promise; tasks are disjoint.
+            self.dispatch.run(unsafe { Task::new(span, groups, block_log2, self.far, self.load, self.store) })
+        };
+        self.each(groups.div_ceil(task), |i| run(i * task))
     }
-    let mut h = 1;
-    while h < block {
-        for pair in x.chunks_exact_mut(2 * h) {
-            let (a, b) = pair.split_at_mut(h);
-            for (a, b) in a.iter_mut().zip(b) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        h *= 2;
-    }
-}
 
-/// A block of 2^8..2^16 points: each L1 block to its end, then the passes above.
-#[inline(always)]
-fn middle<V: Floats>(block: &mut [[f32; 16]], scale: f32) {
-    let inner = block.len().min(L1_GROUPS);
-    for part in block.chunks_exact_mut(inner) {
-        for leaf_block in part.chunks_exact_mut(16) {
-            leaf::<V, 16>(leaf_block, scale);
-        }
-        match inner / 16 {
-            2 => pass::<V, 2>(part, 16),
-            4 => pass::<V, 4>(part, 16),
-            8 => pass::<V, 8>(part, 16),
-            16 => pass::<V, 16>(part, 16),
-            _ => {}
-        }
+    /// One block longer than a task: its parts, then the columns.
+    ///
+    /// # Safety
+    /// The groups of `span` are accessed by nothing else meanwhile.
+    unsafe fn long(&self, span: Span, block: usize, task: usize) -> S::Seen {
+        let Self { dispatch, load, threads, far, .. } = *self;
+        let first = Job { dispatch, load, store: &InPlace, threads, far };
+        // SAFETY: the caller's promise; each task is one part of 16 task points.
+        unsafe { first.tasks(span, block, task, task.trailing_zeros() + 4) };
+        let rows = block / task;
+        let width = (COLUMN_TASK / 16 / rows).min(task / (2 * self.threads).next_power_of_two()).max(WIDTH);
+        self.each(task / width, |i| {
+            let mut panel = vec![[0f32; 16]; scratch(rows)];
+            // SAFETY: the caller's promise; column tasks are disjoint.
+            self.dispatch.run(unsafe { Columns::new(span.skip(i * width), rows, task, width, &mut panel, self.store) })
+        })
     }
-    let mut h = inner;
-    while h < block.len() {
-        let radix = radix(block.len() / h);
-        match radix {
-            8 => pass::<V, 8>(block, h),
-            4 => pass::<V, 4>(block, h),
-            _ => pass::<V, 2>(block, h),
+
+    /// `run(0)`, `run(1)`, ..., on all threads.
+    fn each(&self, count: usize, run: impl Fn(usize) -> S::Seen + Sync + Send) -> S::Seen {
+        if self.threads == 1 || count <= 1 {
+            return (0..count).map(run).fold(S::Seen::default(), S::merge);
         }
-        h *= radix;
-    }
-}
-
-/// `R * 16` contiguous points in `R` registers.
-#[inline(always)]
-fn leaf<V: Floats, const R: usize>(block: &mut [[f32; 16]], scale: f32) {
-    let Some(block) = block.first_chunk_mut::<R>() else { return };
-    let mut v = [V::load(&block[0]); R];
-    for k in 0..R {
-        v[k] = V::load(&block[k]).mul(V::splat(scale)).hadamard();
-    }
-    butterflies(&mut v);
-    for (v, out) in v.into_iter().zip(block) {
-        v.store(out);
-    }
-}
-
-/// The log2(R) stages h, 2h, ... on blocks of `R` parts of `h` groups.
-#[inline(always)]
-fn pass<V: Floats, const R: usize>(x: &mut [[f32; 16]], h: usize) {
-    for block in x.chunks_exact_mut(R * h) {
-        for i in 0..h {
-            let mut v = [V::load(&block[i]); R];
-            for (k, v) in v.iter_mut().enumerate() {
-                // SAFETY: k < R and i < h, so that k h + i < R h, the length of `block`.
-                *v = V::load(unsafe { block.get_unchecked(k * h + i) });
-            }
-            butterflies(&mut v);
-            for (k, v) in v.into_iter().enumerate() {
-                // SAFETY: as above.
-                v.store(unsafe { block.get_unchecked_mut(k * h + i) });
-            }
-        }
-    }
-}
-
-/// `H_R` across registers.
-#[inline(always)]
-fn butterflies<V: Floats, const R: usize>(v: &mut [V; R]) {
-    let mut h = 1;
-    while h < R {
-        for i in 0..R {
-            if i & h == 0 {
-                (v[i], v[i + h]) = (v[i].add(v[i + h]), v[i].sub(v[i + h]));
-            }
-        }
-        h *= 2;
-    }
-}
-
-/// One pass on the columns that one task holds of each of `R` parts.
-struct Columns<'a, 'b, const R: usize>(&'a mut [&'b mut [[f32; 16]]]);
-
-impl<const R: usize> Kernel for Columns<'_, '_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        let Some(parts) = self.0.first_chunk_mut::<R>() else { return };
-        let columns = parts[0].len();
-        for i in 0..columns {
-            let mut v = [M::F::load(&parts[0][i]); R];
-            for (v, part) in v.iter_mut().zip(parts.iter()) {
-                *v = M::F::load(&part[i]);
-            }
-            butterflies(&mut v);
-            for (part, v) in parts.iter_mut().zip(v) {
-                v.store(&mut part[i]);
-            }
-        }
+        (0..count).into_par_iter().map(run).reduce(S::Seen::default, S::merge)
     }
 }

@@ -9,6 +9,8 @@
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
+    /// Groups on which float butterflies run without leaving the registers: 4 or 16.
+    const RADIX: usize;
     /// One native register of floats.
     type NativeF32: NativeF32<Bits = Self::NativeU32>;
     /// One native register of words, with as many lanes.
@@ -56,8 +58,18 @@ pub(super) trait NativeF32: Copy {
     fn min(self, other: Self) -> Self;
     /// The greater one, likewise.
     fn max(self, other: Self) -> Self;
-    /// Walsh-Hadamard transform of the lanes: the stages h = 1, 2, ..., LANES / 2 in this order.
-    fn hadamard(self) -> Self;
+    /// One stage of the Walsh-Hadamard transform inside the register, `H < LANES` a power of two: lane i
+    /// becomes `x[i] + x[i + H]` where `i & H == 0` and `x[i - H] - x[i]` elsewhere.
+    fn stage<const H: usize>(self) -> Self;
+    /// Stage H of what lies at `x`. Where loads can spread lanes by themselves, this spares the shuffle port.
+    ///
+    /// # Safety
+    /// As for [`NativeF32::load`].
+    #[inline(always)]
+    unsafe fn load_stage<const H: usize>(x: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load(x) }.stage::<H>()
+    }
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
     /// The bits.
@@ -176,8 +188,10 @@ pub(super) trait Floats: Copy {
     fn min(self, other: Self) -> Self;
     /// See [`NativeF32::max`].
     fn max(self, other: Self) -> Self;
-    /// `H_16` on the lanes: the stages h = 1, 2, 4, 8 in this order.
-    fn hadamard(self) -> Self;
+    /// See [`NativeF32::stage`]; H = 1, 2, 4, 8.
+    fn stage<const H: usize>(self) -> Self;
+    /// `load(x).stage::<H>()`, see [`NativeF32::load_stage`].
+    fn load_stage<const H: usize>(x: &[f32; 16]) -> Self;
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
     /// The bits.
@@ -338,21 +352,35 @@ where
     }
 
     #[inline(always)]
-    fn hadamard(self) -> Self {
-        let mut v = self;
-        for k in 0..K {
-            v.0[k] = self.0[k].hadamard();
-        }
-        let mut h = 1;
-        while h < K {
+    fn stage<const H: usize>(mut self) -> Self {
+        if H < N::LANES {
             for k in 0..K {
-                if k & h == 0 {
-                    (v.0[k], v.0[k + h]) = (v.0[k].add(v.0[k + h]), v.0[k].sub(v.0[k + h]));
-                }
+                self.0[k] = self.0[k].stage::<H>();
             }
-            h *= 2;
+            return self;
         }
-        v
+        let h = H / N::LANES;
+        for k in 0..K {
+            if k & h == 0 {
+                (self.0[k], self.0[k + h]) = (self.0[k].add(self.0[k + h]), self.0[k].sub(self.0[k + h]));
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn load_stage<const H: usize>(x: &[f32; 16]) -> Self {
+        if H >= N::LANES {
+            return Self::load(x).stage::<H>();
+        }
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
+        let mut out = [unsafe { N::load_stage::<H>(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_stage::<H>(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -796,7 +824,12 @@ mod tests {
                 x.scale_wide(0.1),
                 truncated,
                 y.mul_add(y, x.sub(x)),
-                x.hadamard(),
+                x.stage::<1>(),
+                x.stage::<2>(),
+                x.stage::<4>(),
+                x.stage::<8>(),
+                M::F::load_stage::<1>(&X),
+                M::F::load_stage::<8>(&X),
             ];
             all.map(|v| stored::<M>(v.to_bits()).map(f32::from_bits)).to_vec()
         }
@@ -804,11 +837,7 @@ mod tests {
 
     #[test]
     fn floats_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
-        let mut hadamard = X;
-        for h in [1, 2, 4, 8] {
-            let x = hadamard;
-            hadamard = std::array::from_fn(|i| if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] });
-        }
+        let stage = |h: usize| std::array::from_fn(|i| if i & h == 0 { X[i] + X[i ^ h] } else { X[i ^ h] - X[i] });
         let expected = [
             X.map(|x| x + 1.5),
             X.map(|x| x - 1.5),
@@ -818,7 +847,12 @@ mod tests {
             X.map(|x| (f64::from(x) * 0.1) as f32),
             X.map(|x| f32::from_bits(x as i32 as u32)),
             [2.25; 16],
-            hadamard,
+            stage(1),
+            stage(2),
+            stage(4),
+            stage(8),
+            stage(1),
+            stage(8),
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let found = Dispatch::new(isa).run(Reals);

@@ -9,6 +9,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Neon;
 
 impl Machine for Neon {
+    const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;
@@ -81,16 +82,19 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
-    fn hadamard(self) -> Self {
+    fn stage<const H: usize>(self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
-            // Both inputs of every butterfly side by side: (a a c c) and (b b d d), then the halves for h = 2.
-            // The second comes in times 1 or -1, which is exact, so that one rounding gives a + b and a - b.
-            let (a, b) = (vtrn1q_f32(self.0, self.0), vtrn2q_f32(self.0, self.0));
-            let x = vfmaq_f32(a, b, vld1q_f32([1.0, -1.0, 1.0, -1.0].as_ptr()));
-            let (a, b) =
-                (vcombine_f32(vget_low_f32(x), vget_low_f32(x)), vcombine_f32(vget_high_f32(x), vget_high_f32(x)));
-            Self(vfmaq_f32(a, b, vld1q_f32([1.0, 1.0, -1.0, -1.0].as_ptr())))
+            // Both inputs of every butterfly side by side: (a a c c) and (b b d d) of (a b c d) for h = 1,
+            // (a b a b) and (c d c d) for h = 2. The second counts 1 or -1 times, which is exact, so that
+            // one rounding gives the sums and the differences.
+            let x = self.0;
+            if H == 1 {
+                return Self(vfmaq_f32(vtrn1q_f32(x, x), vtrn2q_f32(x, x), vld1q_f32([1.0, -1.0, 1.0, -1.0].as_ptr())));
+            }
+            let (low, high) = (vget_low_f32(x), vget_high_f32(x));
+            let (low, high) = (vcombine_f32(low, low), vcombine_f32(high, high));
+            Self(vfmaq_f32(low, high, vld1q_f32([1.0, 1.0, -1.0, -1.0].as_ptr())))
         }
     }
 

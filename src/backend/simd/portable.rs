@@ -7,6 +7,7 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Portable;
 
 impl Machine for Portable {
+    const RADIX: usize = 4;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
@@ -105,12 +106,10 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn hadamard(mut self) -> Self {
-        for h in [1, 2, 4, 8] {
-            let x = self.0;
-            for i in 0..16 {
-                self.0[i] = if i & h == 0 { x[i] + x[i ^ h] } else { x[i ^ h] - x[i] };
-            }
+    fn stage<const H: usize>(mut self) -> Self {
+        let x = self.0;
+        for i in 0..16 {
+            self.0[i] = if i & H == 0 { x[i] + x[i ^ H] } else { x[i ^ H] - x[i] };
         }
         self
     }
