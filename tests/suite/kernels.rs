@@ -2,7 +2,9 @@
 
 mod floats;
 mod integers;
+mod keystream;
 mod lattice;
+mod noise;
 mod packing;
 
 use bytemuck::Zeroable;

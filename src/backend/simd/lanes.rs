@@ -21,6 +21,19 @@ pub(super) trait Machine: Copy + 'static {
     type W: Words<Floats = Self::F>;
     /// Sixteen-lane groups that the register file holds.
     const GROUPS: usize;
+    /// False where a native register is only an array (`portable`): a kernel that lives in many registers at
+    /// once does better one lane at a time there.
+    const REGISTERS: bool = true;
+    /// Number of ones in each half (16 bits) of each word.
+    #[inline(always)]
+    fn count_halves(x: Self::NativeU32) -> Self::NativeU32 {
+        // Pairs, nibbles, bytes, halves.
+        let x = x.sub(x.shr(1).and(Self::NativeU32::splat(0x5555_5555)));
+        let two = Self::NativeU32::splat(0x3333_3333);
+        let x = x.and(two).add(x.shr(2).and(two));
+        let x = x.add(x.shr(4)).and(Self::NativeU32::splat(0x0f0f_0f0f));
+        x.add(x.shr(8)).and(Self::NativeU32::splat(0x00ff_00ff))
+    }
 }
 
 /// One native register of `f32`.
@@ -141,6 +154,11 @@ pub(super) trait NativeU32: Copy {
     fn interleave(self, other: Self) -> (Self, Self);
     /// `interleave` undone: the lanes at even places of `self` and then of `other`, those at odd places.
     fn separate(self, other: Self) -> (Self, Self);
+    /// Writes lane l of the sixteen registers, in this order, as 64 little-endian bytes at `64 l`.
+    ///
+    /// # Safety
+    /// `out` is writable for `64 LANES` bytes; no alignment is needed.
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once

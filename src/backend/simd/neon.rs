@@ -15,6 +15,12 @@ impl Machine for Neon {
     type F = Group<F32x4, 4>;
     type W = Group<U32x4, 4>;
     const GROUPS: usize = 8;
+
+    #[inline(always)]
+    fn count_halves(x: U32x4) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe { vreinterpretq_u32_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u32(x.0)))) })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -246,6 +252,23 @@ impl NativeU32 for U32x4 {
             let low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)));
             let high = vreinterpretq_u32_u64(vmull_high_u32(self.0, other.0));
             Self(vuzp2q_u32(low, high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe {
+            for quarter in 0..4 {
+                let i = 4 * quarter;
+                let (ab, cd) = (vtrnq_u32(words[i].0, words[i + 1].0), vtrnq_u32(words[i + 2].0, words[i + 3].0));
+                let (e, f) = (vreinterpretq_u64_u32(ab.0), vreinterpretq_u64_u32(cd.0));
+                let (g, h) = (vreinterpretq_u64_u32(ab.1), vreinterpretq_u64_u32(cd.1));
+                let blocks = [vtrn1q_u64(e, f), vtrn1q_u64(g, h), vtrn2q_u64(e, f), vtrn2q_u64(g, h)];
+                for (l, block) in blocks.into_iter().enumerate() {
+                    vst1q_u8(out.add(64 * l + 16 * quarter), vreinterpretq_u8_u64(block));
+                }
+            }
         }
     }
 

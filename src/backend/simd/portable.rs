@@ -13,6 +13,7 @@ impl Machine for Portable {
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
     const GROUPS: usize = 4;
+    const REGISTERS: bool = false;
 }
 
 #[derive(Clone, Copy)]
@@ -263,6 +264,18 @@ impl NativeU32 for U32x16 {
             #[inline(always)]
             |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
         ))
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        for l in 0..16 {
+            let block: [u32; 16] = std::array::from_fn(
+                #[inline(always)]
+                |w| words[w].0[l].to_le(),
+            );
+            // SAFETY: the caller's promise.
+            unsafe { out.add(64 * l).cast::<[u32; 16]>().write_unaligned(block) };
+        }
     }
 
     #[inline(always)]
