@@ -91,15 +91,16 @@ impl NativeF32 for F32x4 {
     fn stage<const H: usize>(self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
+            // Both inputs of every butterfly side by side: (a a c c) and (b b d d) of (a b c d) for h = 1,
+            // (a b a b) and (c d c d) for h = 2. The second counts 1 or -1 times, which is exact, so that
+            // one rounding gives the sums and the differences.
+            let x = self.0;
             if H == 1 {
-                // (a b c d) -> (a+b a-b c+d c-d)
-                let (even, odd) = (vuzp1q_f32(self.0, self.0), vuzp2q_f32(self.0, self.0));
-                return Self(vzip1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd)));
+                return Self(vfmaq_f32(vtrn1q_f32(x, x), vtrn2q_f32(x, x), vld1q_f32([1.0, -1.0, 1.0, -1.0].as_ptr())));
             }
-            // (a b c d) -> (a+c b+d a-c b-d)
-            let swapped = vextq_f32::<2>(self.0, self.0);
-            let (sum, difference) = (vaddq_f32(self.0, swapped), vsubq_f32(self.0, swapped));
-            Self(vcombine_f32(vget_low_f32(sum), vget_low_f32(difference)))
+            let (low, high) = (vget_low_f32(x), vget_high_f32(x));
+            let (low, high) = (vcombine_f32(low, low), vcombine_f32(high, high));
+            Self(vfmaq_f32(low, high, vld1q_f32([1.0, 1.0, -1.0, -1.0].as_ptr())))
         }
     }
 
@@ -233,7 +234,20 @@ impl NativeU32 for U32x4 {
 
     #[inline(always)]
     fn rotl<const N: i32>(self) -> Self {
-        self.shl(N as u32).or(self.shr(32 - N as u32))
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            // The rotations of ChaCha in one or two instructions; N is known when this is compiled.
+            Self(match N {
+                16 => vreinterpretq_u32_u16(vrev32q_u16(vreinterpretq_u16_u32(self.0))),
+                12 => vsriq_n_u32::<20>(vshlq_n_u32::<12>(self.0), self.0),
+                8 => {
+                    const LEFT: [u8; 16] = [3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14];
+                    vreinterpretq_u32_u8(vqtbl1q_u8(vreinterpretq_u8_u32(self.0), vld1q_u8(LEFT.as_ptr())))
+                }
+                7 => vsriq_n_u32::<25>(vshlq_n_u32::<7>(self.0), self.0),
+                _ => vorrq_u32(self.shl(N as u32).0, self.shr(32 - N as u32).0),
+            })
+        }
     }
 
     #[inline(always)]
@@ -325,8 +339,7 @@ impl NativeU32 for U32x4 {
 
     #[inline(always)]
     fn increment_where_less(self, a: Self, b: Self) -> Self {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        // True is -1.
+        // SAFETY: NEON is part of every aarch64 processor that this target names; true is -1.
         Self(unsafe { vsubq_u32(self.0, vcltq_u32(a.0, b.0)) })
     }
 
