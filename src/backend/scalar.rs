@@ -9,21 +9,23 @@ pub mod decode;
 pub mod encode;
 pub mod encrypt;
 pub mod fwht;
-pub mod mask;
 pub mod ghost;
 pub mod gram;
+pub mod mask;
 pub mod noise;
 pub mod ntt;
 pub mod pack;
 pub mod polymul;
+pub mod select;
 pub mod sum;
 
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Rows, check};
+use super::{
+    Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Rows, check,
+};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
-use crate::sample::noise::Noise;
-pub mod select;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
+use crate::sample::noise::Noise;
 
 /// The naive oracle.
 #[derive(Clone, Copy, Debug, Default)]

@@ -40,7 +40,8 @@ use std::sync::OnceLock;
 use self::encode::Half;
 use self::isa::{Dispatch, Isa};
 use super::{
-    Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Packed, Rows, check,
+    Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Packed,
+    Rows, check,
 };
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::FlError;
 use super::coordinator::RoundTask;
 use super::plan::Plan;
-use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
+use crate::backend::{Backend, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
@@ -43,8 +43,8 @@ impl<'a> ClientRound<'a> {
         self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
     }
 
-    /// Encodes one row a client: `rows` in the order of `clients`.
-    pub fn encode(&self, clients: &[u64], rows: &Rows) -> Result<(Buffer, EncodeReport), FlError> {
+    /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its protocol machine.
+    pub fn protect(&self, clients: &[u64], rows: &Rows) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
         let keys: Vec<RowKeys> = clients
             .iter()
             .map(|&c| RowKeys { rounding: self.key(c, Purpose::Rounding), noise: self.key(c, Purpose::Noise) })
@@ -56,16 +56,23 @@ impl<'a> ClientRound<'a> {
             noise: self.table.as_ref(),
             non_finite: NonFinite::ZeroRow,
         };
-        Ok(self.backend.encode(rows, &job)?)
+        if self.plan.is_private() {
+            let (packed, report) = self.backend.encode_packed(rows, &job)?;
+            let party = |(&client, row)| PlainClient::packed(self.task.id, client, self.task.shape, row);
+            let parties = clients.iter().zip(packed.rows()).map(party).collect::<Result<_, _>>()?;
+            return Ok((parties, report));
+        }
+        let (words, report) = self.backend.encode(rows, &job)?;
+        let rows = words.as_u32()?.chunks_exact(self.task.encode.padded as usize);
+        let parties =
+            clients.iter().zip(rows).map(|(&client, row)| self.weighted(client, row)).collect::<Result<_, _>>()?;
+        Ok((parties, report))
     }
 
-    /// The protocol machine of a client with the encoded `words`. Without privacy the words are signed
-    /// fixed-point numbers, multiplied by the client's public weight in the wide ring of the round.
-    pub fn party(&self, client: u64, words: &[u32]) -> Result<PlainClient, FlError> {
+    /// Without privacy the words are signed fixed-point numbers, multiplied by the client's public weight in the
+    /// wide ring of the round.
+    fn weighted(&self, client: u64, words: &[u32]) -> Result<PlainClient, FlError> {
         let shape = self.task.shape;
-        if self.plan.is_private() {
-            return Ok(PlainClient::new(self.task.id, client, shape, words)?);
-        }
         let weight = self.plan.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0)) as i64;
         let mask = (1u64 << shape.bits) - 1;
         let wide: Vec<u64> = words.iter().map(|&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask).collect();

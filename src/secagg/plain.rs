@@ -63,6 +63,19 @@ impl PlainClient {
         frame::pack(words.iter().map(|&w| w.into()), shape.bits, &mut packed);
         Ok(Self { id, client, shape, state: ClientRound::Waiting(packed) })
     }
+
+    /// A client whose vector is packed already (see [`Backend::pack`]).
+    ///
+    /// # Errors
+    /// On another number of bytes than the shape's, or a width outside 1..=63.
+    pub fn packed(id: SessionId, client: u64, shape: VectorShape, packed: &[u8]) -> Result<Self, SecAggError> {
+        check_shape(shape)?;
+        let expected = frame::packed_len(shape);
+        if packed.len() != expected {
+            return Err(SecAggError::Truncated { expected, found: packed.len() });
+        }
+        Ok(Self { id, client, shape, state: ClientRound::Waiting(packed.to_vec()) })
+    }
 }
 
 impl Party for PlainClient {
@@ -174,7 +187,7 @@ impl PlainServer {
             .map(|&c| Transmit { to: PartyId::Client(c), frame: frame::write_header(&header, 0) })
             .collect();
         let len = shape.len as usize;
-        let sum = if shape.bits <= 32 {
+        let sum = if (2..=32).contains(&shape.bits) {
             Accumulator::Narrow { sum: Buffer::HostU32(Aligned::zeroed(len)), pending: Aligned::default() }
         } else {
             Accumulator::Wide(vec![0; len])
@@ -200,10 +213,8 @@ impl PlainServer {
     fn add(&mut self, body: &[u8]) -> Result<(), SecAggError> {
         match &mut self.sum {
             Accumulator::Narrow { pending, .. } => {
-                let start = pending.len();
-                pending.resize(start + self.shape.len as usize);
-                let row = &mut pending[start..];
-                frame::unpack(body, self.shape, |j, v| row[j] = v as u32);
+                let row = self.backend.unpack(body, self.shape.len as usize, self.shape.bits)?;
+                pending.extend_from_slice(row.as_u32()?);
                 if pending.len() == PENDING * self.shape.len as usize {
                     self.flush()?;
                 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SimError;
-use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
+use crate::backend::{Aligned, Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
 use crate::config::resolve::{Setting, resolve};
 use crate::config::{ConfigError, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
@@ -158,6 +158,7 @@ fn trial(
     };
     let signs = keys.get(SERVER, Purpose::Signs);
     let mut truth = vec![0.0f64; config.dim];
+    let mut words = Buffer::HostU32(Aligned::default());
     let mut sum = Buffer::HostU32(vec![0; params.padded as usize].into());
     let mut report = EncodeReport::default();
     let clients: Vec<u64> = (0..config.clients as u64).collect();
@@ -178,7 +179,7 @@ fn trial(
             non_finite: NonFinite::ZeroRow,
         };
         let rows = Rows::dense(vectors, members.len(), config.dim).map_err(FlError::from)?;
-        let (words, seen) = backend.encode(&rows, &job).map_err(FlError::from)?;
+        let seen = backend.encode_into(&rows, &job, &mut words).map_err(FlError::from)?;
         backend.sum(&mut sum, &words, Ring::Bits(32)).map_err(FlError::from)?;
         report.merge(&seen);
     }

@@ -36,15 +36,12 @@ pub fn play_clients(
             return Ok(total);
         }
         let rows = train(experiment, task, members)?;
-        let (words, report) = clients.encode(members, &rows)?;
+        let (parties, report) = clients.protect(members, &rows)?;
         total.merge(&report);
-        let words = words.as_u32().map_err(crate::fl::FlError::from)?;
-        let padded = task.encode.padded as usize;
         let frames = members
             .par_iter()
-            .zip(words.par_chunks(padded))
-            .map(|(&client, row)| {
-                let mut party = clients.party(client, row)?;
+            .zip(parties)
+            .map(|(&client, mut party)| {
                 if let Some(frame) = announcements.get(&PartyId::Client(client)) {
                     party.handle(PartyId::Server, frame).map_err(crate::fl::FlError::from)?;
                 }
