@@ -5,6 +5,11 @@
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
 //! the number of threads changes a bit of any result.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers index several arrays; closures and iterators keep registers in memory"
+)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

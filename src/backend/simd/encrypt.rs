@@ -103,7 +103,7 @@ fn block(
         ntt::inverse(dispatch, c, tables, tables.last_stage());
         dispatch.run(Add { c, error: &work.error, values, units: &units[l], tables });
     }
-    ntt::wipe_scratch(dispatch);
+    ntt::wipe_scratch(dispatch, n);
 }
 
 /// Keystream of [`PIECE`] residues: public, so not wiped.

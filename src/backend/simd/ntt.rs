@@ -137,12 +137,18 @@ impl Kernel for Largest<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) -> u32 {
-        let mut most = [M::W::splat(0); 4];
-        for (i, x) in self.0.as_chunks::<16>().0.iter().enumerate() {
-            most[i % 4] = most[i % 4].max(M::W::load(x));
+        let zero = M::W::splat(0);
+        let (mut a, mut b) = (zero, zero);
+        let (pairs, rest) = self.0.as_chunks::<32>();
+        for pair in pairs {
+            let (x, _) = pair.as_chunks::<16>();
+            (a, b) = (a.max(M::W::load(&x[0])), b.max(M::W::load(&x[1])));
+        }
+        for x in rest.as_chunks::<16>().0 {
+            a = a.max(M::W::load(x));
         }
         let mut lanes = [0; 16];
-        most[0].max(most[1]).max(most[2].max(most[3])).store(&mut lanes);
+        a.max(b).store(&mut lanes);
         lanes.into_iter().fold(0, u32::max)
     }
 }
@@ -165,6 +171,7 @@ pub(super) fn rows(dispatch: Dispatch, x: &mut [u32], basis: &RnsBasis, directio
             Direction::Forward => forward(dispatch, x, tables),
             Direction::Inverse => inverse(dispatch, x, tables, tables.last_stage()),
         }
+        wipe_scratch(dispatch, x.len());
     };
     let (n, limbs) = (basis.degree(), basis.limbs().len());
     if x.len() == n {
@@ -193,13 +200,13 @@ pub(super) fn inverse(dispatch: Dispatch, x: &mut [u32], tables: &NttTables, las
     dispatch.run(Inverse { x, tables, last });
 }
 
-/// Writes zeros over what transforms on this thread leave behind.
-pub(super) fn wipe_scratch(dispatch: Dispatch) {
+/// Writes zeros over what transforms of `n` points on this thread leave behind.
+pub(super) fn wipe_scratch(dispatch: Dispatch, n: usize) {
     #[cfg(target_arch = "x86_64")]
     if dispatch.has_ifma() {
-        ifma::wipe_scratch();
+        ifma::wipe_scratch(n);
     }
-    let _ = dispatch;
+    let _ = (dispatch, n);
 }
 
 struct Forward<'a> {

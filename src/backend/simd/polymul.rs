@@ -1,34 +1,31 @@
 //! Products in `Z_p[X]/(X^N + 1)`: two transforms, Montgomery products entry by entry, one inverse.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
+use super::chacha::wipe;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Machine, Words};
 use super::ntt::{self, Factor, Limits};
 use crate::backend::Aligned;
 use crate::math::ntt::{NttTables, RnsBasis};
 
+thread_local! {
+    /// The transform of b; wiped after each product.
+    static SCRATCH: RefCell<Aligned<u32>> = RefCell::new(Aligned::default());
+}
+
 /// `a <- a b` on every row of N residues; row i is modulo prime `i mod L`, and b has as many rows as a, or L.
 pub(super) fn polymul(dispatch: Dispatch, a: &mut [u32], b: &[u32], basis: &RnsBasis) {
     let n = basis.degree();
     if a.len() == n {
-        let mut scratch = Aligned::zeroed(n);
-        return product(dispatch, a, b, &mut scratch, &basis.limbs()[0]);
+        return product(dispatch, a, b, &basis.limbs()[0]);
     }
     let (limbs, rows) = (basis.limbs(), b.len() / n);
-    a.par_chunks_exact_mut(n).enumerate().for_each_init(
-        || Aligned::zeroed(n),
-        |scratch, (i, a)| {
-            let b = &b[i % rows * n..][..n];
-            product(dispatch, a, b, scratch, &limbs[i % limbs.len()]);
-        },
-    );
-}
-
-/// Zeros that the compiler keeps, at the speed of a fill.
-pub(super) fn wipe(x: &mut [u32]) {
-    x.fill(0);
-    zeroize::optimization_barrier(x);
+    a.par_chunks_exact_mut(n).enumerate().for_each(|(i, a)| {
+        product(dispatch, a, &b[i % rows * n..][..n], &limbs[i % limbs.len()]);
+    });
 }
 
 /// `a <- a b` entry by entry, rows as in [`polymul`].
@@ -64,14 +61,17 @@ impl<W: Words> Montgomery<W> {
 }
 
 /// One product: three transforms and what is between them.
-fn product(dispatch: Dispatch, a: &mut [u32], b: &[u32], scratch: &mut [u32], tables: &NttTables) {
-    scratch.copy_from_slice(b);
-    ntt::forward(dispatch, scratch, tables);
-    ntt::forward(dispatch, a, tables);
-    dispatch.run(Lazy { a, b: scratch, tables });
+fn product(dispatch: Dispatch, a: &mut [u32], b: &[u32], tables: &NttTables) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        scratch.extend_from_slice(b);
+        ntt::forward(dispatch, scratch, tables);
+        ntt::forward(dispatch, a, tables);
+        dispatch.run(Lazy { a, b: scratch, tables });
+        wipe(scratch);
+    });
     ntt::inverse(dispatch, a, tables, tables.last_stage_montgomery());
-    wipe(scratch);
-    ntt::wipe_scratch(dispatch);
+    ntt::wipe_scratch(dispatch, a.len());
 }
 
 /// One row, entry by entry, times `2^-32` and below 2p.

@@ -9,9 +9,9 @@
 
 use std::cell::RefCell;
 
+use super::super::chacha::wipe;
 use super::super::ifma::Wide;
 use super::super::isa::{Dispatch, IfmaKernel};
-use super::super::polymul::wipe;
 use super::Lane;
 use crate::math::modular::Shoup;
 use crate::math::ntt::{LastStage, NttTables, WideLeaf, WideTwiddles, wide_factor};
@@ -47,9 +47,12 @@ pub(super) fn inverse(dispatch: Dispatch, x: &mut [u32], tables: &NttTables, las
     SCRATCH.with_borrow_mut(|scratch| dispatch.run_ifma(Inverse { x, tables, last, scratch: &mut scratch.0 }));
 }
 
-/// Writes zeros over this thread's scratch.
-pub(super) fn wipe_scratch() {
-    SCRATCH.with_borrow_mut(|scratch| wipe(bytemuck::cast_slice_mut(scratch.0.as_flattened_mut())));
+/// Writes zeros over what a transform of `n` points used of this thread's scratch.
+pub(super) fn wipe_scratch(n: usize) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let used = scratch.0.len().min(n / 16);
+        wipe(bytemuck::cast_slice_mut(scratch.0[..used].as_flattened_mut()));
+    });
 }
 
 /// A factor and its quotient in every lane.
