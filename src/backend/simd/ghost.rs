@@ -184,15 +184,15 @@ fn tile<C: Cell, const R: usize>(a: &[C::Scalar], b: &[C::Scalar], c: &mut [C::S
         for t in 0..positions {
             let y0 = C::load(b.as_ptr().add(2 * t * C::LANES));
             let y1 = C::load(b.as_ptr().add((2 * t + 1) * C::LANES));
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let x = C::splat(*a.as_ptr().add(t * R + r));
-                sums[r] = [x.mul_add(y0, sums[r][0]), x.mul_add(y1, sums[r][1])];
+                *sums = [x.mul_add(y0, sums[0]), x.mul_add(y1, sums[1])];
             }
         }
-        for r in 0..R {
-            for k in 0..2 {
+        for (r, sums) in sums.iter().enumerate() {
+            for (k, sum) in sums.iter().enumerate() {
                 let at = c.as_mut_ptr().add(r * stride + k * C::LANES);
-                C::load(at).add(sums[r][k]).store(at);
+                C::load(at).add(*sum).store(at);
             }
         }
     }

@@ -99,7 +99,7 @@ fn fill<N: NativeF64>(rows: &[&[f32]], columns: std::ops::Range<usize>, panel: &
         let row = &row[columns.clone()];
         let whole = row.len() - row.len() % N::LANES;
         for i in (0..whole).step_by(N::LANES) {
-            // SAFETY: i + LANES <= row.len() <= WIDTH = out.len(), and the machine was seen (see `isa`).
+            // SAFETY: i + LANES <= row.len() <= WIDTH < out.len(), and the machine was seen (see `isa`).
             unsafe { N::widen(row.as_ptr().add(i)).store(out.as_mut_ptr().add(i)) };
         }
         for (out, &v) in out[whole..].iter_mut().zip(&row[whole..]) {
@@ -212,9 +212,9 @@ fn tile<N: NativeF64, const K: usize, const R: usize, const C: usize>(
         unsafe {
             let at = lanes.as_mut_ptr().add(part);
             let mut sums = [[N::splat(0.0); C]; K];
-            for r in 0..K {
-                for c in 0..C {
-                    sums[r][c] = N::load(at.add((r * C + c) * LANES));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    *sum = N::load(at.add((r * C + c) * LANES));
                 }
             }
             for g in 0..groups {
@@ -230,9 +230,9 @@ fn tile<N: NativeF64, const K: usize, const R: usize, const C: usize>(
                     }
                 }
             }
-            for r in 0..K {
-                for c in 0..C {
-                    sums[r][c].store(at.add((r * C + c) * LANES));
+            for (r, sums) in sums.iter().enumerate() {
+                for (c, sum) in sums.iter().enumerate() {
+                    sum.store(at.add((r * C + c) * LANES));
                 }
             }
         }
@@ -288,8 +288,8 @@ fn apart<N: NativeF64, const P: usize>(panel: &[f64], pairs: &[(usize, usize); P
         unsafe {
             let at = lanes.as_mut_ptr().add(part);
             let mut sums = [N::splat(0.0); P];
-            for p in 0..P {
-                sums[p] = N::load(at.add(p * LANES));
+            for (p, sum) in sums.iter_mut().enumerate() {
+                *sum = N::load(at.add(p * LANES));
             }
             for g in 0..groups {
                 let offset = g * LANES + part;
@@ -298,8 +298,8 @@ fn apart<N: NativeF64, const P: usize>(panel: &[f64], pairs: &[(usize, usize); P
                     sums[p] = sums[p].add(gap.mul(gap));
                 }
             }
-            for p in 0..P {
-                sums[p].store(at.add(p * LANES));
+            for (p, sum) in sums.iter().enumerate() {
+                sum.store(at.add(p * LANES));
             }
         }
     }
