@@ -14,6 +14,7 @@ use veilsum::backend::{Backend, BackendKind, Buffer, EncodeJob, NonFinite, RowKe
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{DecodeParams, EncodeParams, FwhtParams, NO_LINF, Ring};
 use veilsum::sample::discrete_gaussian;
+use veilsum::sample::noise::Noise;
 use veilsum::sample::table::NoiseTable;
 
 /// The dimension of the distributed sum estimation.
@@ -72,7 +73,7 @@ fn encode(c: &mut Criterion) {
     let rows = Rows::dense((0..DIM).map(|i| (i % 17) as f32 - 8.0).collect(), 1, DIM).unwrap();
     let keys = [RowKeys { rounding: stream(1), noise: stream(2) }];
     let signs = stream(3);
-    let table = NoiseTable::skellam(5.95).unwrap();
+    let table = Noise::from(NoiseTable::skellam(5.95).unwrap());
     for (label, noise) in [("plain", None), ("skellam-5.95", Some(&table))] {
         let job = EncodeJob { params, signs: &signs, keys: &keys, noise, non_finite: NonFinite::Error };
         for (name, backend) in backends(DIM) {
@@ -86,7 +87,7 @@ fn encode(c: &mut Criterion) {
 fn noise(c: &mut Criterion) {
     let mut group = group(c, "noise");
     for mu in [5.95, 1428.0] {
-        let table = NoiseTable::skellam(mu).unwrap();
+        let table = Noise::from(NoiseTable::skellam(mu).unwrap());
         let len = 1 << 14;
         group.throughput(Throughput::Elements(len));
         for (name, backend) in backends(DIM) {

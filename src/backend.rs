@@ -21,7 +21,7 @@ use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// The backends that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,9 +88,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok((packed, report))
     }
 
-    /// Adds noise from `table` to every word mod `2^bits`: coordinate `j` uses the bytes of `key`
-    /// at `NOISE_STRIDE * j`. The same bits as `encode` with that table and key on a zero row.
-    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError>;
+    /// Adds noise to every word mod `2^bits`. Coordinate `j` uses the bytes of `key` at `NOISE_STRIDE * j` with
+    /// a table, and those that `scalar::binomial` says with a centred binomial. The same bits as `encode`
+    /// with that law and key on a zero row.
+    ///
+    /// Errors: bits out of range, more coordinates than [`Noise::capacity`].
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError>;
 
     /// Adds each of the rows in `rows` (each as long as `acc`) to `acc` in `ring`.
     ///

@@ -1,13 +1,15 @@
 //! Exact samplers of integer noise: rational oracles, and tables for constant-time draws.
 //!
 //! The oracles take rational parameters and use uniform integers as their only randomness; no law rests on
-//! floating point. They are not constant time: secret noise comes from [`table`] through a backend, except
+//! floating point. They are not constant time: secret noise comes from [`noise::Noise`] through a backend, except
 //! for [`discrete_gaussian::add`], which a trusted aggregator runs on its own machine.
 
 pub mod bernoulli;
+pub mod binomial;
 pub mod discrete_gaussian;
 pub mod discrete_laplace;
 pub mod law;
+pub mod noise;
 pub mod poisson;
 pub mod skellam;
 pub mod statistics;

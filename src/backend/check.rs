@@ -3,9 +3,11 @@
 pub(crate) mod lattice;
 
 use super::{BackendError, Buffer, EncodeJob, Rows};
+use crate::math::prg::STREAM_BYTES;
 use crate::params::{
     ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,
 };
+use crate::sample::noise::Noise;
 
 /// Largest log2 of a Walsh-Hadamard block.
 pub(crate) const MAX_BLOCK_LOG2: u32 = 27;
@@ -24,6 +26,29 @@ fn ensure(ok: bool, name: &'static str, expected: &'static str, found: f64) -> R
 
 fn length(what: &'static str, expected: usize, found: usize) -> Result<(), BackendError> {
     if expected == found { Ok(()) } else { Err(BackendError::WrongLength { what, expected, found }) }
+}
+
+/// Checks that `len` bytes from `position` on lie within one key's stream.
+pub(crate) fn stream(position: u64, len: u64) -> Result<(), BackendError> {
+    let end = position.saturating_add(len);
+    ensure(end <= STREAM_BYTES, "end of the keystream", "at most 2^38 - 64, the bytes of one key", end as f64)
+}
+
+/// Checks words and ring of `noise`, and returns the words.
+pub(crate) fn noise<'a>(words: &'a mut Buffer, width: u32, noise: &Noise) -> Result<&'a mut [u32], BackendError> {
+    bits(width)?;
+    let words = words.as_u32_mut()?;
+    noise_fits(words.len(), noise)?;
+    Ok(words)
+}
+
+/// Checks that one key serves `len` coordinates of noise.
+fn noise_fits(len: usize, noise: &Noise) -> Result<(), BackendError> {
+    ensure(len as u64 <= noise.capacity(), "coordinates", "at most what one key serves of this noise", len as f64)
+}
+
+fn job_noise(job: &EncodeJob<'_>) -> Result<(), BackendError> {
+    job.noise.map_or(Ok(()), |noise| noise_fits(job.params.padded as usize, noise))
 }
 
 /// Ring width.
@@ -73,6 +98,7 @@ pub(crate) fn rows<'a>(rows: &'a Rows, job: &EncodeJob<'_>) -> Result<Vec<&'a [f
     encode_params(&job.params)?;
     length("row", job.params.dim as usize, rows.dim)?;
     length("keys", rows.rows, job.keys.len())?;
+    job_noise(job)?;
     let data = rows.buffer.as_f32()?;
     strided(data.len(), rows.offset, rows.stride, rows.rows, rows.dim)?;
     (0..rows.rows).map(|i| rows.row(i)).collect()
@@ -95,6 +121,7 @@ fn strided(len: usize, offset: usize, stride: usize, rows: usize, dim: usize) ->
 pub(crate) fn fixed<'a>(fixed: &'a Buffer, job: &EncodeJob<'_>) -> Result<&'a [i32], BackendError> {
     encode_params(&job.params)?;
     let data = fixed.as_i32()?;
+    job_noise(job)?;
     length("fixed", job.keys.len().saturating_mul(job.params.padded as usize), data.len())?;
     Ok(data)
 }

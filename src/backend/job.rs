@@ -2,7 +2,7 @@
 
 use crate::math::prg::StreamKey;
 use crate::params::EncodeParams;
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// The two secret keystreams of one row; which coordinate uses which bytes is fixed in `params`.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct EncodeJob<'a> {
     /// One pair a row.
     pub keys: &'a [RowKeys],
     /// Noise added to every coordinate of every row; `None` adds none.
-    pub noise: Option<&'a NoiseTable>,
+    pub noise: Option<&'a Noise>,
     /// What to do with NaN and infinities.
     pub non_finite: NonFinite,
 }

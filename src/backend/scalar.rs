@@ -3,6 +3,7 @@
 //! Float stages compute in `f64` and round to `f32` once at the end, so that they are the better
 //! number in every comparison; integer stages use arithmetic wide enough to be exact.
 
+pub mod binomial;
 pub mod clip;
 pub mod decode;
 pub mod encode;
@@ -17,7 +18,7 @@ use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport,
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// The naive oracle.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,10 +70,9 @@ impl Backend for Scalar {
         Ok((words.into(), report))
     }
 
-    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
-        check::bits(bits)?;
-        for (j, word) in words.as_u32_mut()?.iter_mut().enumerate() {
-            *word = word.wrapping_add(noise::draw(table, key, j) as u32) & check::mask(bits);
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {
+        for (j, word) in check::noise(words, bits, noise)?.iter_mut().enumerate() {
+            *word = word.wrapping_add(noise::draw(noise, key, j) as u32) & check::mask(bits);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Blocked kernels on all cores of the CPU.
 //!
 //! Each kernel body is written once and compiled for AVX-512, AVX2, NEON and the compiler's own target; the
-//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512`.
+//! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512|avx512ifma`.
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
 //! the number of threads changes a bit of any result.
 
@@ -9,10 +9,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod binomial;
+mod chacha;
 mod clip;
 mod decode;
 mod encode;
 mod fwht;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 pub mod isa;
 mod keystream;
 mod lanes;
@@ -32,7 +36,7 @@ use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport,
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
-use crate::sample::table::NoiseTable;
+use crate::sample::noise::Noise;
 
 /// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
 pub(super) const SEGMENT: usize = 1 << 14;
@@ -74,6 +78,17 @@ impl Simd {
     pub fn with_isa(isa: Isa) -> Result<Self, BackendError> {
         Isa::from_name(isa.name()).map(|isa| Self { dispatch: Dispatch::new(isa), note: None })
     }
+
+    /// Writes keystream bytes `[position, position + out.len())` of `key` over `out`, on one thread: the bytes
+    /// of [`StreamKey::fill`], made one ChaCha block a lane.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] if they end beyond [`crate::math::prg::STREAM_BYTES`]; nothing is written.
+    pub fn keystream(&self, key: &StreamKey, position: u64, out: &mut [u8]) -> Result<(), BackendError> {
+        check::stream(position, out.len() as u64)?;
+        keystream::fill(self.dispatch, key, position, out);
+        Ok(())
+    }
 }
 
 impl Backend for Simd {
@@ -112,9 +127,9 @@ impl Backend for Simd {
         Ok((Buffer::HostU32(words), report))
     }
 
-    fn noise(&self, words: &mut Buffer, bits: u32, table: &NoiseTable, key: &StreamKey) -> Result<(), BackendError> {
-        check::bits(bits)?;
-        noise::add(self.dispatch, words.as_u32_mut()?, check::mask(bits), &noise::Thresholds::new(table), key);
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {
+        let words = check::noise(words, bits, noise)?;
+        noise::add(self.dispatch, words, check::mask(bits), &noise::Law::new(noise), key);
         Ok(())
     }
 

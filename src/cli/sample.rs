@@ -10,6 +10,7 @@ use crate::backend::{self, Buffer};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::sample::SampleError;
 use crate::sample::law::Law;
+use crate::sample::noise::Noise;
 use crate::sample::statistics::{Comparison, compare};
 use crate::sample::table::NoiseTable;
 
@@ -141,7 +142,7 @@ fn draw_from_table(law: Law, key: &StreamKey, count: usize) -> Result<(Vec<i64>,
     let Law::Skellam { numerator, denominator } = law else {
         return Err(usage("--sampler table draws --law skellam only; the other laws take --sampler exact"));
     };
-    let table = NoiseTable::skellam(numerator as f64 / denominator as f64).map_err(usage)?;
+    let table = Noise::from(NoiseTable::skellam(numerator as f64 / denominator as f64).map_err(usage)?);
     let backend = backend::open(None).map_err(failure)?;
     let mut words = Buffer::HostU32(vec![0; count].into());
     let start = Instant::now();

@@ -8,6 +8,7 @@ use super::plan::Plan;
 use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::privacy::mechanism::NoiseLaw;
+use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
 use crate::secagg::plain::PlainClient;
 
@@ -19,7 +20,7 @@ pub struct ClientRound<'a> {
     secret: &'a Secret,
     backend: Arc<dyn Backend>,
     signs: StreamKey,
-    table: Option<NoiseTable>,
+    table: Option<Noise>,
 }
 
 impl<'a> ClientRound<'a> {
@@ -31,7 +32,7 @@ impl<'a> ClientRound<'a> {
         backend: Arc<dyn Backend>,
     ) -> Result<Self, FlError> {
         let table = match task.share {
-            NoiseLaw::Skellam { mu } => Some(NoiseTable::skellam(mu)?),
+            NoiseLaw::Skellam { mu } => Some(NoiseTable::skellam(mu)?.into()),
             NoiseLaw::None | NoiseLaw::DiscreteGaussian { .. } => None,
         };
         Ok(Self { plan, task, secret, backend, signs: task.signs.clone(), table })

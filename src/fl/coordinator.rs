@@ -21,6 +21,7 @@ use crate::model::Evaluation;
 use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::discrete_gaussian;
+use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
 use crate::secagg::plain::PlainServer;
 use crate::secagg::{Output, Party, PartyId, SessionId, Transmit, VectorShape};
@@ -138,7 +139,7 @@ pub struct Coordinator {
     optimizer: Box<dyn ServerOptimizer>,
     round: u32,
     steps: u64,
-    table: Option<NoiseTable>,
+    table: Option<Noise>,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -422,7 +423,7 @@ impl Coordinator {
             NoiseLaw::None => {}
             NoiseLaw::Skellam { mu } => {
                 if self.table.is_none() {
-                    self.table = Some(NoiseTable::skellam(mu)?);
+                    self.table = Some(NoiseTable::skellam(mu)?.into());
                 }
                 if let Some(table) = &self.table {
                     self.backend.noise(&mut sum, task.shape.bits, table, &key)?;

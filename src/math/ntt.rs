@@ -10,6 +10,8 @@
 //! butterflies give without a permutation (Longa and Naehrig, CANS 2016, algorithms 1 and 2). Products
 //! are taken entry by entry, whatever the order.
 
+use std::sync::OnceLock;
+
 use thiserror::Error;
 
 use super::modular::{MODULUS_LIMIT, Modulus, Shoup};
@@ -96,6 +98,59 @@ impl Twiddles {
     }
 }
 
+/// The factors of the four stages below distance 16 for one group of sixteen points, for lanes of 52 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct WideLeaf {
+    /// Distance 8: value, quotient; distance 4: two values, two quotients; zeros.
+    pub upper: [u64; 8],
+    /// Distance 2: four values, four quotients.
+    pub middle: [u64; 8],
+    /// Distance 1: values.
+    pub values: [u64; 8],
+    /// Distance 1: quotients.
+    pub quotients: [u64; 8],
+}
+
+/// [`Twiddles`] for lanes of 52 bits: every quotient is `floor(value 2^52 / p)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WideTwiddles {
+    /// Value and quotient of the entries below N/16: the stages at distance 16 and above.
+    pub nodes: Vec<[u64; 2]>,
+    /// The stages below, one leaf for each group of sixteen points.
+    pub leaves: Vec<WideLeaf>,
+}
+
+/// `w` and `floor(w 2^52 / p)`; for public factors.
+#[must_use]
+pub const fn wide_factor(w: u32, p: u32) -> [u64; 2] {
+    let (w, p) = (w as u64, p as u64);
+    let (high, rest) = ((w << 34) / p, (w << 34) % p);
+    [w, (high << 18) + (rest << 18) / p]
+}
+
+impl WideTwiddles {
+    fn new(t: &Twiddles, p: u32) -> Self {
+        let groups = t.values.len() / 16;
+        let at = |k: usize| wide_factor(t.values[k], p);
+        let leaf = |g: usize| {
+            let mut leaf = WideLeaf { upper: [0; 8], middle: [0; 8], values: [0; 8], quotients: [0; 8] };
+            [leaf.upper[0], leaf.upper[1]] = at(groups + g);
+            for i in 0..2 {
+                [leaf.upper[2 + i], leaf.upper[4 + i]] = at(2 * groups + 2 * g + i);
+            }
+            for i in 0..4 {
+                [leaf.middle[i], leaf.middle[4 + i]] = at(4 * groups + 4 * g + i);
+            }
+            for i in 0..8 {
+                [leaf.values[i], leaf.quotients[i]] = at(8 * groups + 8 * g + i);
+            }
+            leaf
+        };
+        Self { nodes: (0..groups).map(at).collect(), leaves: (0..groups).map(leaf).collect() }
+    }
+}
+
 /// The two factors of the last inverse stage, `f` for the sums and `f psi^(-N/2)` for the differences: the
 /// scale 1/N costs no pass of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +172,7 @@ pub struct NttTables {
     plain: LastStage,
     montgomery: LastStage,
     word_inverse: u32,
+    wide: OnceLock<[WideTwiddles; 2]>,
 }
 
 /// `k` with its lowest `bits` bits reversed.
@@ -159,7 +215,17 @@ impl NttTables {
         let scale = modulus.inverse(n as u32);
         let plain = last(scale);
         let montgomery = last(modulus.mul(scale, modulus.reduce(1 << 32)));
-        Ok(Self { modulus, log2, psi, plain, montgomery, word_inverse: word_inverse(p), forward, inverse })
+        Ok(Self {
+            modulus,
+            log2,
+            psi,
+            plain,
+            montgomery,
+            word_inverse: word_inverse(p),
+            wide: OnceLock::new(),
+            forward,
+            inverse,
+        })
     }
 
     /// N.
@@ -196,6 +262,13 @@ impl NttTables {
     #[must_use]
     pub const fn inverse(&self) -> &Twiddles {
         &self.inverse
+    }
+
+    /// The same powers, and those of `psi^-1`, for lanes of 52 bits; made when first asked for.
+    #[must_use]
+    pub fn wide(&self) -> &[WideTwiddles; 2] {
+        let of = |t: &Twiddles| WideTwiddles::new(t, self.modulus.value());
+        self.wide.get_or_init(|| [of(&self.forward), of(&self.inverse)])
     }
 
     /// Last inverse stage with the scale 1/N.
@@ -298,6 +371,11 @@ mod tests {
                     assert_eq!(t.forward().get(k), m.shoup(power));
                     assert_eq!(m.mul(power, t.inverse().values[k]), 1);
                 }
+                let [value, quotient] = wide_factor(t.psi(), p);
+                assert_eq!(u128::from(quotient), (u128::from(value) << 52) / u128::from(p));
+                let leaf = &t.wide()[1].leaves[n / 16 - 1];
+                assert_eq!(leaf.values[7], u64::from(t.inverse().values[n - 1]));
+                assert_eq!(leaf.upper[3], u64::from(t.inverse().values[n / 4 - 1]));
                 assert_eq!(m.mul(t.last_stage().sum.value, n as u32), 1);
                 assert_eq!(
                     u64::from(t.last_stage_montgomery().sum.value) * n as u64 % u64::from(p),

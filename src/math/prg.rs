@@ -33,6 +33,8 @@ pub enum Purpose {
     Partition = 8,
     /// Synthetic vectors of `dse` and of benches.
     Synthetic = 9,
+    /// A mask that hides a vector from whoever lacks the key.
+    Mask = 6,
     /// Draws of `veilsum sample`.
     Draws = 10,
     /// Identity of a run (public).
@@ -48,6 +50,9 @@ pub enum Cipher {
     /// 8 rounds: about twice as fast; a simulation may choose it.
     ChaCha8,
 }
+
+/// Bytes of keystream under one key: `2^32 - 1` blocks of 64 (a 32-bit counter; the crate stops before the last).
+pub const STREAM_BYTES: u64 = (1 << 38) - 64;
 
 /// Where in a run a key is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,12 +155,20 @@ impl StreamKey {
         self.cipher
     }
 
+    /// Writes the key as the eight little-endian words of the block function.
+    pub(crate) fn write_words(&self, words: &mut [u32; 8]) {
+        for (word, bytes) in words.iter_mut().zip(self.key.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+    }
+
     /// Writes keystream bytes `[position, position + out.len())` over `out`.
     ///
-    /// One key gives 2^38 bytes (a 32-bit block counter); every stage stays far below that.
+    /// One key gives [`STREAM_BYTES`]. This is the reference, by the `chacha20` crate;
+    /// the vector kernels have their own block function, tested against it.
     ///
     /// # Panics
-    /// If `position + out.len()` exceeds 2^38: a coordinate index above 2^34, which `params` excludes.
+    /// If `position + out.len()` exceeds [`STREAM_BYTES`], which the checks of every stage exclude.
     pub fn fill(&self, position: u64, out: &mut [u8]) {
         let nonce = [0u8; 12];
         match self.cipher {

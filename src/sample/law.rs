@@ -1,6 +1,7 @@
 //! Integer laws and their probabilities in `f64`: what tests and reports compare draws with.
 
 use super::SampleError;
+use super::binomial::CentredBinomial;
 use super::discrete_gaussian::DiscreteGaussian;
 use super::discrete_laplace::DiscreteLaplace;
 use super::poisson::Poisson;
@@ -36,6 +37,11 @@ pub enum Law {
         /// sigma.
         sigma: f64,
     },
+    /// Binomial(k, 1/2) - Binomial(k, 1/2).
+    CentredBinomial {
+        /// Coins on each side.
+        k: u32,
+    },
 }
 
 /// A law ready to be drawn from.
@@ -49,6 +55,8 @@ pub enum Sampler {
     DiscreteLaplace(DiscreteLaplace),
     /// See [`DiscreteGaussian`].
     DiscreteGaussian(DiscreteGaussian),
+    /// See [`CentredBinomial`].
+    CentredBinomial(CentredBinomial),
 }
 
 impl Sampler {
@@ -59,6 +67,7 @@ impl Sampler {
             Self::Skellam(law) => law.draw(reader),
             Self::DiscreteLaplace(law) => law.draw(reader),
             Self::DiscreteGaussian(law) => law.draw(reader),
+            Self::CentredBinomial(law) => law.draw(reader),
         }
     }
 }
@@ -121,6 +130,7 @@ impl Law {
                 Sampler::DiscreteLaplace(DiscreteLaplace::new(numerator, denominator)?)
             }
             Self::DiscreteGaussian { sigma } => Sampler::DiscreteGaussian(DiscreteGaussian::new(sigma)?),
+            Self::CentredBinomial { k } => Sampler::CentredBinomial(CentredBinomial::new(k)?),
         })
     }
 
@@ -154,8 +164,23 @@ impl Law {
                 let weight = |k: usize| libm::exp(-0.5 * (k as f64 / sigma).powi(2));
                 Pmf::symmetric(&(0..=width).map(weight).collect::<Vec<_>>())
             }
+            Self::CentredBinomial { k } => {
+                let width = half_width((f64::from(k) / 2.0).sqrt())?.min(k as usize);
+                Pmf::symmetric(&binomial(f64::from(k), width))
+            }
         })
     }
+}
+
+/// `C(2k, k + x)` for `x = 0 ..= width` up to a factor.
+fn binomial(k: f64, width: usize) -> Vec<f64> {
+    let mut weight = 1.0;
+    let mut weights = vec![weight];
+    for x in (0..width).map(|x| x as f64) {
+        weight *= (k - x) / (k + x + 1.0);
+        weights.push(weight);
+    }
+    weights
 }
 
 /// `P[k] = P[k-1] rate / k`, started at the mode, where it is set to 1.
@@ -203,6 +228,9 @@ mod tests {
             (Law::Skellam { numerator: 0, denominator: 20 }, 0.0, 0.0),
             (Law::Skellam { numerator: 1428, denominator: 1 }, 0.0, 2856.0),
             (Law::DiscreteGaussian { sigma: 5.0 }, 0.0, 25.0),
+            (Law::CentredBinomial { k: 1 }, 0.0, 0.5),
+            (Law::CentredBinomial { k: 24 }, 0.0, 12.0),
+            (Law::CentredBinomial { k: 4096 }, 0.0, 2048.0),
         ] {
             let (m, v) = law.pmf().unwrap().moments();
             assert!(

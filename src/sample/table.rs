@@ -1,6 +1,10 @@
 //! Cumulative tables with 128-bit thresholds: the data of the constant-time sampler.
 
+pub mod discrete_gaussian;
 pub mod skellam;
+
+use num_bigint::BigUint;
+use num_traits::ToPrimitive;
 
 /// Most thresholds of a table: every one of them is compared for every coordinate.
 pub const MAX_THRESHOLDS: usize = 1 << 16;
@@ -19,4 +23,32 @@ pub struct NoiseTable {
     pub variance: f64,
     /// Upper bound of the total variation distance between one draw and the exact law.
     pub total_variation: f64,
+}
+
+/// `round(2^127 C_k / C_N)`, `C_k = w_0 + 2 (w_1 + ... + w_k)`, for `k = 0, 1, ...` as long as it is below `2^127`:
+/// the thresholds of the symmetric law with the weights `w_0 ..= w_N`, and at most [`MAX_THRESHOLDS`].
+fn thresholds(weights: &[BigUint]) -> Vec<u128> {
+    let (Some(first), Some(rest)) = (weights.first(), weights.get(1..)) else { return Vec::new() };
+    let total = weights.iter().sum::<BigUint>() * 2u32 - first;
+    let half = &total >> 1u32;
+    let mut thresholds = Vec::new();
+    let mut cumulative = first.clone();
+    for weight in rest.iter().map(Some).chain([None]) {
+        let threshold = ((&cumulative << 127u32) + &half) / &total;
+        match threshold.to_u128() {
+            Some(t) if t < 1 << 127 && thresholds.len() < MAX_THRESHOLDS => thresholds.push(t),
+            _ => break,
+        }
+        if let Some(weight) = weight {
+            cumulative += weight * 2u32;
+        }
+    }
+    thresholds
+}
+
+/// What [`thresholds`] adds to the total variation: each threshold is off by at most `2^-128` of the uniform's
+/// range, and the mass beyond the last is at most `2^-127` (it rounds to all). A threshold moves mass between
+/// two neighbours, so together at most `(K + 2) 2^-128`. The sign is an exact coin.
+fn rounding(thresholds: usize) -> f64 {
+    (thresholds as f64 + 2.0) * (-128f64).exp2()
 }

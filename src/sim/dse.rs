@@ -20,6 +20,7 @@ use crate::privacy::accountant::rdp::RdpAccountant;
 use crate::privacy::accountant::{Accountant, EpsilonReport};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
 use crate::sample::discrete_gaussian;
+use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
 
 /// Clients encoded at a time.
@@ -151,7 +152,7 @@ fn trial(
     let table = match mechanism.noise() {
         NoiseLaw::Skellam { mu } => {
             let mu = if per_client { (mu / config.clients as f64).next_up() } else { mu };
-            Some(NoiseTable::skellam(mu).map_err(FlError::from)?)
+            Some(Noise::from(NoiseTable::skellam(mu).map_err(FlError::from)?))
         }
         _ => None,
     };

@@ -2,8 +2,11 @@
 
 mod floats;
 mod integers;
+mod keystream;
 mod lattice;
+mod noise;
 mod packing;
+mod transforms;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

@@ -5,6 +5,7 @@ use veilsum::backend::{Backend, Buffer};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::sample::discrete_gaussian;
 use veilsum::sample::law::Law;
+use veilsum::sample::noise::Noise;
 use veilsum::sample::poisson::poisson_one;
 use veilsum::sample::statistics::compare;
 use veilsum::sample::table::NoiseTable;
@@ -83,7 +84,7 @@ fn zero_means_are_zero_and_bad_parameters_are_errors() {
 
 fn table_draws(mu: f64, count: usize, key: &StreamKey) -> Vec<i64> {
     let mut words = Buffer::HostU32(vec![0; count].into());
-    Simd::new().noise(&mut words, 32, &NoiseTable::skellam(mu).unwrap(), key).unwrap();
+    Simd::new().noise(&mut words, 32, &NoiseTable::skellam(mu).unwrap().into(), key).unwrap();
     words.as_u32().unwrap().iter().map(|&w| i64::from(w as i32)).collect()
 }
 
@@ -146,7 +147,8 @@ fn welch(a: &[f64], b: &[f64]) -> f64 {
 #[test]
 fn time_does_not_depend_on_the_magnitude() {
     let thresholds = 400;
-    let table = |t: u128| NoiseTable { thresholds: vec![t; thresholds], variance: 0.0, total_variation: 0.0 };
+    let table =
+        |t: u128| Noise::Table(NoiseTable { thresholds: vec![t; thresholds], variance: 0.0, total_variation: 0.0 });
     // 0 is always reached (magnitude 400), 2^127 - 1 almost never (magnitude 0).
     let (large, small) = (table(0), table((1 << 127) - 1));
     let backend = Simd::new();

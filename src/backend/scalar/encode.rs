@@ -126,8 +126,8 @@ pub fn integer_row(fixed: &[i32], keys: &RowKeys, job: &EncodeJob<'_>) -> (Vec<u
     let (x, report) = bounded_row(fixed, p);
     let words = x.iter().enumerate().map(|(j, &v)| {
         let mut value = if p.rounding == rounding_kind::KEEP { v } else { round(v, j, &keys.rounding, p) };
-        if let Some(table) = job.noise {
-            value += noise::draw(table, &keys.noise, j);
+        if let Some(law) = job.noise {
+            value += noise::draw(law, &keys.noise, j);
         }
         value as u32 & check::mask(p.bits)
     });

@@ -1,12 +1,23 @@
-//! One draw from a table of 128-bit thresholds: `|X| = #{k : u >= T_k}`, sign from bit 0.
+//! One draw: from a table of 128-bit thresholds `|X| = #{k : u >= T_k}`, sign from bit 0; or by popcount.
 
+use super::binomial;
 use crate::math::prg::StreamKey;
 use crate::params::NOISE_STRIDE;
+use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
 
-/// The noise of coordinate `j` under `key`: `U` is the 16 bytes at `16 j`, little-endian.
+/// The noise of coordinate `j` under `key`.
 #[must_use]
-pub fn draw(table: &NoiseTable, key: &StreamKey, j: usize) -> i64 {
+pub fn draw(noise: &Noise, key: &StreamKey, j: usize) -> i64 {
+    match noise {
+        Noise::Table(table) => from_table(table, key, j),
+        Noise::Binomial(law) => binomial::draw(*law, key, j),
+    }
+}
+
+/// The draw from a table: `U` is the 16 bytes at `16 j`, little-endian.
+#[must_use]
+pub fn from_table(table: &NoiseTable, key: &StreamKey, j: usize) -> i64 {
     let mut bytes = [0u8; 16];
     key.fill(NOISE_STRIDE * j as u64, &mut bytes);
     magnitude_and_sign(table, u128::from_le_bytes(bytes))

@@ -12,11 +12,25 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Avx2;
 
 impl Machine for Avx2 {
+    const RADIX: usize = 4;
     type NativeF32 = F32x8;
     type NativeU32 = U32x8;
     type F = Group<F32x8, 2>;
     type W = Group<U32x8, 2>;
     const GROUPS: usize = 8;
+
+    #[inline(always)]
+    fn count_halves(x: U32x8) -> U32x8 {
+        // SAFETY: AVX2 is present (see the module).
+        unsafe {
+            let nibble = _mm256_set1_epi8(15);
+            let table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+            let low = _mm256_shuffle_epi8(table, _mm256_and_si256(x.0, nibble));
+            let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(x.0), nibble));
+            // Bytes to halves: the sum of two bytes times one.
+            U32x8(_mm256_maddubs_epi16(_mm256_add_epi8(low, high), _mm256_set1_epi8(1)))
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +138,16 @@ impl NativeF32 for F32x8 {
     }
 
     #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), lane), lane);
+            Self(_mm256_xor_ps(self.0, _mm256_castsi256_ps(_mm256_slli_epi32::<31>(set))))
+        }
+    }
+
+    #[inline(always)]
     fn to_bits(self) -> U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
         U32x8(unsafe { _mm256_castps_si256(self.0) })
@@ -138,7 +162,37 @@ impl NativeF32 for F32x8 {
     #[inline(always)]
     fn truncate(self) -> U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
-        U32x8(unsafe { _mm256_cvttps_epi32(self.0) })
+        // What is out of range converts to -2^31: right below it; above, all bits flipped are 2^31 - 1.
+        U32x8(unsafe {
+            let above = _mm256_cmp_ps::<_CMP_GE_OQ>(self.0, _mm256_set1_ps(2_147_483_648.0));
+            _mm256_xor_si256(_mm256_cvttps_epi32(self.0), _mm256_castps_si256(above))
+        })
+    }
+}
+
+/// Writes lane l of eight registers, in this order, as 32 bytes at `64 l`.
+///
+/// # Safety
+/// `out` is writable for so many bytes.
+#[inline(always)]
+unsafe fn store_half(words: [U32x8; 8], out: *mut u8) {
+    // SAFETY: AVX2 is present (see the module); the caller's promise.
+    unsafe {
+        let mut x = [_mm256_setzero_si256(); 8];
+        for i in [0, 4] {
+            let [w0, w1, w2, w3] = [words[i].0, words[i + 1].0, words[i + 2].0, words[i + 3].0];
+            let (a, b) = (_mm256_unpacklo_epi32(w0, w1), _mm256_unpackhi_epi32(w0, w1));
+            let (c, d) = (_mm256_unpacklo_epi32(w2, w3), _mm256_unpackhi_epi32(w2, w3));
+            (x[i], x[i + 1]) = (_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c));
+            (x[i + 2], x[i + 3]) = (_mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d));
+        }
+        // Now 128-bit lane j of x[4 i + q] is quarter i of block 4 j + q.
+        for q in 0..4 {
+            let low = _mm256_permute2x128_si256::<0x20>(x[q], x[4 + q]);
+            let high = _mm256_permute2x128_si256::<0x31>(x[q], x[4 + q]);
+            _mm256_storeu_si256(out.add(64 * q).cast(), low);
+            _mm256_storeu_si256(out.add(64 * (4 + q)).cast(), high);
+        }
     }
 }
 
@@ -263,6 +317,16 @@ impl NativeU32 for U32x8 {
     }
 
     #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = words;
+        // SAFETY: the caller's promise: two halves of 32 bytes in each of 8 blocks.
+        unsafe {
+            store_half([a, b, c, d, e, f, g, h], out);
+            store_half([i, j, k, l, m, n, o, p], out.add(32));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn repeat(x: *const u32, count: usize) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
         Self(unsafe {
@@ -307,6 +371,12 @@ impl NativeU32 for U32x8 {
             let less = _mm256_cmpgt_epi32(_mm256_xor_si256(b.0, flip), _mm256_xor_si256(a.0, flip));
             Self(_mm256_sub_epi32(self.0, less))
         }
+    }
+
+    #[inline(always)]
+    fn to_floats(self) -> F32x8 {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        F32x8(unsafe { _mm256_cvtepi32_ps(self.0) })
     }
 
     #[inline(always)]

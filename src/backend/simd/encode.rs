@@ -9,7 +9,7 @@ use super::clip::energy;
 use super::fwht;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::Machine;
-use super::noise::Thresholds;
+use super::noise::Law;
 use crate::backend::scalar::clip::factor;
 use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, check};
 use crate::math::prg::StreamKey;
@@ -45,7 +45,7 @@ pub(super) fn encode(
     let padded = job.params.padded as usize;
     let mut words = Aligned::<u32>::zeroed(rows.len() * padded);
     let bytes = if job.params.rotate == 1 { sign_bytes(job.signs, padded) } else { Vec::new() };
-    let table = job.noise.map(Thresholds::new);
+    let table = job.noise.map(Law::new);
     let reports: Vec<Result<EncodeReport, BackendError>> = words
         .par_chunks_mut(padded)
         .zip(rows)
@@ -69,7 +69,7 @@ pub(super) fn encode(
 /// The integer half on checked coordinates.
 pub(super) fn integer(dispatch: Dispatch, fixed: &[i32], job: &EncodeJob<'_>) -> (Aligned<u32>, EncodeReport) {
     let mut words: Aligned<u32> = bytemuck::cast_slice(fixed).into();
-    let table = job.noise.map(Thresholds::new);
+    let table = job.noise.map(Law::new);
     let reports: Vec<EncodeReport> = words
         .par_chunks_mut(job.params.padded as usize)
         .zip(job.keys)

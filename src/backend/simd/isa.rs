@@ -17,6 +17,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
+    /// The same with IFMA: transforms run on 52-bit products, all else as on [`Self::Avx512`].
+    Avx512Ifma,
 }
 
 impl fmt::Display for Isa {
@@ -38,7 +40,7 @@ pub(super) trait Kernel {
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Ifma];
 
     /// The name that `VEILSUM_ISA` takes.
     #[must_use]
@@ -48,6 +50,7 @@ impl Isa {
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Ifma => "avx512ifma",
         }
     }
 
@@ -66,6 +69,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Ifma => Self::Avx512.available() && is_x86_feature_detected!("avx512ifma"),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -83,10 +88,9 @@ impl Isa {
     /// [`BackendError::Unavailable`]: no such name, or not on this processor.
     pub fn from_name(name: &str) -> Result<Self, BackendError> {
         let unavailable = |reason: String| BackendError::Unavailable { name: format!("simd ({name})"), reason };
-        let isa = Self::ALL
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| unavailable("the instruction sets are portable, neon, avx2 and avx512".into()))?;
+        let isa = Self::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            unavailable("the instruction sets are portable, neon, avx2, avx512 and avx512ifma".into())
+        })?;
         if isa.available() {
             Ok(isa)
         } else {
@@ -116,7 +120,7 @@ impl Dispatch {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `new` has seen these features on this processor.
-            Isa::Avx512 => unsafe { avx512(kernel) },
+            Isa::Avx512 | Isa::Avx512Ifma => unsafe { avx512(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `new` has seen these features on this processor.
             Isa::Avx2 => unsafe { avx2(kernel) },
@@ -126,6 +130,53 @@ impl Dispatch {
             _ => kernel.run::<Portable>(),
         }
     }
+
+    /// Runs a kernel that lives on [`Machine::count_halves`]: with BITALG (VPOPCNTW) where AVX-512 has it.
+    #[inline]
+    pub(super) fn run_counting<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Isa::Avx512 && is_x86_feature_detected!("avx512bitalg") {
+            // SAFETY: `new` has seen the features of AVX-512 on this processor, and this line BITALG.
+            return unsafe { avx512_bitalg(kernel) };
+        }
+        self.run(kernel)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bitalg,avx2,fma")]
+fn avx512_bitalg<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<super::avx512::Avx512Bitalg>()
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Dispatch {
+    /// True if [`Self::run_ifma`] is allowed.
+    pub(super) fn has_ifma(self) -> bool {
+        self.0 == Isa::Avx512Ifma
+    }
+
+    /// Runs a kernel of 52-bit products; nothing, unless [`Self::has_ifma`].
+    #[inline]
+    pub(super) fn run_ifma<K: IfmaKernel>(self, kernel: K) {
+        if self.has_ifma() {
+            // SAFETY: `new` has seen these features on this processor.
+            unsafe { ifma(kernel) };
+        }
+    }
+}
+
+/// A kernel on the lanes of `super::ifma`; inlined throughout, as [`Kernel`].
+#[cfg(target_arch = "x86_64")]
+pub(super) trait IfmaKernel {
+    /// The body.
+    fn run(self);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx2,fma")]
+fn ifma<K: IfmaKernel>(kernel: K) {
+    kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]

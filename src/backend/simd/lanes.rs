@@ -9,6 +9,8 @@
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
+    /// Groups on which float butterflies run without leaving the registers: 4 or 16.
+    const RADIX: usize;
     /// One native register of floats.
     type NativeF32: NativeF32<Bits = Self::NativeU32>;
     /// One native register of words, with as many lanes.
@@ -19,6 +21,19 @@ pub(super) trait Machine: Copy + 'static {
     type W: Words<Floats = Self::F>;
     /// Sixteen-lane groups that the register file holds.
     const GROUPS: usize;
+    /// False where a native register is only an array (`portable`): a kernel that lives in many registers at
+    /// once does better one lane at a time there.
+    const REGISTERS: bool = true;
+    /// Number of ones in each half (16 bits) of each word.
+    #[inline(always)]
+    fn count_halves(x: Self::NativeU32) -> Self::NativeU32 {
+        // Pairs, nibbles, bytes, halves.
+        let x = x.sub(x.shr(1).and(Self::NativeU32::splat(0x5555_5555)));
+        let two = Self::NativeU32::splat(0x3333_3333);
+        let x = x.and(two).add(x.shr(2).and(two));
+        let x = x.add(x.shr(4)).and(Self::NativeU32::splat(0x0f0f_0f0f));
+        x.add(x.shr(8)).and(Self::NativeU32::splat(0x00ff_00ff))
+    }
 }
 
 /// One native register of `f32`.
@@ -70,11 +85,13 @@ pub(super) trait NativeF32: Copy {
     }
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
+    /// The negative of lane i where bit i of `bits` is set.
+    fn flip(self, bits: u32) -> Self;
     /// The bits.
     fn to_bits(self) -> Self::Bits;
     /// From bits.
     fn from_bits(bits: Self::Bits) -> Self;
-    /// Truncates toward zero to `i32`; the values must lie in `[-2^31, 2^31)`.
+    /// Truncates toward zero to `i32`, saturating; what a NaN gives is not said.
     fn truncate(self) -> Self::Bits;
 }
 
@@ -139,11 +156,18 @@ pub(super) trait NativeU32: Copy {
     fn interleave(self, other: Self) -> (Self, Self);
     /// `interleave` undone: the lanes at even places of `self` and then of `other`, those at odd places.
     fn separate(self, other: Self) -> (Self, Self);
+    /// Writes lane l of the sixteen registers, in this order, as 64 little-endian bytes at `64 l`.
+    ///
+    /// # Safety
+    /// `out` is writable for `64 LANES` bytes; no alignment is needed.
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
     /// in the product and once to `f32`.
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// `f32(i32)`: the words as signed integers, rounded to the nearest float.
+    fn to_floats(self) -> Self::Floats;
     /// Magnitudes of signed words; that of `-2^31` is `2^31`.
     fn abs(self) -> Self;
     /// `self` with the sign of the signed words `sign`: the negative of `self` where `sign < 0`.
@@ -192,11 +216,13 @@ pub(super) trait Floats: Copy {
     fn load_stage<const H: usize>(x: &[f32; 16]) -> Self;
     /// `f32(f64(x) * factor)`, rounded once.
     fn scale_wide(self, factor: f64) -> Self;
+    /// The negative of lane i where bit i of `bits` is set.
+    fn flip(self, bits: u32) -> Self;
     /// The bits.
     fn to_bits(self) -> Self::Words;
     /// From bits.
     fn from_bits(bits: Self::Words) -> Self;
-    /// Truncates toward zero to `i32`; the values must lie in `[-2^31, 2^31)`.
+    /// Truncates toward zero to `i32`, saturating; what a NaN gives is not said.
     fn truncate(self) -> Self::Words;
 }
 
@@ -248,6 +274,8 @@ pub(super) trait Words: Copy {
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// See [`NativeU32::scale_wide`].
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// See [`NativeU32::to_floats`].
+    fn to_floats(self) -> Self::Floats;
     /// See [`NativeU32::abs`].
     fn abs(self) -> Self;
     /// See [`NativeU32::negate_where_negative`].
@@ -372,9 +400,10 @@ where
             return Self::load(x).stage::<H>();
         }
         const { assert!(N::LANES * K == 16) };
-        let mut out = [N::splat(0.0); K];
-        for k in 0..K {
-            // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
+        // SAFETY: register k reads LANES floats at LANES k, and LANES K = 16.
+        let mut out = [unsafe { N::load_stage::<H>(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
             out[k] = unsafe { N::load_stage::<H>(x.as_ptr().add(k * N::LANES)) };
         }
         Self(out)
@@ -385,6 +414,15 @@ where
         let mut out = self;
         for k in 0..K {
             out.0[k] = self.0[k].scale_wide(factor);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        let mut out = self;
+        for k in 0..K {
+            out.0[k] = self.0[k].flip(bits >> (k * N::LANES));
         }
         out
     }
@@ -624,6 +662,15 @@ where
     }
 
     #[inline(always)]
+    fn to_floats(self) -> Self::Floats {
+        let mut out = [self.0[0].to_floats(); K];
+        for k in 1..K {
+            out[k] = self.0[k].to_floats();
+        }
+        Group(out)
+    }
+
+    #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
         let mut out = [self.0[0].scale_wide(offset, factor); K];
         for k in 1..K {
@@ -801,7 +848,7 @@ mod tests {
     }
 
     const X: [f32; 16] =
-        [0.0, -1.0, 2.5, 1e-40, 3e7, -7.75, 0.1, -0.3, 1e9, -2e9, 5.0, 6.0, -7.0, 8.0, 1e-30, 2_147_483_520.0];
+        [0.0, -1.0, 2.5, 1e-40, 3e7, -7.75, 0.1, -0.3, 1e9, -2e9, 5e9, -6e9, -7.0, 8.0, 1e-30, 2_147_483_520.0];
 
     struct Reals;
 
@@ -827,6 +874,7 @@ mod tests {
                 x.stage::<8>(),
                 M::F::load_stage::<1>(&X),
                 M::F::load_stage::<8>(&X),
+                x.flip(0b1010_0000_1111_0001),
             ];
             all.map(|v| stored::<M>(v.to_bits()).map(f32::from_bits)).to_vec()
         }
@@ -850,6 +898,7 @@ mod tests {
             stage(8),
             stage(1),
             stage(8),
+            std::array::from_fn(|i| if 0b1010_0000_1111_0001 >> i & 1 == 1 { -X[i] } else { X[i] }),
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let found = Dispatch::new(isa).run(Reals);

@@ -9,11 +9,18 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Neon;
 
 impl Machine for Neon {
+    const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
     type F = Group<F32x4, 4>;
     type W = Group<U32x4, 4>;
     const GROUPS: usize = 8;
+
+    #[inline(always)]
+    fn count_halves(x: U32x4) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe { vreinterpretq_u32_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u32(x.0)))) })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +110,17 @@ impl NativeF32 for F32x4 {
             let low = vmulq_n_f64(vcvt_f64_f32(vget_low_f32(self.0)), factor);
             let high = vmulq_n_f64(vcvt_high_f64_f32(self.0), factor);
             Self(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
+        }
+    }
+
+    #[inline(always)]
+    fn flip(self, bits: u32) -> Self {
+        const LANE: [u32; 4] = [1, 2, 4, 8];
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the constant is 16 bytes.
+        unsafe {
+            let set = vtstq_u32(vdupq_n_u32(bits), vld1q_u32(LANE.as_ptr()));
+            let x = veorq_u32(vreinterpretq_u32_f32(self.0), vshlq_n_u32::<31>(set));
+            Self(vreinterpretq_f32_u32(x))
         }
     }
 
@@ -235,6 +253,23 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe {
+            for quarter in 0..4 {
+                let i = 4 * quarter;
+                let (ab, cd) = (vtrnq_u32(words[i].0, words[i + 1].0), vtrnq_u32(words[i + 2].0, words[i + 3].0));
+                let (e, f) = (vreinterpretq_u64_u32(ab.0), vreinterpretq_u64_u32(cd.0));
+                let (g, h) = (vreinterpretq_u64_u32(ab.1), vreinterpretq_u64_u32(cd.1));
+                let blocks = [vtrn1q_u64(e, f), vtrn1q_u64(g, h), vtrn2q_u64(e, f), vtrn2q_u64(g, h)];
+                for (l, block) in blocks.into_iter().enumerate() {
+                    vst1q_u8(out.add(64 * l + 16 * quarter), vreinterpretq_u8_u64(block));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn repeat(x: *const u32, count: usize) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
         Self(unsafe {
@@ -266,6 +301,12 @@ impl NativeU32 for U32x4 {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         // True is -1.
         Self(unsafe { vsubq_u32(self.0, vcltq_u32(a.0, b.0)) })
+    }
+
+    #[inline(always)]
+    fn to_floats(self) -> F32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        F32x4(unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(self.0)) })
     }
 
     #[inline(always)]

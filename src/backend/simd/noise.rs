@@ -1,17 +1,42 @@
-//! Constant-time noise from tables: every 128-bit threshold is compared with every coordinate's uniform.
+//! Noise in constant time, 512 coordinates at a time: tables of 128-bit thresholds, centred binomial.
 
 use rayon::prelude::*;
 
+use super::binomial;
+use super::chacha::{State, wipe};
 use super::isa::{Dispatch, Kernel};
+use super::keystream;
 use super::lanes::Machine;
 use crate::math::prg::StreamKey;
 use crate::params::NOISE_STRIDE;
+use crate::sample::binomial::CentredBinomial;
+use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
 
-/// Coordinates whose uniforms are made and compared together: 8 KiB of keystream.
-pub(super) const CHUNK: usize = 512;
+/// Coordinates of one draw; a draw starts at a multiple of it.
+pub(super) const BLOCK: usize = binomial::BLOCK;
+/// Blocks that one task of [`add`] draws.
+const TASK: usize = 16 * BLOCK;
 /// Coordinates compared with one threshold before the next.
 const LANES: usize = 32;
+
+/// A law in the form that the kernels take.
+pub(super) enum Law {
+    /// See [`Thresholds`].
+    Table(Thresholds),
+    /// Nothing to prepare.
+    Binomial(CentredBinomial),
+}
+
+impl Law {
+    /// Prepares a law.
+    pub(super) fn new(noise: &Noise) -> Self {
+        match noise {
+            Noise::Table(table) => Self::Table(Thresholds::new(table)),
+            Noise::Binomial(law) => Self::Binomial(*law),
+        }
+    }
+}
 
 /// A table in the form that the comparison takes: both halves of a threshold as signed integers, the
 /// lower one with its top bit flipped, so that signed comparison orders them.
@@ -22,36 +47,91 @@ const FLIP: u64 = 1 << 63;
 
 impl Thresholds {
     /// Splits a table.
-    pub(super) fn new(table: &NoiseTable) -> Self {
+    fn new(table: &NoiseTable) -> Self {
         Self(table.thresholds.iter().map(|&t| [(t >> 64) as i64, (t as u64 ^ FLIP) as i64]).collect())
     }
 }
 
-/// Adds noise to words mod `mask + 1`; word `j` uses keystream bytes `[16 j, 16 j + 16)`.
-pub(super) fn add(dispatch: Dispatch, words: &mut [u32], mask: u32, table: &Thresholds, key: &StreamKey) {
-    words.par_chunks_mut(CHUNK).enumerate().for_each(|(i, words)| {
-        let noise = draw(dispatch, table, key, i * CHUNK, words.len());
-        for (word, x) in words.iter_mut().zip(noise) {
-            *word = word.wrapping_add(x) & mask;
+/// The noise under one key, block by block. What it keeps between blocks is secret and wiped on drop.
+pub(super) struct Draws<'a> {
+    law: &'a Law,
+    key: &'a StreamKey,
+    state: State,
+    scratch: binomial::Scratch,
+}
+
+impl<'a> Draws<'a> {
+    /// Nothing is drawn yet.
+    pub(super) fn new(law: &'a Law, key: &'a StreamKey) -> Self {
+        Self { law, key, state: State::new(key), scratch: binomial::Scratch::new() }
+    }
+
+    /// Writes the noise of coordinates `[first, first + 512)` mod `2^32`; `first` is a multiple of 512.
+    pub(super) fn block(&mut self, dispatch: Dispatch, first: usize, out: &mut [u32; BLOCK]) {
+        debug_assert!(first.is_multiple_of(BLOCK));
+        match self.law {
+            Law::Table(table) => {
+                let mut uniform = [[0u64; 2]; BLOCK];
+                keystream::fill(
+                    dispatch,
+                    self.key,
+                    NOISE_STRIDE * first as u64,
+                    bytemuck::cast_slice_mut(&mut uniform),
+                );
+                dispatch.run(Draw { uniform: &uniform, table: &table.0, out });
+            }
+            Law::Binomial(law) => {
+                dispatch.run_counting(Count { law: *law, state: &self.state, scratch: &mut self.scratch, first, out })
+            }
         }
+    }
+}
+
+/// Adds noise to words mod `mask + 1`.
+pub(super) fn add(dispatch: Dispatch, words: &mut [u32], mask: u32, law: &Law, key: &StreamKey) {
+    words.par_chunks_mut(TASK).enumerate().for_each(|(i, words)| {
+        let mut draws = Draws::new(law, key);
+        let mut noise = [0; BLOCK];
+        for (k, words) in words.chunks_mut(BLOCK).enumerate() {
+            draws.block(dispatch, i * TASK + k * BLOCK, &mut noise);
+            dispatch.run(Add { words, noise: &noise, mask });
+        }
+        wipe(&mut noise);
     });
 }
 
-/// The noise of `count <= CHUNK` coordinates from `start` on, as words mod `2^32`.
-pub(super) fn draw(
-    dispatch: Dispatch,
-    table: &Thresholds,
-    key: &StreamKey,
-    start: usize,
-    count: usize,
-) -> [u32; CHUNK] {
-    let mut uniform = [[0u64; 2]; CHUNK];
-    let mut out = [0u32; CHUNK];
-    // Whole lanes are drawn; the surplus is not used.
-    let whole = count.next_multiple_of(LANES).min(CHUNK);
-    key.fill(NOISE_STRIDE * start as u64, bytemuck::cast_slice_mut(&mut uniform[..count.min(CHUNK)]));
-    dispatch.run(Draw { uniform: &uniform[..whole], table: &table.0, out: &mut out[..whole] });
-    out
+struct Add<'a> {
+    words: &'a mut [u32],
+    noise: &'a [u32; BLOCK],
+    mask: u32,
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        for (word, x) in self.words.iter_mut().zip(self.noise) {
+            *word = word.wrapping_add(*x) & self.mask;
+        }
+    }
+}
+
+struct Count<'a> {
+    law: CentredBinomial,
+    state: &'a State,
+    scratch: &'a mut binomial::Scratch,
+    first: usize,
+    out: &'a mut [u32; BLOCK],
+}
+
+impl Kernel for Count<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        binomial::block::<M>(self.law, self.state, self.first, self.scratch, self.out);
+    }
 }
 
 struct Draw<'a> {

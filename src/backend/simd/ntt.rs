@@ -6,6 +6,9 @@
 //! The last eight stages take one load of 16 (or 4) registers: the four below distance 16 first
 //! interleave pairs of registers, so that they, too, are between registers.
 
+#[cfg(target_arch = "x86_64")]
+mod ifma;
+
 use rayon::prelude::*;
 
 use super::isa::{Dispatch, Kernel};
@@ -159,8 +162,8 @@ pub(super) fn rows(dispatch: Dispatch, x: &mut [u32], basis: &RnsBasis, directio
     let one = |limb: usize, x: &mut [u32]| {
         let tables = &basis.limbs()[limb];
         match direction {
-            Direction::Forward => dispatch.run(Forward { x, tables }),
-            Direction::Inverse => dispatch.run(Inverse { x, tables, last: tables.last_stage() }),
+            Direction::Forward => forward(dispatch, x, tables),
+            Direction::Inverse => inverse(dispatch, x, tables, tables.last_stage()),
         }
     };
     let (n, limbs) = (basis.degree(), basis.limbs().len());
@@ -171,12 +174,37 @@ pub(super) fn rows(dispatch: Dispatch, x: &mut [u32], basis: &RnsBasis, directio
     }
 }
 
-/// The transform in place: any `x` below `4p` in, fully reduced out.
-pub(super) struct Forward<'a> {
-    /// N residues.
-    pub(super) x: &'a mut [u32],
-    /// Their ring.
-    pub(super) tables: &'a NttTables,
+/// The transform of N residues in place: any `x` below `4p` in, fully reduced out.
+pub(super) fn forward(dispatch: Dispatch, x: &mut [u32], tables: &NttTables) {
+    #[cfg(target_arch = "x86_64")]
+    if dispatch.has_ifma() {
+        return ifma::forward(dispatch, x, tables);
+    }
+    dispatch.run(Forward { x, tables });
+}
+
+/// The inverse in place: `x` below `2p` in, fully reduced out. `last` are the factors of the last stage: with 1/N,
+/// and with what the input carries.
+pub(super) fn inverse(dispatch: Dispatch, x: &mut [u32], tables: &NttTables, last: LastStage) {
+    #[cfg(target_arch = "x86_64")]
+    if dispatch.has_ifma() {
+        return ifma::inverse(dispatch, x, tables, last);
+    }
+    dispatch.run(Inverse { x, tables, last });
+}
+
+/// Writes zeros over what transforms on this thread leave behind.
+pub(super) fn wipe_scratch(dispatch: Dispatch) {
+    #[cfg(target_arch = "x86_64")]
+    if dispatch.has_ifma() {
+        ifma::wipe_scratch();
+    }
+    let _ = dispatch;
+}
+
+struct Forward<'a> {
+    x: &'a mut [u32],
+    tables: &'a NttTables,
 }
 
 impl Kernel for Forward<'_> {
@@ -184,18 +212,31 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        forward::<M>(self.x, self.tables);
+        let (limits, t) = (Limits::<M::W>::new(self.tables), self.tables.forward());
+        let (groups, _) = self.x.as_chunks_mut::<16>();
+        let (outer, inner) = split::<M>(self.tables);
+        forward_passes::<M>(groups, 1, outer, limits, t);
+        let part = groups.len() >> outer;
+        for (i, part) in groups.chunks_exact_mut(part).enumerate() {
+            let node = (1 << outer) + i;
+            forward_passes::<M>(part, node, inner, limits, t);
+            let block = part.len() >> inner;
+            for (j, block) in part.chunks_exact_mut(block).enumerate() {
+                let node = (node << inner) + j;
+                if wide::<M>() {
+                    forward_block::<M::W, 16>(block, node, limits, t);
+                } else {
+                    forward_block::<M::W, 4>(block, node, limits, t);
+                }
+            }
+        }
     }
 }
 
-/// The inverse in place: `x` below `2p` in, fully reduced out.
-pub(super) struct Inverse<'a> {
-    /// N residues.
-    pub(super) x: &'a mut [u32],
-    /// Their ring.
-    pub(super) tables: &'a NttTables,
-    /// Factors of the last stage: with 1/N, and with what the input carries.
-    pub(super) last: LastStage,
+struct Inverse<'a> {
+    x: &'a mut [u32],
+    tables: &'a NttTables,
+    last: LastStage,
 }
 
 impl Kernel for Inverse<'_> {
@@ -203,55 +244,26 @@ impl Kernel for Inverse<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        inverse::<M>(self.x, self.tables, self.last);
-    }
-}
-
-/// [`Forward`], for kernels that contain it.
-#[inline(always)]
-pub(super) fn forward<M: Machine>(x: &mut [u32], tables: &NttTables) {
-    let limits = Limits::<M::W>::new(tables);
-    let (groups, _) = x.as_chunks_mut::<16>();
-    let (outer, inner) = split::<M>(tables);
-    forward_passes::<M>(groups, 1, outer, limits, tables.forward());
-    let part = groups.len() >> outer;
-    for (i, part) in groups.chunks_exact_mut(part).enumerate() {
-        let node = (1 << outer) + i;
-        forward_passes::<M>(part, node, inner, limits, tables.forward());
-        let block = part.len() >> inner;
-        for (j, block) in part.chunks_exact_mut(block).enumerate() {
-            let node = (node << inner) + j;
-            if wide::<M>() {
-                forward_block::<M::W, 16>(block, node, limits, tables.forward());
-            } else {
-                forward_block::<M::W, 4>(block, node, limits, tables.forward());
+        let (limits, t) = (Limits::<M::W>::new(self.tables), self.tables.inverse());
+        let (groups, _) = self.x.as_chunks_mut::<16>();
+        let (outer, inner) = split::<M>(self.tables);
+        let part = groups.len() >> outer;
+        for (i, part) in groups.chunks_exact_mut(part).enumerate() {
+            let node = (1 << outer) + i;
+            let block = part.len() >> inner;
+            for (j, block) in part.chunks_exact_mut(block).enumerate() {
+                let node = (node << inner) + j;
+                if wide::<M>() {
+                    inverse_block::<M::W, 16>(block, node, limits, t);
+                } else {
+                    inverse_block::<M::W, 4>(block, node, limits, t);
+                }
             }
+            inverse_passes::<M>(part, node, inner, limits, t, self.last);
         }
-    }
-}
-
-/// [`Inverse`], for kernels that contain it.
-#[inline(always)]
-pub(super) fn inverse<M: Machine>(x: &mut [u32], tables: &NttTables, last: LastStage) {
-    let limits = Limits::<M::W>::new(tables);
-    let (groups, _) = x.as_chunks_mut::<16>();
-    let (outer, inner) = split::<M>(tables);
-    let part = groups.len() >> outer;
-    for (i, part) in groups.chunks_exact_mut(part).enumerate() {
-        let node = (1 << outer) + i;
-        let block = part.len() >> inner;
-        for (j, block) in part.chunks_exact_mut(block).enumerate() {
-            let node = (node << inner) + j;
-            if wide::<M>() {
-                inverse_block::<M::W, 16>(block, node, limits, tables.inverse());
-            } else {
-                inverse_block::<M::W, 4>(block, node, limits, tables.inverse());
-            }
+        if outer > 0 {
+            inverse_passes::<M>(groups, 1, outer, limits, t, self.last);
         }
-        inverse_passes::<M>(part, node, inner, limits, tables.inverse(), last);
-    }
-    if outer > 0 {
-        inverse_passes::<M>(groups, 1, outer, limits, tables.inverse(), last);
     }
 }
 
@@ -409,29 +421,33 @@ fn forward_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     }
     forward_tree(&mut v, &factors, limits);
     let first = (node * R - t.values.len() / 16) / 2;
+    forward_below::<W, R, 2>(&mut v, first, limits, t);
+    forward_below::<W, R, 4>(&mut v, first, limits, t);
+    forward_below::<W, R, 8>(&mut v, first, limits, t);
+    forward_below::<W, R, 16>(&mut v, first, limits, t);
     for i in 0..R / 2 {
-        let (a, b) = forward_last(v[2 * i], v[2 * i + 1], first + i, limits, t);
-        a.store(&mut x[2 * i]);
-        b.store(&mut x[2 * i + 1]);
+        let (a, b) = v[2 * i].interleave(v[2 * i + 1]);
+        limits.below(limits.below_twice(a)).store(&mut x[2 * i]);
+        limits.below(limits.below_twice(b)).store(&mut x[2 * i + 1]);
     }
 }
 
-/// The stages at distance 8, 4, 2, 1 of the 32 points of block `q`, then the full reduction.
+/// The stage at distance `16 / C` of pairs of registers, 32 points each, the first being pair `first` of all.
 ///
 /// An interleave turns the bits (register; lane 3, 2, 1, 0) of a point's place by one: the register bit becomes
-/// the lowest lane bit and the highest lane bit chooses the register. Five of them are the identity.
+/// the lowest lane bit and the highest lane bit chooses the register. Five of them are the identity. The stage
+/// runs over all pairs, so that there is always something ready to run.
 #[inline(always)]
-fn forward_last<W: Words>(a: W, b: W, q: usize, limits: Limits<W>, t: &Twiddles) -> (W, W) {
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<2>(t, q));
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<4>(t, q));
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<8>(t, q));
-    let (a, b) = a.interleave(b);
-    let (a, b) = limits.forward(a, b, Factor::repeat::<16>(t, q));
-    let (a, b) = a.interleave(b);
-    (limits.below(limits.below_twice(a)), limits.below(limits.below_twice(b)))
+fn forward_below<W: Words, const R: usize, const C: usize>(
+    v: &mut [W; R],
+    first: usize,
+    limits: Limits<W>,
+    t: &Twiddles,
+) {
+    for i in 0..R / 2 {
+        let (a, b) = v[2 * i].interleave(v[2 * i + 1]);
+        (v[2 * i], v[2 * i + 1]) = limits.forward(a, b, Factor::repeat::<C>(t, first + i));
+    }
 }
 
 /// [`forward_block`] undone.
@@ -441,8 +457,15 @@ fn inverse_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     let factors = subtree::<R>(node, t);
     let mut v = [limits.p; R];
     let first = (node * R - t.values.len() / 16) / 2;
+    for r in 0..R {
+        v[r] = W::load(&x[r]);
+    }
+    inverse_below::<W, R, 16>(&mut v, first, limits, t);
+    inverse_below::<W, R, 8>(&mut v, first, limits, t);
+    inverse_below::<W, R, 4>(&mut v, first, limits, t);
+    inverse_below::<W, R, 2>(&mut v, first, limits, t);
     for i in 0..R / 2 {
-        (v[2 * i], v[2 * i + 1]) = inverse_first(W::load(&x[2 * i]), W::load(&x[2 * i + 1]), first + i, limits, t);
+        (v[2 * i], v[2 * i + 1]) = v[2 * i].separate(v[2 * i + 1]);
     }
     inverse_tree(&mut v, &factors, limits, 1);
     for r in 0..R {
@@ -450,16 +473,16 @@ fn inverse_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     }
 }
 
-/// [`forward_last`] undone.
+/// [`forward_below`] undone.
 #[inline(always)]
-fn inverse_first<W: Words>(a: W, b: W, q: usize, limits: Limits<W>, t: &Twiddles) -> (W, W) {
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<16>(t, q));
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<8>(t, q));
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<4>(t, q));
-    let (a, b) = a.separate(b);
-    let (a, b) = limits.inverse(a, b, Factor::repeat::<2>(t, q));
-    a.separate(b)
+fn inverse_below<W: Words, const R: usize, const C: usize>(
+    v: &mut [W; R],
+    first: usize,
+    limits: Limits<W>,
+    t: &Twiddles,
+) {
+    for i in 0..R / 2 {
+        let (a, b) = v[2 * i].separate(v[2 * i + 1]);
+        (v[2 * i], v[2 * i + 1]) = limits.inverse(a, b, Factor::repeat::<C>(t, first + i));
+    }
 }

@@ -78,9 +78,10 @@ impl Kernel for Pack<'_> {
 pub(super) fn block<M: Machine>(words: &[u32; BLOCK], bits: u32, out: &mut [u8]) {
     match bits {
         32 => out.copy_from_slice(&bytemuck::cast_slice(words)[..out.len()]),
+        // Whole words fill whole bytes.
         16 => {
-            for (out, word) in out.chunks_mut(2).zip(words) {
-                out.copy_from_slice(&word.to_le_bytes()[..out.len()]);
+            for (out, word) in out.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+                *out = (*word as u16).to_le_bytes();
             }
         }
         8 => {
@@ -150,9 +151,24 @@ impl Kernel for Unpack<'_> {
     fn run<M: Machine>(self) {
         let size = packed_len(BLOCK, self.bits);
         for (out, bytes) in self.out.chunks_mut(BLOCK).zip(self.bytes.chunks(size)) {
-            let mut words = [0; BLOCK];
-            unpack_block::<M>(bytes, self.bits, &mut words);
-            out.copy_from_slice(&words[..out.len()]);
+            match (out.as_mut_array(), self.bits) {
+                (_, 8) => {
+                    for (out, byte) in out.iter_mut().zip(bytes) {
+                        *out = u32::from(*byte);
+                    }
+                }
+                (_, 16) => {
+                    for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                        *out = u32::from(u16::from_le_bytes(*bytes));
+                    }
+                }
+                (Some(out), bits) => unpack_block::<M>(bytes, bits, out),
+                (None, bits) => {
+                    let mut words = [0; BLOCK];
+                    unpack_block::<M>(bytes, bits, &mut words);
+                    out.copy_from_slice(&words[..out.len()]);
+                }
+            }
         }
     }
 }

@@ -13,17 +13,14 @@ pub(super) fn polymul(dispatch: Dispatch, a: &mut [u32], b: &[u32], basis: &RnsB
     let n = basis.degree();
     if a.len() == n {
         let mut scratch = Aligned::zeroed(n);
-        dispatch.run(Product { a, b, scratch: &mut scratch, tables: &basis.limbs()[0] });
-        wipe(&mut scratch);
-        return;
+        return product(dispatch, a, b, &mut scratch, &basis.limbs()[0]);
     }
     let (limbs, rows) = (basis.limbs(), b.len() / n);
     a.par_chunks_exact_mut(n).enumerate().for_each_init(
         || Aligned::zeroed(n),
         |scratch, (i, a)| {
             let b = &b[i % rows * n..][..n];
-            dispatch.run(Product { a, b, scratch, tables: &limbs[i % limbs.len()] });
-            wipe(scratch);
+            product(dispatch, a, b, scratch, &limbs[i % limbs.len()]);
         },
     );
 }
@@ -67,28 +64,34 @@ impl<W: Words> Montgomery<W> {
 }
 
 /// One product: three transforms and what is between them.
-struct Product<'a> {
+fn product(dispatch: Dispatch, a: &mut [u32], b: &[u32], scratch: &mut [u32], tables: &NttTables) {
+    scratch.copy_from_slice(b);
+    ntt::forward(dispatch, scratch, tables);
+    ntt::forward(dispatch, a, tables);
+    dispatch.run(Lazy { a, b: scratch, tables });
+    ntt::inverse(dispatch, a, tables, tables.last_stage_montgomery());
+    wipe(scratch);
+    ntt::wipe_scratch(dispatch);
+}
+
+/// One row, entry by entry, times `2^-32` and below 2p.
+struct Lazy<'a> {
     a: &'a mut [u32],
     b: &'a [u32],
-    scratch: &'a mut [u32],
     tables: &'a NttTables,
 }
 
-impl Kernel for Product<'_> {
+impl Kernel for Lazy<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        self.scratch.copy_from_slice(self.b);
-        ntt::forward::<M>(self.scratch, self.tables);
-        ntt::forward::<M>(self.a, self.tables);
         let montgomery = Montgomery::<M::W>::new(self.tables);
         let (x, _) = self.a.as_chunks_mut::<16>();
-        let (y, _) = self.scratch.as_chunks::<16>();
+        let (y, _) = self.b.as_chunks::<16>();
         for (x, y) in x.iter_mut().zip(y) {
             montgomery.mul(M::W::load(x), M::W::load(y)).store(x);
         }
-        ntt::inverse::<M>(self.a, self.tables, self.tables.last_stage_montgomery());
     }
 }
 

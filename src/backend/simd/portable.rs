@@ -7,11 +7,13 @@ use super::lanes::{Group, Machine, NativeF32, NativeU32};
 pub(super) struct Portable;
 
 impl Machine for Portable {
+    const RADIX: usize = 4;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
     const GROUPS: usize = 4;
+    const REGISTERS: bool = false;
 }
 
 #[derive(Clone, Copy)]
@@ -119,6 +121,14 @@ impl NativeF32 for F32x16 {
             #[inline(always)]
             |x| (f64::from(x) * factor) as f32,
         ))
+    }
+
+    #[inline(always)]
+    fn flip(mut self, bits: u32) -> Self {
+        for i in 0..16 {
+            self.0[i] = f32::from_bits(self.0[i].to_bits() ^ ((bits >> i) << 31));
+        }
+        self
     }
 
     #[inline(always)]
@@ -265,6 +275,18 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    unsafe fn store_transposed(words: [Self; 16], out: *mut u8) {
+        for l in 0..16 {
+            let block: [u32; 16] = std::array::from_fn(
+                #[inline(always)]
+                |w| words[w].0[l].to_le(),
+            );
+            // SAFETY: the caller's promise.
+            unsafe { out.add(64 * l).cast::<[u32; 16]>().write_unaligned(block) };
+        }
+    }
+
+    #[inline(always)]
     unsafe fn repeat(x: *const u32, count: usize) -> Self {
         let mut out = [0; 16];
         for i in 0..16 {
@@ -300,6 +322,15 @@ impl NativeU32 for U32x16 {
             self.0[i] = self.0[i].wrapping_add(u32::from(a.0[i] < b.0[i]));
         }
         self
+    }
+
+    #[inline(always)]
+    fn to_floats(self) -> F32x16 {
+        let mut out = [0.0; 16];
+        for i in 0..16 {
+            out[i] = self.0[i] as i32 as f32;
+        }
+        F32x16(out)
     }
 
     #[inline(always)]

@@ -1,12 +1,11 @@
 //! The table of Poisson(mu) - Poisson(mu).
 
 use num_bigint::BigUint;
-use num_traits::ToPrimitive;
 
-use super::{MAX_THRESHOLDS, NoiseTable};
+use super::NoiseTable;
 use crate::sample::{SampleError, dyadic, within};
 
-/// Largest mu of a table: its law has [`MAX_THRESHOLDS`] thresholds or slightly fewer.
+/// Largest mu of a table: its law has [`MAX_THRESHOLDS`](super::MAX_THRESHOLDS) thresholds or slightly fewer.
 pub const MAX_MU: f64 = 1.2e7;
 /// Smallest mu of a table: below it no draw of a lifetime differs from zero.
 pub const MIN_MU: f64 = 1e-60;
@@ -71,31 +70,16 @@ impl NoiseTable {
     ///    most `1 / f_(k-1)`. Since `f_(k-1) >= f_(k+1)` and `f_(N-1) = (N / mu) f_N`, every term is at least
     ///    `2^G min(1, N / mu)`: all are within `max(N, mu) 2^-G + N 2^-G` of their exact value, relatively, and
     ///    so is every probability.
-    /// 3. *Thresholds.* Each of the K thresholds is off by at most `2^-128` of the uniform's range, and the
-    ///    mass beyond the last is at most `2^-127` (it rounds to all); a threshold moves mass between two
-    ///    neighbours, so together at most `(K + 2) 2^-128`. The sign is an exact coin.
+    /// 3. *Thresholds.* Their rounding and the mass beyond the last: `(K + 2) 2^-128`.
     ///
     /// # Errors
     /// [`SampleError::OutOfRange`] outside `1e-60 <= mu <= 1.2e7`: a larger mu would need more than
-    /// [`MAX_THRESHOLDS`] thresholds.
+    /// [`MAX_THRESHOLDS`](super::MAX_THRESHOLDS) thresholds.
     pub fn skellam(mu: f64) -> Result<Self, SampleError> {
         within("mu", mu, MIN_MU, MAX_MU)?;
         let n = cut(mu);
         let terms = bessel_terms(mu, n);
-        let total = terms.iter().sum::<BigUint>() * 2u32 - &terms[0];
-        let half = &total >> 1u32;
-        let mut thresholds = Vec::new();
-        let mut cumulative = terms[0].clone();
-        for term in terms.iter().skip(1).map(Some).chain([None]) {
-            let threshold = ((&cumulative << 127u32) + &half) / &total;
-            match threshold.to_u128() {
-                Some(t) if t < 1 << 127 && thresholds.len() < MAX_THRESHOLDS => thresholds.push(t),
-                _ => break,
-            }
-            if let Some(term) = term {
-                cumulative += term * 2u32;
-            }
-        }
+        let thresholds = super::thresholds(&terms);
         let total_variation = total_variation(mu, n, thresholds.len());
         Ok(Self { thresholds, variance: 2.0 * mu, total_variation })
     }
@@ -106,12 +90,14 @@ fn total_variation(mu: f64, n: u64, thresholds: usize) -> f64 {
     let count = n as f64;
     let cut = (2.0 * count + 3.0) * log2_tail(mu, count + 1.0).exp2();
     let truncation = (count.max(mu) + count) * (-f64::from(GUARD_BITS)).exp2();
-    let rounding = (thresholds as f64 + 2.0) * (-128f64).exp2();
-    (cut + truncation + rounding) * (1.0 + 1e-9)
+    (cut + truncation + super::rounding(thresholds)) * (1.0 + 1e-9)
 }
 
 #[cfg(test)]
 mod tests {
+    use num_traits::ToPrimitive;
+
+    use super::super::MAX_THRESHOLDS;
     use super::*;
 
     fn probability(table: &NoiseTable, k: usize) -> f64 {

@@ -4,13 +4,14 @@ use proptest::prelude::*;
 use veilsum::backend::scalar::encode;
 use veilsum::backend::{Backend, BackendError, Buffer, EncodeJob};
 use veilsum::params::{EncodeParams, NO_LINF, Ring, norm_kind, rounding_kind};
+use veilsum::sample::noise::Noise;
 use veilsum::sample::table::NoiseTable;
 
 use super::*;
 
 /// A table without a law behind it: any non-decreasing thresholds, among them equal ones, values that
 /// differ in their lower halves only, and the ends of the range.
-fn jagged_table(count: usize) -> NoiseTable {
+fn jagged_table(count: usize) -> Noise {
     let mut thresholds: Vec<u128> = (0..count as u128)
         .map(|k| (k << 120) / 3 + (k % 5) * (k % 2) + ((k % 3) << 64))
         .map(|t| t % (1 << 127))
@@ -20,7 +21,7 @@ fn jagged_table(count: usize) -> NoiseTable {
     thresholds.push(1 << 126);
     thresholds.push(1 << 126);
     thresholds.sort_unstable();
-    NoiseTable { thresholds, variance: 0.0, total_variation: 0.0 }
+    Noise::Table(NoiseTable { thresholds, variance: 0.0, total_variation: 0.0 })
 }
 
 /// Coordinates that hurt: ends of the range, ones, zero, and everything between.

@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use crate::backend::shrink::{SHRINK_BITS, shrink};
 use crate::backend::simd::SEGMENT;
+use crate::backend::simd::chacha::wipe;
 use crate::backend::simd::isa::{Dispatch, Kernel};
 use crate::backend::simd::keystream;
 use crate::backend::simd::lanes::{Machine, Words};
-use crate::backend::simd::noise::{self, CHUNK, Thresholds};
+use crate::backend::simd::noise::{BLOCK, Draws, Law};
 use crate::backend::{EncodeReport, RowKeys, check};
 use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 
@@ -90,7 +91,7 @@ pub(super) fn row(
     row: &mut [u32],
     p: &EncodeParams,
     keys: &RowKeys,
-    table: Option<&Thresholds>,
+    noise: Option<&Law>,
 ) -> EncodeReport {
     let limits = Limits::new(p);
     let seen = if row.len() <= SEGMENT {
@@ -98,7 +99,7 @@ pub(super) fn row(
     } else {
         row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, limits })).reduce(Seen::default, Seen::merge)
     };
-    finish(dispatch, row, seen, p, keys, table);
+    finish(dispatch, row, seen, p, keys, noise);
     EncodeReport { linf_hits: seen.hits, ..EncodeReport::default() }
 }
 
@@ -109,11 +110,11 @@ pub(super) fn finish(
     seen: Seen,
     p: &EncodeParams,
     keys: &RowKeys,
-    table: Option<&Thresholds>,
+    noise: Option<&Law>,
 ) {
     let num = shrink(seen.norm, p);
     let task = |(i, x): (usize, &mut [u32])| {
-        dispatch.run(Finish { x, first: i * SEGMENT, num, p, keys, table, dispatch });
+        dispatch.run(Finish { x, first: i * SEGMENT, num, p, keys, noise, dispatch });
     };
     if x.len() <= SEGMENT {
         task((0, x));
@@ -155,7 +156,7 @@ struct Finish<'a> {
     num: u32,
     p: &'a EncodeParams,
     keys: &'a RowKeys,
-    table: Option<&'a Thresholds>,
+    noise: Option<&'a Law>,
     dispatch: Dispatch,
 }
 
@@ -181,24 +182,27 @@ impl Kernel for Finish<'_> {
             fraction: M::W::splat((1 << shift) - 1),
             mask: M::W::splat(check::mask(self.p.bits)),
         };
-        let (mut uniform, mut noise) = ([0u16; CHUNK], [0u32; CHUNK]);
-        for (k, x) in self.x.chunks_mut(CHUNK).enumerate() {
-            let first = self.first + k * CHUNK;
+        let (mut uniform, mut noise) = ([0u16; BLOCK], [0u32; BLOCK]);
+        let mut draws = self.noise.map(|law| Draws::new(law, &self.keys.noise));
+        for (k, x) in self.x.chunks_mut(BLOCK).enumerate() {
+            let first = self.first + k * BLOCK;
             if !keep {
                 let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
                 keystream::fill(self.dispatch, &self.keys.rounding, ROUNDING_STRIDE * first as u64, bytes);
             }
-            if let Some(table) = self.table {
-                noise = noise::draw(self.dispatch, table, &self.keys.noise, first, x.len());
+            if let Some(draws) = &mut draws {
+                draws.block(self.dispatch, first, &mut noise);
             }
             chunk::<M>(x, &steps, &uniform, &noise);
         }
+        wipe(bytemuck::cast_slice_mut(&mut uniform));
+        wipe(&mut noise);
     }
 }
 
 /// One chunk; its last group may be short.
 #[inline(always)]
-fn chunk<M: Machine>(x: &mut [u32], steps: &Steps<M>, uniform: &[u16; CHUNK], noise: &[u32; CHUNK]) {
+fn chunk<M: Machine>(x: &mut [u32], steps: &Steps<M>, uniform: &[u16; BLOCK], noise: &[u32; BLOCK]) {
     let (groups, rest) = x.as_chunks_mut::<16>();
     let whole = groups.len();
     let (uniform, noise) = (uniform.as_chunks::<16>().0, noise.as_chunks::<16>().0);
