@@ -30,11 +30,13 @@ pub(super) fn decode(dispatch: Dispatch, sum: &[u32], p: &DecodeParams, signs: &
     let mut work = WORK.take();
     work.resize(sum.len());
     fwht::fused(dispatch, &mut work, block_log2, &load, &store);
+    let whole = dim / 16 * 16;
+    // SAFETY: every group of the padded sum has been stored, those that end at or before `dim` here.
+    unsafe { out.set_len(whole) };
+    out.extend_from_slice(&work[whole..dim]);
     if work.len() <= KEPT {
         WORK.set(work);
     }
-    // SAFETY: every group of the padded sum has been stored, and with it every one of the `dim <= padded` outputs.
-    unsafe { out.set_len(dim) };
     out
 }
 
@@ -57,6 +59,9 @@ fn sign_bytes(dispatch: Dispatch, key: &StreamKey, len: usize) -> Vec<u8> {
 /// relative error is at most `3 * 2^-24`.
 struct Centre<'a> {
     sum: &'a [u32],
+    /// What is left of it behind the last whole group, then zeros. Prepared, since a call in the loop (of a copy)
+    /// would keep its registers in memory.
+    last: [u32; 16],
     /// `32 - b`.
     shift: u32,
     /// `-unit 2^(b-32) 2^(-k/2)`.
@@ -70,7 +75,10 @@ impl<'a> Centre<'a> {
         let shift = 32 - bits;
         let wide = -factor / (1u64 << shift) as f64;
         let factor = wide as f32;
-        Self { sum, shift, factor, wide: (!factor.is_normal()).then_some(wide) }
+        let mut last = [0; 16];
+        let rest = sum.as_chunks::<16>().1;
+        last[..rest.len()].copy_from_slice(rest);
+        Self { sum, last, shift, factor, wide: (!factor.is_normal()).then_some(wide) }
     }
 }
 
@@ -78,15 +86,10 @@ impl Load for Centre<'_> {
     #[inline(always)]
     fn load<M: Machine>(&self, group: usize, _: &[f32; 16]) -> M::F {
         let at = 16 * group;
-        let words = match self.sum.get(at..at + 16).and_then(|x| x.as_array()) {
-            Some(x) => M::W::load(x),
-            None => {
-                let mut x = [0; 16];
-                let rest = self.sum.get(at..).unwrap_or(&[]);
-                x[..rest.len()].copy_from_slice(rest);
-                M::W::load(&x)
-            }
-        };
+        let words = M::W::load(match self.sum.get(at..at + 16).and_then(|x| x.as_array()) {
+            Some(x) => x,
+            None => &self.last,
+        });
         let centred = M::W::splat(0).sub(words.shl(self.shift));
         match self.wide {
             None => centred.to_floats().mul(M::F::splat(self.factor)),
@@ -100,8 +103,8 @@ impl Load for Centre<'_> {
     }
 }
 
-/// Flips the sign of coordinate `j` where bit `j % 8` of byte `j / 8` is set, and writes it to `out` if it is one of
-/// the first `dim`.
+/// Flips the sign of coordinate `j` where bit `j % 8` of byte `j / 8` is set, and writes the whole groups among the
+/// first `dim` coordinates to `out`, all else in place.
 struct Signs<'a> {
     /// Two bytes a group, or none.
     bytes: &'a [u8],
@@ -129,10 +132,8 @@ impl Store for Signs<'_> {
         if at + 16 <= self.dim {
             // SAFETY: `out` has room for `dim` floats, and this group's are written by this call alone.
             v.store(unsafe { &mut *self.out.add(at).cast() });
-        } else if at < self.dim {
+        } else {
             v.store(here);
-            // SAFETY: as above.
-            unsafe { self.out.add(at).copy_from_nonoverlapping(here.as_ptr(), self.dim - at) };
         }
     }
 
