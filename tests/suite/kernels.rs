@@ -11,6 +11,7 @@ mod mask;
 mod noise;
 mod packing;
 mod select;
+mod transforms;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

@@ -399,6 +399,12 @@ impl NativeU32 for U32x8 {
     }
 
     #[inline(always)]
+    fn to_floats(self) -> F32x8 {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        F32x8(unsafe { _mm256_cvtepi32_ps(self.0) })
+    }
+
+    #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> F32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe {

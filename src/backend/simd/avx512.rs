@@ -451,6 +451,12 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    fn to_floats(self) -> F32x16 {
+        // SAFETY: AVX-512 F is present (see the module).
+        F32x16(unsafe { _mm512_cvtepi32_ps(self.0) })
+    }
+
+    #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
         // SAFETY: AVX-512 F and DQ are present (see the module).
         unsafe {

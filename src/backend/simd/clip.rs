@@ -1,4 +1,7 @@
 //! L2 clip of rows.
+//!
+//! One read for the norm, and one read and write for the product where a row exceeds the bound; both at the speed
+//! of the memory from the second-level cache on.
 
 use rayon::prelude::*;
 
@@ -9,11 +12,17 @@ use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, check};
 use crate::params::ClipParams;
 
-/// `|x|^2` in `f64`; NaN or infinite exactly if the row holds a NaN or an infinity, since squares of
-/// finite `f32` cannot overflow in `f64`.
+/// Elements below which a call stays on its thread.
+const ALONE: usize = 1 << 16;
+
+/// `|x|^2` in `f64`; NaN or infinite exactly if the row holds a NaN or an infinity, since squares of finite `f32`
+/// cannot overflow in `f64`.
+///
+/// Segments of 2^14 elements in 32 lanes each, then the segments in order: the relative error is below
+/// `(2^9 + 2^13 + 6) 2^-53` up to 2^27 elements, and neither instruction set nor threads change a bit.
 pub(super) fn energy(dispatch: Dispatch, x: &[f32]) -> f64 {
-    if x.len() <= SEGMENT {
-        return dispatch.run(Energy(x));
+    if x.len() <= ALONE {
+        return x.chunks(SEGMENT).map(|part| dispatch.run(Energy(part))).sum();
     }
     let parts: Vec<f64> = x.par_chunks(SEGMENT).map(|part| dispatch.run(Energy(part))).collect();
     parts.iter().sum()
@@ -31,11 +40,11 @@ impl Kernel for Energy<'_> {
         let (groups, rest) = self.0.as_chunks::<32>();
         for group in groups {
             for (lane, &v) in lanes.iter_mut().zip(group) {
-                *lane += f64::from(v) * f64::from(v);
+                *lane = add_square::<M>(*lane, v);
             }
         }
         for (lane, &v) in lanes.iter_mut().zip(rest) {
-            *lane += f64::from(v) * f64::from(v);
+            *lane = add_square::<M>(*lane, v);
         }
         let mut width = 16;
         while width > 0 {
@@ -48,13 +57,38 @@ impl Kernel for Energy<'_> {
     }
 }
 
-/// `x_i <- x_i * factor`, the product rounded once from `f64`.
+/// `sum + v^2`. The square is exact in `f64`, so that the fused form (a call where no instruction does it) gives the
+/// same bits.
+#[inline(always)]
+fn add_square<M: Machine>(sum: f64, v: f32) -> f64 {
+    let v = f64::from(v);
+    if M::REGISTERS { v.mul_add(v, sum) } else { sum + v * v }
+}
+
+/// `x_i <- x_i * factor`; the factor and the product are rounded to `f32`.
 struct Scale<'a> {
+    x: &'a mut [f32],
+    factor: f32,
+}
+
+impl Kernel for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        for v in self.x {
+            *v *= self.factor;
+        }
+    }
+}
+
+/// The same with a factor that `f32` cannot hold to 24 bits, the product rounded once from `f64`.
+struct ScaleWide<'a> {
     x: &'a mut [f32],
     factor: f64,
 }
 
-impl Kernel for Scale<'_> {
+impl Kernel for ScaleWide<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -65,17 +99,42 @@ impl Kernel for Scale<'_> {
     }
 }
 
+/// Multiplies part of a row.
+fn scale(dispatch: Dispatch, x: &mut [f32], wide: f64) {
+    let factor = wide as f32;
+    if factor.is_normal() {
+        dispatch.run(Scale { x, factor });
+    } else {
+        dispatch.run(ScaleWide { x, factor: wide });
+    }
+}
+
 /// Clips checked rows in place; returns the norms before the clip, at most `f32::MAX` each.
 pub(super) fn clip(dispatch: Dispatch, x: &mut [f32], p: &ClipParams) -> Result<Vec<f32>, BackendError> {
     let (stride, dim, rows) = (p.stride as usize, p.dim as usize, p.rows as usize);
     let x = &mut x[..if rows == 0 { 0 } else { (rows - 1) * stride + dim }];
-    let norms: Vec<f64> = x.par_chunks(stride).map(|row| energy(dispatch, &row[..dim]).sqrt()).collect();
+    let alone = x.len() <= ALONE;
+    let norm = |row: &[f32]| energy(dispatch, &row[..dim]).sqrt();
+    let norms: Vec<f64> =
+        if alone { x.chunks(stride).map(norm).collect() } else { x.par_chunks(stride).map(norm).collect() };
     if let Some(row) = norms.iter().position(|norm| !norm.is_finite()) {
         return Err(check::non_finite(row, &x[row * stride..row * stride + dim]));
     }
-    x.par_chunks_mut(stride).zip(&norms).for_each(|(row, &norm)| {
+    let clip = |(row, &norm): (&mut [f32], &f64)| {
         let factor = factor(norm, f64::from(p.bound));
-        row[..dim].par_chunks_mut(SEGMENT).for_each(|x| dispatch.run(Scale { x, factor }));
-    });
+        if factor == 1.0 {
+            return;
+        }
+        if alone {
+            scale(dispatch, &mut row[..dim], factor);
+        } else {
+            row[..dim].par_chunks_mut(SEGMENT).for_each(|x| scale(dispatch, x, factor));
+        }
+    };
+    if alone {
+        x.chunks_mut(stride).zip(&norms).for_each(clip);
+    } else {
+        x.par_chunks_mut(stride).zip(&norms).for_each(clip);
+    }
     Ok(norms.into_iter().map(|norm| norm.min(f64::from(f32::MAX)) as f32).collect())
 }

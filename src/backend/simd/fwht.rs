@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use self::columns::{Columns, WIDTH, scratch};
 use self::hooks::{InPlace, Load, Scaled, Store};
-use self::passes::{Held, Span};
+use self::passes::{Radix, Span};
 use self::plan::{TASK, Task};
 use super::isa::Dispatch;
 
@@ -55,12 +55,13 @@ pub(super) fn fused<L: Load, S: Store>(
     load: &L,
     store: &S,
 ) -> S::Seen {
-    assert!(x.len().is_multiple_of(1 << block_log2), "{} points in blocks of 2^{block_log2}", x.len());
+    // A mask and no division: a call on 256 points takes as long as four of them.
+    assert!(x.len() & ((1 << block_log2) - 1) == 0, "{} points in blocks of 2^{block_log2}", x.len());
     let threads = if x.len() < ALONE { 1 } else { rayon::current_num_threads() };
-    let x_len = x.len();
+    let far = x.len() > FAR;
     let (groups, rest) = x.as_chunks_mut::<16>();
     let span = Span { at: groups.as_mut_ptr(), first: 0 };
-    let task = Task { dispatch, held: dispatch.run(Held), far: x_len > FAR, load, store };
+    let task = Task { dispatch, leaf: dispatch.run(Radix), far, load, store };
     let job = Job { task, threads };
     let task = job.task_groups(groups.len());
     let mut seen = if block_log2 < 4 || 1 << (block_log2 - 4) <= task {
@@ -107,6 +108,10 @@ impl<L: Load, S: Store> Job<'_, L, S> {
     /// # Safety
     /// The groups of `span` are accessed by nothing else meanwhile; they are whole blocks, as is a task.
     unsafe fn tasks(&self, span: Span, groups: usize, task: usize, block_log2: u32) -> S::Seen {
+        if groups <= task {
+            // SAFETY: the caller's promise.
+            return unsafe { self.task.run(span, groups, block_log2) };
+        }
         self.each(groups.div_ceil(task), |i| {
             let at = i * task;
             // SAFETY: the caller's promise; tasks are disjoint.
@@ -119,8 +124,8 @@ impl<L: Load, S: Store> Job<'_, L, S> {
     /// # Safety
     /// The groups of `span` are accessed by nothing else meanwhile.
     unsafe fn long(&self, span: Span, block: usize, task: usize) -> S::Seen {
-        let Task { dispatch, held, far, load, store } = self.task;
-        let first = Job { task: Task { dispatch, held, far, load, store: &InPlace }, threads: self.threads };
+        let Task { dispatch, leaf, far, load, store } = self.task;
+        let first = Job { task: Task { dispatch, leaf, far, load, store: &InPlace }, threads: self.threads };
         // SAFETY: the caller's promise; each task is one part.
         unsafe { first.tasks(span, block, task, task.trailing_zeros() + 4) };
         let rows = block / task;

@@ -180,6 +180,8 @@ pub(super) trait NativeU32: Copy {
     /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
     /// in the product and once to `f32`.
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// `f32(i32)`: the words as signed integers, rounded to the nearest float.
+    fn to_floats(self) -> Self::Floats;
     /// Magnitudes of signed words; that of `-2^31` is `2^31`.
     fn abs(self) -> Self;
     /// `self` with the sign of the signed words `sign`: the negative of `self` where `sign < 0`.
@@ -330,6 +332,8 @@ pub(super) trait Words: Copy {
     fn increment_where_less(self, a: Self, b: Self) -> Self;
     /// See [`NativeU32::scale_wide`].
     fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
+    /// See [`NativeU32::to_floats`].
+    fn to_floats(self) -> Self::Floats;
     /// See [`NativeU32::abs`].
     fn abs(self) -> Self;
     /// See [`NativeU32::negate_where_negative`].
@@ -712,6 +716,15 @@ where
             self.0[k] = self.0[k].increment_where_less(a.0[k], b.0[k]);
         }
         self
+    }
+
+    #[inline(always)]
+    fn to_floats(self) -> Self::Floats {
+        let mut out = [self.0[0].to_floats(); K];
+        for k in 1..K {
+            out[k] = self.0[k].to_floats();
+        }
+        Group(out)
     }
 
     #[inline(always)]

@@ -344,6 +344,12 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
+    fn to_floats(self) -> F32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        F32x4(unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(self.0)) })
+    }
+
+    #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> F32x4 {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {

@@ -359,6 +359,15 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    fn to_floats(self) -> F32x16 {
+        let mut out = [0.0; 16];
+        for i in 0..16 {
+            out[i] = self.0[i] as i32 as f32;
+        }
+        F32x16(out)
+    }
+
+    #[inline(always)]
     fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
         F32x16(self.0.map(
             #[inline(always)]

@@ -11,9 +11,9 @@ use veilsum::params::{ClipParams, DecodeParams, EncodeParams, FwhtParams, norm_k
 
 use super::*;
 
-const ULP: f64 = 1.0 / (1u64 << 24) as f64;
+pub(super) const ULP: f64 = 1.0 / (1u64 << 24) as f64;
 
-fn norm(x: impl IntoIterator<Item = f64>) -> f64 {
+pub(super) fn norm(x: impl IntoIterator<Item = f64>) -> f64 {
     x.into_iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
@@ -40,7 +40,7 @@ fn fwht(backend: &dyn Backend, x: &[f32], block_log2: u32) -> Vec<f32> {
     buffer.as_f32().unwrap().to_vec()
 }
 
-fn assert_close(found: &[f32], expected: &[f32], bound: f64, what: &str) {
+pub(super) fn assert_close(found: &[f32], expected: &[f32], bound: f64, what: &str) {
     assert_eq!(found.len(), expected.len());
     let distance = norm(found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
     assert!(distance <= bound, "{what}: distance {distance:e}, bound {bound:e}");

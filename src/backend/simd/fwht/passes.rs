@@ -43,20 +43,15 @@ impl Span {
     }
 }
 
-/// Groups that a leaf or a pass holds in registers beside what its butterflies need: 4 or 16.
-pub(super) const fn held<M: Machine>() -> usize {
-    if M::GROUPS >= 32 { 16 } else { 4 }
-}
+/// [`Machine::RADIX`] of the running instruction set: the groups of a leaf.
+pub(super) struct Radix;
 
-/// [`held`] as a kernel.
-pub(super) struct Held;
-
-impl Kernel for Held {
+impl Kernel for Radix {
     type Output = usize;
 
     #[inline(always)]
     fn run<M: Machine>(self) -> usize {
-        held::<M>()
+        M::RADIX
     }
 }
 
@@ -141,7 +136,7 @@ pub(super) struct Leaves<'a, L, S, const WHOLE: bool> {
     pub(super) span: Span,
     /// A multiple of `size`.
     pub(super) groups: usize,
-    /// At most [`held`]; exactly that if not `whole`.
+    /// At most [`Machine::RADIX`]; exactly that if not `whole`.
     pub(super) size: usize,
     pub(super) ahead: &'a mut Ahead,
     pub(super) load: &'a L,
@@ -154,12 +149,17 @@ impl<L: Load, S: Store, const WHOLE: bool> Kernel for Leaves<'_, L, S, WHOLE> {
     /// The groups of `span` are accessed by nothing else meanwhile: who makes the kernel promises it.
     #[inline(always)]
     fn run<M: Machine>(self) -> S::Seen {
-        match self.size {
-            16 if held::<M>() == 16 => self.of::<M, 16>(),
-            8 if WHOLE && held::<M>() == 16 => self.of::<M, 8>(),
-            4 if WHOLE || held::<M>() == 4 => self.of::<M, 4>(),
-            2 if WHOLE => self.of::<M, 2>(),
-            _ => self.of::<M, 1>(),
+        // Comparisons, not a table: a jump through one costs more than a leaf.
+        if self.size >= 16 && M::RADIX == 16 {
+            self.of::<M, 16>()
+        } else if self.size >= 8 && WHOLE && M::RADIX == 16 {
+            self.of::<M, 8>()
+        } else if self.size >= 4 && (WHOLE || M::RADIX == 4) {
+            self.of::<M, 4>()
+        } else if self.size >= 2 && WHOLE {
+            self.of::<M, 2>()
+        } else {
+            self.of::<M, 1>()
         }
     }
 }
@@ -199,8 +199,8 @@ pub(super) enum Stage8 {
     After,
 }
 
-/// The stages h, 2h, ... (in groups) on blocks of `radix h` groups; radix 2, 4, 8 or (before, if 16 groups
-/// are [`held`]) 16.
+/// The stages h, 2h, ... (in groups) on blocks of `radix h` groups; radix 2, 4, 8 or (before, if
+/// that is [`Machine::RADIX`]) 16.
 pub(super) struct Pass<'a, S> {
     pub(super) span: Span,
     /// A multiple of `radix h`.
@@ -221,17 +221,26 @@ impl<S: Store> Kernel for Pass<'_, S> {
         const NOT: u8 = Stage8::Not as u8;
         const BEFORE: u8 = Stage8::Before as u8;
         const AFTER: u8 = Stage8::After as u8;
-        match (self.stage8, self.radix) {
-            (Stage8::Not, 2) => self.of::<M, 2, NOT>(),
-            (Stage8::Not, 4) => self.of::<M, 4, NOT>(),
-            (Stage8::Not, _) => self.of::<M, 8, NOT>(),
-            (Stage8::Before, 2) => self.of::<M, 2, BEFORE>(),
-            (Stage8::Before, 8) if held::<M>() == 16 => self.of::<M, 8, BEFORE>(),
-            (Stage8::Before, 16) if held::<M>() == 16 => self.of::<M, 16, BEFORE>(),
-            (Stage8::Before, _) => self.of::<M, 4, BEFORE>(),
-            (Stage8::After, 2) if held::<M>() == 4 => self.of::<M, 2, AFTER>(),
-            (Stage8::After, _) if held::<M>() == 4 => self.of::<M, 4, AFTER>(),
-            (Stage8::After, _) => unreachable!("16 groups are a leaf"),
+        // Comparisons, not a table, as in the leaves.
+        let r = self.radix;
+        if self.stage8 == Stage8::Before {
+            if r >= 16 && M::RADIX == 16 {
+                self.of::<M, 16, BEFORE>()
+            } else if r >= 8 && M::RADIX == 16 {
+                self.of::<M, 8, BEFORE>()
+            } else if r >= 4 {
+                self.of::<M, 4, BEFORE>()
+            } else {
+                self.of::<M, 2, BEFORE>()
+            }
+        } else if self.stage8 == Stage8::After && M::RADIX == 4 {
+            if r >= 4 { self.of::<M, 4, AFTER>() } else { self.of::<M, 2, AFTER>() }
+        } else if r >= 8 {
+            self.of::<M, 8, NOT>()
+        } else if r >= 4 {
+            self.of::<M, 4, NOT>()
+        } else {
+            self.of::<M, 2, NOT>()
         }
     }
 }

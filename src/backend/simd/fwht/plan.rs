@@ -14,8 +14,8 @@ pub(super) const TASK: usize = (1 << 18) / 16;
 /// Whole blocks, one after another, on one thread.
 pub(super) struct Task<'a, L, S> {
     pub(super) dispatch: Dispatch,
-    /// What [`super::passes::held`] is on the instruction set.
-    pub(super) held: usize,
+    /// Groups of a leaf, `Machine::RADIX` of the instruction set.
+    pub(super) leaf: usize,
     /// Whether the data come from beyond the caches.
     pub(super) far: bool,
     pub(super) load: &'a L,
@@ -35,7 +35,7 @@ impl<L: Load, S: Store> Task<'_, L, S> {
             return dispatch.run(Short { span, groups, log2: block_log2, ahead, load, store });
         }
         let block = 1usize << (block_log2 - 4);
-        if block <= self.held {
+        if block <= self.leaf {
             let ahead = &mut self.ahead(span.skip(NEAR), groups, block);
             return dispatch.run(Leaves::<L, S, true> { span, groups, size: block, ahead, load, store });
         }
@@ -93,14 +93,14 @@ impl<L: Load, S: Store> Task<'_, L, S> {
 
     /// Blocks of more than a leaf and at most `2 NEAR` groups, which stay in the first-level cache.
     fn nearest<T: Store>(&self, span: Span, groups: usize, block: usize, ahead: &mut Ahead, store: &T) -> T::Seen {
-        let (load, held) = (self.load, self.held);
-        let leaves: Leaves<L, InPlace, false> = Leaves { span, groups, size: held, ahead, load, store: &InPlace };
+        let (load, leaf) = (self.load, self.leaf);
+        let leaves: Leaves<L, InPlace, false> = Leaves { span, groups, size: leaf, ahead, load, store: &InPlace };
         self.dispatch.run(leaves);
-        let mut h = held;
+        let mut h = leaf;
         loop {
             // No pass reaches across h = 16 groups, where stage 8 belongs; 32 is 8 x 4.
             let left = if h < 16 { block.min(16) / h } else { block / h };
-            let radix = if left == 32 { 8 } else { left }.min(held);
+            let radix = if left == 32 { 8 } else { left }.min(leaf);
             if h * radix == block {
                 return self.pass(span, groups, (h, radix), block, ahead, store);
             }
