@@ -21,6 +21,8 @@ pub(super) trait Machine: Copy + 'static {
     type W: Words<Floats = Self::F>;
     /// Sixteen-lane groups that the register file holds.
     const GROUPS: usize;
+    /// Groups on which float butterflies run without leaving the registers: 4 or 16.
+    const RADIX: usize = if Self::GROUPS >= 32 { 16 } else { 4 };
     /// False where a native register is only an array (`portable`): a kernel that lives in many registers at
     /// once does better one lane at a time there.
     const REGISTERS: bool = true;
