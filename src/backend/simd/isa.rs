@@ -135,7 +135,7 @@ impl Dispatch {
     #[inline]
     pub(super) fn run_counting<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == Isa::Avx512 && is_x86_feature_detected!("avx512bitalg") {
+        if matches!(self.0, Isa::Avx512 | Isa::Avx512Ifma) && is_x86_feature_detected!("avx512bitalg") {
             // SAFETY: `new` has seen the features of AVX-512 on this processor, and this line BITALG.
             return unsafe { avx512_bitalg(kernel) };
         }

@@ -301,8 +301,8 @@ impl NativeU32 for U32x16 {
     fn lookup16(table: &[u32; 16], index: Self) -> Self {
         let mut found = [0; 16];
         for (k, &word) in table.iter().enumerate() {
-            for i in 0..16 {
-                found[i] |= equal(index.0[i] & 15, k as u32) & word;
+            for (found, index) in found.iter_mut().zip(index.0) {
+                *found |= equal(index & 15, k as u32) & word;
             }
         }
         Self(found)

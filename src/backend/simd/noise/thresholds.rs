@@ -104,10 +104,10 @@ impl Thresholds {
         let mut keys = [N::splat(0); 2];
         let mut signs = [N::splat(0); 2];
         for i in 0..2 {
-            for j in 0..4 {
+            for (limb, words) in limbs[i].iter_mut().zip(&stream.0[4 * (g + i)..]) {
                 // SAFETY: l + LANES <= 16.
-                let word = unsafe { N::load(stream.0[4 * (g + i) + j].as_ptr().add(l)) };
-                limbs[i][j] = word.xor(N::splat(u32::MAX));
+                let word = unsafe { N::load(words.as_ptr().add(l)) };
+                *limb = word.xor(N::splat(u32::MAX));
             }
             signs[i] = limbs[i][0].xor(N::splat(1)).shl(31);
             limbs[i][0] = limbs[i][0].and(N::splat(u32::MAX - 1));
