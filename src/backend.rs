@@ -7,6 +7,7 @@ mod buffer;
 mod check;
 mod error;
 mod job;
+mod lattice;
 pub mod scalar;
 mod shrink;
 pub mod simd;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
+pub use self::lattice::{EncryptJob, LatticeSecret, SECRET_ETA};
 use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
@@ -146,6 +148,25 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// `a <- a b` entry by entry: the product of transformed polynomials. Shapes and errors as for
     /// [`Self::polymul`].
     fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError>;
+
+    /// One-shot encryption: `c_j = a_j s + e_j + 2^o sum_(z < k) 2^(w z) m_(j,z) mod Q`, returned as coefficients,
+    /// `[blocks x L x N]`, blocks = ceil(len / (k N)), fully reduced, the same bits everywhere.
+    ///
+    /// - Coefficient i of `m_(j,z)` is value `j N k + z N + i` of the message; a short last block is filled with
+    ///   zeros.
+    /// - a_j is public and made in the transformed domain: residue i of limb l is `floor(U p / 2^64)`, U the 8 bytes
+    ///   at `8 ((j L + l) N + i)` of `expand`, little-endian. A probability deviates from 1/p by less than `2^-64`, by
+    ///   a factor of at most `1 +- p 2^-64`; the Renyi divergence of order 2 of M residues from uniform ones is at most
+    ///   `(1 + p^2 2^-128)^M <= exp(M 2^-68)`.
+    /// - Coefficient i of e_j is coordinate `j N + i` of CBD(eta) under `error` (see [`Self::noise`]), the same integer
+    ///   in every limb.
+    ///
+    /// The time depends on the shapes alone, not on s, e or m. Not guaranteed: that a sum of ciphertexts can be opened
+    /// (the caller picks o for its number of clients), and security below two honest clients in a sum.
+    ///
+    /// Errors: a secret of another basis, slots that do not fit `floor(log2 Q)` bits, parameters out of range, a value of the
+    /// message not below `2^w` (does not say which), more blocks than a key has keystream.
+    fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError>;
 }
 
 /// Opens a backend; `None` picks the fastest that this machine has.

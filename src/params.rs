@@ -53,6 +53,20 @@ pub struct ClipParams {
     pub bound: f32,
 }
 
+/// `encrypt`: `c_j = a_j s + e_j + 2^offset sum_(z < slots) 2^(width z) m_(j,z) mod Q`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct EncryptParams {
+    /// k: values in one coefficient, at least 1; `offset + width slots <= floor(log2 Q)`.
+    pub slots: u32,
+    /// w: bits of a slot, 1..=32; values of the message are below `2^w`.
+    pub width: u32,
+    /// o: bits below the slots, for the sum of the errors; `eta < 2^(o - 1)`.
+    pub offset: u32,
+    /// k of the centred binomial law of an error coefficient, 1..=4096.
+    pub eta: u32,
+}
+
 /// `fwht`: in place on each block of `2^block_log2`, natural order, scaled by `scale` at the end.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -190,6 +204,13 @@ mod tests {
             offset_of!(DecodeParams, _pad),
         ];
         assert_eq!(decode, [0, 4, 8, 12, 16, 20, 24]);
+        let encrypt = [
+            offset_of!(EncryptParams, slots),
+            offset_of!(EncryptParams, width),
+            offset_of!(EncryptParams, offset),
+            offset_of!(EncryptParams, eta),
+        ];
+        assert_eq!(encrypt, [0, 4, 8, 12]);
     }
 
     #[test]

@@ -65,6 +65,15 @@ pub enum BackendError {
         /// The prime of that limb.
         prime: u32,
     },
+    /// A secret of another ring.
+    #[error("the secret was made for another degree or other primes than the basis of the job")]
+    WrongBasis,
+    /// A value that does not fit its slot. Which one, and how large, is not said: messages are secret.
+    #[error("a value of the message is not below 2^{width}, the width of a slot")]
+    MessageTooWide {
+        /// Bits of a slot.
+        width: u32,
+    },
     /// A backend name that does not exist or is absent on this machine.
     #[error("backend {name} is not available: {reason}")]
     Unavailable {

@@ -7,6 +7,7 @@ pub mod binomial;
 pub mod clip;
 pub mod decode;
 pub mod encode;
+pub mod encrypt;
 pub mod fwht;
 pub mod mask;
 pub mod noise;
@@ -15,7 +16,7 @@ pub mod pack;
 pub mod polymul;
 pub mod sum;
 
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, MaskSign, Rows, check};
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, MaskSign, Rows, check};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
@@ -135,6 +136,11 @@ impl Backend for Scalar {
             polymul::pointwise(a, factors.next().unwrap_or_default(), basis.limbs()[limb].modulus());
         });
         Ok(())
+    }
+
+    fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
+        let message = check::lattice::encrypt(job, largest)?;
+        Ok(encrypt::encrypt(job, message).into())
     }
 }
 

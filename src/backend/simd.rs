@@ -14,6 +14,7 @@ mod chacha;
 mod clip;
 mod decode;
 mod encode;
+mod encrypt;
 mod fwht;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
@@ -34,7 +35,7 @@ mod sum;
 use std::sync::OnceLock;
 
 use self::isa::{Dispatch, Isa};
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, MaskSign, Rows, check};
+use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, MaskSign, Rows, check};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
@@ -180,5 +181,10 @@ impl Backend for Simd {
         let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
         polymul::pointwise(self.dispatch, a, b, basis);
         Ok(())
+    }
+
+    fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
+        let message = check::lattice::encrypt(job, |x| encrypt::largest(self.dispatch, x))?;
+        Ok(Buffer::HostU32(encrypt::encrypt(self.dispatch, job, message)))
     }
 }

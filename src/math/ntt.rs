@@ -215,7 +215,17 @@ impl NttTables {
         let scale = modulus.inverse(n as u32);
         let plain = last(scale);
         let montgomery = last(modulus.mul(scale, modulus.reduce(1 << 32)));
-        Ok(Self { modulus, log2, psi, plain, montgomery, word_inverse: word_inverse(p), wide: OnceLock::new(), forward, inverse })
+        Ok(Self {
+            modulus,
+            log2,
+            psi,
+            plain,
+            montgomery,
+            word_inverse: word_inverse(p),
+            wide: OnceLock::new(),
+            forward,
+            inverse,
+        })
     }
 
     /// N.

@@ -39,6 +39,12 @@ pub enum Purpose {
     Draws = 10,
     /// Identity of a run (public).
     Session = 11,
+    /// The public polynomials a_j of one-shot encryption.
+    Expand = 12,
+    /// The secret polynomial of a client's session.
+    LatticeSecret = 13,
+    /// The errors of a client's ciphertext.
+    LatticeError = 14,
 }
 
 /// The stream cipher under a key.

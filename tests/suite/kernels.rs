@@ -5,6 +5,7 @@ mod integers;
 mod keystream;
 mod lattice;
 mod mask;
+mod lattice_encrypt;
 mod noise;
 mod packing;
 

@@ -108,10 +108,7 @@ impl Wide {
         let (f, s) = (Self::load(first).0, Self::load(second).0);
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            (
-                Self(_mm512_permutex2var_epi64(self.0, f, other.0)),
-                Self(_mm512_permutex2var_epi64(self.0, s, other.0)),
-            )
+            (Self(_mm512_permutex2var_epi64(self.0, f, other.0)), Self(_mm512_permutex2var_epi64(self.0, s, other.0)))
         }
     }
 

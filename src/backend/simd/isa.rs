@@ -88,10 +88,9 @@ impl Isa {
     /// [`BackendError::Unavailable`]: no such name, or not on this processor.
     pub fn from_name(name: &str) -> Result<Self, BackendError> {
         let unavailable = |reason: String| BackendError::Unavailable { name: format!("simd ({name})"), reason };
-        let isa = Self::ALL
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| unavailable("the instruction sets are portable, neon, avx2, avx512 and avx512ifma".into()))?;
+        let isa = Self::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            unavailable("the instruction sets are portable, neon, avx2, avx512 and avx512ifma".into())
+        })?;
         if isa.available() {
             Ok(isa)
         } else {

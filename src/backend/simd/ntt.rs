@@ -305,11 +305,15 @@ fn inverse_passes<M: Machine>(
         let chunk = x.len() >> left;
         for (i, chunk) in x.chunks_exact_mut(chunk).enumerate() {
             let node = (node << left) + i;
-            match step {
-                1 => inverse_pass::<M::W, 2>(chunk, node, limits, t, last),
-                2 => inverse_pass::<M::W, 4>(chunk, node, limits, t, last),
-                3 => inverse_pass::<M::W, 8>(chunk, node, limits, t, last),
-                _ => inverse_pass::<M::W, 16>(chunk, node, limits, t, last),
+            match (step, node) {
+                (1, 1) => inverse_pass::<M::W, 2, 2>(chunk, node, limits, t, last),
+                (2, 1) => inverse_pass::<M::W, 4, 2>(chunk, node, limits, t, last),
+                (3, 1) => inverse_pass::<M::W, 8, 2>(chunk, node, limits, t, last),
+                (_, 1) => inverse_pass::<M::W, 16, 2>(chunk, node, limits, t, last),
+                (1, _) => inverse_pass::<M::W, 2, 1>(chunk, node, limits, t, last),
+                (2, _) => inverse_pass::<M::W, 4, 1>(chunk, node, limits, t, last),
+                (3, _) => inverse_pass::<M::W, 8, 1>(chunk, node, limits, t, last),
+                _ => inverse_pass::<M::W, 16, 1>(chunk, node, limits, t, last),
             }
         }
     }
@@ -345,11 +349,11 @@ fn forward_tree<W: Words, const R: usize>(v: &mut [W; R], factors: &[Shoup; R], 
     }
 }
 
-/// [`forward_tree`] undone down to `2 * until` groups.
+/// [`forward_tree`] undone down to UNTIL groups.
 #[inline(always)]
-fn inverse_tree<W: Words, const R: usize>(v: &mut [W; R], factors: &[Shoup; R], limits: Limits<W>, until: usize) {
+fn inverse_tree<W: Words, const R: usize, const UNTIL: usize>(v: &mut [W; R], factors: &[Shoup; R], limits: Limits<W>) {
     let mut groups = R / 2;
-    while groups >= until {
+    while groups >= UNTIL {
         let half = R / (2 * groups);
         for i in 0..groups {
             let w = Factor::splat(factors[groups + i]);
@@ -378,9 +382,9 @@ fn forward_pass<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: L
     }
 }
 
-/// [`forward_pass`] undone; at the root the last stage scales and reduces.
+/// [`forward_pass`] undone; with UNTIL = 2 (at the root) the last stage scales and reduces.
 #[inline(always)]
-fn inverse_pass<W: Words, const R: usize>(
+fn inverse_pass<W: Words, const R: usize, const UNTIL: usize>(
     x: &mut [Lane],
     node: usize,
     limits: Limits<W>,
@@ -389,14 +393,13 @@ fn inverse_pass<W: Words, const R: usize>(
 ) {
     let factors = subtree::<R>(node, t);
     let distance = x.len() / R;
-    let root = node == 1;
     for j in 0..distance {
         let mut v = [limits.p; R];
         for r in 0..R {
             v[r] = W::load(&x[r * distance + j]);
         }
-        inverse_tree(&mut v, &factors, limits, 1 + usize::from(root));
-        if root {
+        inverse_tree::<W, R, UNTIL>(&mut v, &factors, limits);
+        if UNTIL == 2 {
             let (sum, difference) = (Factor::splat(last.sum), Factor::splat(last.difference));
             for r in 0..R / 2 {
                 let (a, b) = (v[r], v[r + R / 2]);
@@ -467,7 +470,7 @@ fn inverse_block<W: Words, const R: usize>(x: &mut [Lane], node: usize, limits: 
     for i in 0..R / 2 {
         (v[2 * i], v[2 * i + 1]) = v[2 * i].separate(v[2 * i + 1]);
     }
-    inverse_tree(&mut v, &factors, limits, 1);
+    inverse_tree::<W, R, 1>(&mut v, &factors, limits);
     for r in 0..R {
         v[r].store(&mut x[r]);
     }

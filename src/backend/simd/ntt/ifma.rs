@@ -229,9 +229,11 @@ impl IfmaKernel for Inverse<'_> {
                 }
             }
             let stage = (BLOCK_LOG2 + second) as usize;
-            match first {
-                2 => inverse_first::<4>(x, scratch, node, stage, ring, t, last),
-                _ => inverse_first::<8>(x, scratch, node, stage, ring, t, last),
+            match (first, outer) {
+                (2, 0) => inverse_first::<4, 2>(x, scratch, node, stage, ring, t, last),
+                (2, _) => inverse_first::<4, 1>(x, scratch, node, stage, ring, t, last),
+                (_, 0) => inverse_first::<8, 2>(x, scratch, node, stage, ring, t, last),
+                _ => inverse_first::<8, 1>(x, scratch, node, stage, ring, t, last),
             }
         }
         match outer {
@@ -274,17 +276,16 @@ fn forward_tree<const R: usize>(v: &mut [Points; R], factors: &[[u64; 2]; R], ri
     }
 }
 
-/// [`forward_tree`] undone down to `until` groups, from backward stage `stage` on.
+/// [`forward_tree`] undone down to UNTIL groups, from backward stage `stage` on.
 #[inline(always)]
-fn inverse_tree<const R: usize>(
+fn inverse_tree<const R: usize, const UNTIL: usize>(
     v: &mut [Points; R],
     factors: &[[u64; 2]; R],
     ring: Ring,
     mut stage: usize,
-    until: usize,
 ) {
     let mut groups = R / 2;
-    while groups >= until {
+    while groups >= UNTIL {
         let (half, bound) = (R / (2 * groups), ring.bound(stage));
         for i in 0..groups {
             let w = Factor::splat(factors[groups + i]);
@@ -438,7 +439,7 @@ fn inverse_block(x: &[Lane; BLOCK], scratch: &mut [Cell; BLOCK], node: usize, ri
         let (a, b) = v[r][0].separate(v[r][1]);
         v[r] = ring.inverse(a, b, eighth(&leaves[r]), ring.bound(3)).into();
     }
-    inverse_tree(&mut v, &factors, ring, 4, 1);
+    inverse_tree::<BLOCK, 1>(&mut v, &factors, ring, 4);
     for r in 0..BLOCK {
         store(v[r], &mut scratch[r]);
     }
@@ -453,16 +454,16 @@ fn inverse_second<const R: usize>(scratch: &mut [Cell], node: usize, ring: Ring,
         for r in 0..R {
             v[r] = load(&scratch[r * distance + j]);
         }
-        inverse_tree(&mut v, &factors, ring, BLOCK_LOG2 as usize, 1);
+        inverse_tree::<R, 1>(&mut v, &factors, ring, BLOCK_LOG2 as usize);
         for r in 0..R {
             store(v[r], &mut scratch[r * distance + j]);
         }
     }
 }
 
-/// [`forward_first`] undone: words below p out; at the root scaled.
+/// [`forward_first`] undone: words below p out; with UNTIL = 2 the last stage is the last of all, and scales.
 #[inline(always)]
-fn inverse_first<const R: usize>(
+fn inverse_first<const R: usize, const UNTIL: usize>(
     x: &mut [Lane],
     scratch: &[Cell],
     node: usize,
@@ -477,7 +478,7 @@ fn inverse_first<const R: usize>(
         for r in 0..R {
             v[r] = load(&scratch[r * distance + j]);
         }
-        inverse_end(&mut v, &factors, node == 1, stage, ring, last);
+        inverse_end::<R, UNTIL>(&mut v, &factors, stage, ring, last);
         for r in 0..R {
             v[r][0].narrow_reduced(v[r][1], ring.words, &mut x[r * distance + j]);
         }
@@ -493,29 +494,28 @@ fn inverse_outer<const R: usize>(x: &mut [Lane], ring: Ring, t: &WideTwiddles, l
         for r in 0..R {
             v[r] = widen(&x[r * distance + j]);
         }
-        inverse_end(&mut v, &factors, true, 0, ring, last);
+        inverse_end::<R, 2>(&mut v, &factors, 0, ring, last);
         for r in 0..R {
             v[r][0].narrow_reduced(v[r][1], ring.words, &mut x[r * distance + j]);
         }
     }
 }
 
-/// The stages of a tree whose results are narrowed: below 2p at the end, the last one of all scaled.
+/// The stages of a tree whose results are narrowed: below 2p at the end; with UNTIL = 2 the last one scales.
 #[inline(always)]
-fn inverse_end<const R: usize>(
+fn inverse_end<const R: usize, const UNTIL: usize>(
     v: &mut [Points; R],
     factors: &[[u64; 2]; R],
-    root: bool,
     stage: usize,
     ring: Ring,
     last: [Factor; 2],
 ) {
-    inverse_tree(v, factors, ring, stage, 1 + usize::from(root));
+    inverse_tree::<R, UNTIL>(v, factors, ring, stage);
     let bound = ring.bound(stage + R.ilog2() as usize - 1);
     for r in 0..R / 2 {
         for k in 0..2 {
             let (a, b) = (v[r][k], v[r + R / 2][k]);
-            if root {
+            if UNTIL == 2 {
                 v[r][k] = ring.mul_add(Wide::splat(0), a.add(b), last[0]);
                 v[r + R / 2][k] = ring.mul_add(Wide::splat(0), a.add(bound).sub(b), last[1]);
             } else {
