@@ -6,6 +6,7 @@
 mod buffer;
 mod check;
 mod error;
+mod gram;
 mod job;
 mod lattice;
 pub mod scalar;
@@ -17,12 +18,13 @@ use std::sync::Arc;
 
 pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
+pub use self::gram::Gram;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
 pub use self::lattice::{EncryptJob, LatticeSecret, SECRET_ETA};
 use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
-use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
+use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
 use crate::sample::noise::Noise;
 
 /// The backends that exist.
@@ -129,6 +131,61 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;
+
+    /// Inner products and squared distances of all pairs of n rows.
+    ///
+    /// Products of two `f32` are exact in `f64` and are added there, so nothing over- or underflows, and with
+    /// E = (1031 + d / 2^13) 2^-53 a product is off by at most `E sum_l |x_il x_jl|`. A distance is
+    /// `G_ii + G_jj - 2 G_ij` where that exceeds `2^-16 (G_ii + G_jj)`, and is summed from the differences of the
+    /// rows elsewhere: its relative error is below `2^18 E` (7e-8 at d = 10^7) whatever the rows have in common
+    /// and whatever the other rows hold, and equal rows are at distance exactly 0. Rows are not centered first: one
+    /// hostile row would move the mean and take the digits of all others ([`Gram::centered`] centers afterwards).
+    /// The result depends neither on the instruction set nor on the number of threads.
+    ///
+    /// Errors: NaN or an infinity (names the row), no row or more than 2^11, rows without coordinates.
+    fn gram(&self, rows: &Rows) -> Result<Gram, BackendError>;
+
+    /// Median of every coordinate over n rows; for even n half the sum of the two middle values, rounded once.
+    ///
+    /// -0 counts as 0: a result is -0 only where half a negative denormal rounds to it. The same bits on every
+    /// backend.
+    ///
+    /// Errors: NaN or an infinity (names the row), no row or more than 2^15, rows without coordinates.
+    fn median(&self, rows: &Rows) -> Result<Vec<f32>, BackendError>;
+
+    /// Mean of every coordinate over n rows without its `trim` least and `trim` greatest values: the kept values
+    /// are added in ascending order in `f64`, the sum divided there and rounded to `f32`.
+    ///
+    /// -0 counts as 0. The same bits on every backend. Errors: as `median`, and unless `2 trim < n`.
+    fn trimmed_mean(&self, rows: &Rows, trim: usize) -> Result<Vec<f32>, BackendError>;
+
+    /// Squared L2 norm of every sample's gradient of a linear layer, `sum_t a_t g_t^T`, without storing the
+    /// gradients of all samples (ghost clipping: Li et al. 2022, section 4; Bu et al. 2022).
+    ///
+    /// T = 1: `|a|^2 |g|^2`. T > 1: `sum_tt' <a_t, a_t'> <g_t, g_t'>`, or from the one sample's gradient where
+    /// that takes fewer products ([`GhostParams::materializes`]). A bias adds 1 to `<a_t, a_t'>`. The caller adds
+    /// the squared norms of a model's layers; they are `f64`, never negative, and off by at most
+    /// `2^-40 (sum_t |a_t| |g_t|)^2`. Errors: shapes, NaN or an infinity (the row is the sample).
+    fn ghost_norms(
+        &self,
+        activations: &Buffer,
+        gradients: &Buffer,
+        params: &GhostParams,
+    ) -> Result<Vec<f64>, BackendError>;
+
+    /// `A^T diag(c) G` over all positions, c the coefficient of the position's sample: the clipped sum of ghost
+    /// clipping with book-keeping (Bu et al. 2023). Returns `[(inputs + bias) x outputs]` row by row, the bias last.
+    ///
+    /// With K = samples * positions an entry is off by at most `(260 + K / 256) 2^-24 sum |c a g|`, plus
+    /// `2^-149 sum (1 + |g|)` where products are denormal. Errors: shapes, a coefficient that is not finite, NaN or
+    /// an infinity (the row is the sample), a partial sum beyond the largest `f32`.
+    fn ghost_sum(
+        &self,
+        activations: &Buffer,
+        gradients: &Buffer,
+        coefficients: &[f32],
+        params: &GhostParams,
+    ) -> Result<Vec<f32>, BackendError>;
 
     /// Negacyclic transform in place of every polynomial of `x`, laid out `[batch x L x N]` (limb l of a
     /// polynomial is a row of N residues below prime l of the basis).

@@ -161,6 +161,47 @@ pub struct DecodeParams {
     pub _pad: [u32; 2],
 }
 
+/// `ghost_norms` and `ghost_sum`: a linear layer's activations `[samples x positions x inputs]` and output
+/// gradients `[samples x positions x outputs]`, dense.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct GhostParams {
+    /// Samples of the batch (B).
+    pub samples: u32,
+    /// Positions of a sample (T): tokens, or places of a convolution; 1 for a plain linear layer.
+    pub positions: u32,
+    /// Inputs of the layer (p).
+    pub inputs: u32,
+    /// Outputs of the layer (q).
+    pub outputs: u32,
+    /// 1 = the layer has a bias, whose gradient is the sum of the output gradients over the positions.
+    pub bias: u32,
+    /// Keeps the size a multiple of 16 bytes.
+    pub _pad: [u32; 3],
+}
+
+impl GhostParams {
+    /// A layer with a bias.
+    #[must_use]
+    pub const fn new(samples: u32, positions: u32, inputs: u32, outputs: u32) -> Self {
+        Self { samples, positions, inputs, outputs, bias: 1, _pad: [0; 3] }
+    }
+
+    /// The same layer without a bias.
+    #[must_use]
+    pub const fn without_bias(self) -> Self {
+        Self { bias: 0, ..self }
+    }
+
+    /// True where building each sample's gradient takes fewer products than the T x T matrices of inner
+    /// products: `p q < 2 T^2`, the rule of Opacus ("mixed ghost clipping", Bu et al. 2022, section 4).
+    #[must_use]
+    pub const fn materializes(&self) -> bool {
+        let positions = self.positions as u128;
+        (self.inputs as u128) * (self.outputs as u128) < 2 * positions * positions
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::mem::{offset_of, size_of};
@@ -211,6 +252,20 @@ mod tests {
             offset_of!(EncryptParams, eta),
         ];
         assert_eq!(encrypt, [0, 4, 8, 12]);
+    }
+
+    #[test]
+    fn the_layout_of_the_ghost_parameters() {
+        assert_eq!(size_of::<GhostParams>(), 32);
+        let ghost = [
+            offset_of!(GhostParams, samples),
+            offset_of!(GhostParams, positions),
+            offset_of!(GhostParams, inputs),
+            offset_of!(GhostParams, outputs),
+            offset_of!(GhostParams, bias),
+            offset_of!(GhostParams, _pad),
+        ];
+        assert_eq!(ghost, [0, 4, 8, 12, 16, 20]);
     }
 
     #[test]

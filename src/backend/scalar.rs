@@ -9,17 +9,22 @@ pub mod decode;
 pub mod encode;
 pub mod encrypt;
 pub mod fwht;
+pub mod ghost;
+pub mod gram;
 pub mod mask;
 pub mod noise;
 pub mod ntt;
 pub mod pack;
 pub mod polymul;
+pub mod select;
 pub mod sum;
 
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, MaskSign, Rows, check};
+use super::{
+    Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Rows, check,
+};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
-use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
+use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
 use crate::sample::noise::Noise;
 
 /// The naive oracle.
@@ -106,6 +111,51 @@ impl Backend for Scalar {
 
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
         Ok(decode::decode(check::decode(sum, params)?, params, signs))
+    }
+
+    fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {
+        let rows = check::gram(rows)?;
+        check::finite_rows(&rows)?;
+        let products = gram::triangle(&rows, gram::product);
+        Ok(Gram::from_triangles(rows.len(), &products, &gram::triangle(&rows, gram::distance2)))
+    }
+
+    fn median(&self, rows: &Rows) -> Result<Vec<f32>, BackendError> {
+        let slices = check::median(rows)?;
+        check::finite_rows(&slices)?;
+        Ok((0..rows.dim).map(|j| select::median(&select::sorted(&slices, j))).collect())
+    }
+
+    fn trimmed_mean(&self, rows: &Rows, trim: usize) -> Result<Vec<f32>, BackendError> {
+        let slices = check::trimmed(rows, trim)?;
+        check::finite_rows(&slices)?;
+        Ok((0..rows.dim).map(|j| select::trimmed_mean(&select::sorted(&slices, j), trim)).collect())
+    }
+
+    fn ghost_norms(
+        &self,
+        activations: &Buffer,
+        gradients: &Buffer,
+        params: &GhostParams,
+    ) -> Result<Vec<f64>, BackendError> {
+        let (a, g) = check::ghost(activations, gradients, params)?;
+        check::finite_samples(a, g, params)?;
+        Ok(ghost::norms(a, g, params))
+    }
+
+    fn ghost_sum(
+        &self,
+        activations: &Buffer,
+        gradients: &Buffer,
+        coefficients: &[f32],
+        params: &GhostParams,
+    ) -> Result<Vec<f32>, BackendError> {
+        let (a, g) = check::ghost(activations, gradients, params)?;
+        check::coefficients(coefficients, params)?;
+        check::finite_samples(a, g, params)?;
+        let sum = ghost::sum(a, g, coefficients, params);
+        check::within_f32(&sum)?;
+        Ok(sum)
     }
 
     fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {

@@ -16,6 +16,8 @@ mod decode;
 mod encode;
 mod encrypt;
 mod fwht;
+mod ghost;
+mod gram;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 pub mod isa;
@@ -30,15 +32,18 @@ mod pack;
 mod polymul;
 mod portable;
 mod residues;
+mod select;
 mod sum;
 
 use std::sync::OnceLock;
 
 use self::isa::{Dispatch, Isa};
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, MaskSign, Rows, check};
+use super::{
+    Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Rows, check,
+};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
-use crate::params::{ClipParams, DecodeParams, FwhtParams, Ring};
+use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
 use crate::sample::noise::Noise;
 
 /// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
@@ -157,6 +162,40 @@ impl Backend for Simd {
 
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
         Ok(decode::decode(self.dispatch, check::decode(sum, params)?, params, signs))
+    }
+
+    fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {
+        gram::gram(self.dispatch, &check::gram(rows)?)
+    }
+
+    fn median(&self, rows: &Rows) -> Result<Vec<f32>, BackendError> {
+        select::select(self.dispatch, &check::median(rows)?, select::Selection::Median)
+    }
+
+    fn trimmed_mean(&self, rows: &Rows, trim: usize) -> Result<Vec<f32>, BackendError> {
+        select::select(self.dispatch, &check::trimmed(rows, trim)?, select::Selection::TrimmedMean(trim))
+    }
+
+    fn ghost_norms(
+        &self,
+        activations: &Buffer,
+        gradients: &Buffer,
+        params: &GhostParams,
+    ) -> Result<Vec<f64>, BackendError> {
+        let (a, g) = check::ghost(activations, gradients, params)?;
+        ghost::norms(self.dispatch, a, g, params)
+    }
+
+    fn ghost_sum(
+        &self,
+        activations: &Buffer,
+        gradients: &Buffer,
+        coefficients: &[f32],
+        params: &GhostParams,
+    ) -> Result<Vec<f32>, BackendError> {
+        let (a, g) = check::ghost(activations, gradients, params)?;
+        check::coefficients(coefficients, params)?;
+        ghost::sum(self.dispatch, a, g, coefficients, params)
     }
 
     fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {

@@ -1,13 +1,16 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
 mod floats;
+mod ghost;
+mod gram;
 mod integers;
 mod keystream;
 mod lattice;
-mod mask;
 mod lattice_encrypt;
+mod mask;
 mod noise;
 mod packing;
+mod select;
 
 use bytemuck::Zeroable;
 use veilsum::backend::scalar::Scalar;

@@ -15,6 +15,8 @@ pub(super) trait Machine: Copy + 'static {
     type NativeF32: NativeF32<Bits = Self::NativeU32>;
     /// One native register of words, with as many lanes.
     type NativeU32: NativeU32;
+    /// One native register of doubles.
+    type NativeF64: NativeF64;
     /// Sixteen floats.
     type F: Floats<Words = Self::W>;
     /// Sixteen words.
@@ -192,6 +194,50 @@ pub(super) trait NativeU32: Copy {
     fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// The sum of the sums mod 2^64.
     fn total(sums: Self::Sums) -> u64;
+}
+
+/// One native register of `f64`, for sums that must not depend on the instruction set.
+///
+/// # Safety
+/// As for [`NativeF32`].
+pub(super) trait NativeF64: Copy {
+    /// Lanes of the register, a divisor of 8.
+    const LANES: usize;
+    /// Registers of this size that the instruction set has: how large a tile stays inside them.
+    const REGISTERS: usize;
+    /// Reads `LANES` doubles.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` doubles.
+    unsafe fn load(x: *const f64) -> Self;
+    /// Reads `LANES` floats and widens them, which is exact.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` floats.
+    unsafe fn widen(x: *const f32) -> Self;
+    /// Writes `LANES` doubles.
+    ///
+    /// # Safety
+    /// `x` is writable for `LANES` doubles.
+    unsafe fn store(self, x: *mut f64);
+    /// Rounds to `LANES` floats and writes them.
+    ///
+    /// # Safety
+    /// `x` is writable for `LANES` floats.
+    unsafe fn narrow(self, x: *mut f32);
+    /// The same value in every lane.
+    fn splat(x: f64) -> Self;
+    /// Lane by lane.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn sub(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn mul(self, other: Self) -> Self;
+    /// Lane by lane.
+    fn div(self, other: Self) -> Self;
+    /// `self * b + c` where the product is exact, as that of two widened floats is: then fusing changes no
+    /// bit, and `portable` may round twice.
+    fn mul_add(self, b: Self, c: Self) -> Self;
 }
 
 /// Sixteen lanes in K native registers, the lanes of register k at `16 k / K`.

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeU32};
+use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
 
 /// NEON (Advanced SIMD), part of every aarch64 processor.
 #[derive(Clone, Copy)]
@@ -12,6 +12,7 @@ impl Machine for Neon {
     const RADIX: usize = 4;
     type NativeF32 = F32x4;
     type NativeU32 = U32x4;
+    type NativeF64 = F64x2;
     type F = Group<F32x4, 4>;
     type W = Group<U32x4, 4>;
     const GROUPS: usize = 8;
@@ -380,5 +381,73 @@ impl NativeU32 for U32x4 {
     fn total(sums: uint64x2_t) -> u64 {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe { vaddvq_u64(sums) }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct F64x2(float64x2_t);
+
+impl NativeF64 for F64x2 {
+    const LANES: usize = 2;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    unsafe fn load(x: *const f64) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe { vld1q_f64(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(x: *const f32) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe { vcvt_f64_f32(vld1_f32(x)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut f64) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe { vst1q_f64(x, self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn narrow(self, x: *mut f32) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        unsafe { vst1_f32(x, vcvt_f32_f64(self.0)) };
+    }
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vdupq_n_f64(x) })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vaddq_f64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vsubq_f64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vmulq_f64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vdivq_f64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        Self(unsafe { vfmaq_f64(c.0, self.0, b.0) })
     }
 }

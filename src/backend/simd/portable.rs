@@ -1,6 +1,6 @@
 //! Plain arrays as registers; the compiler picks the instructions that its target guarantees.
 
-use super::lanes::{Group, Machine, NativeF32, NativeU32};
+use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
 
 /// Whatever the compiler's target has.
 #[derive(Clone, Copy)]
@@ -10,6 +10,7 @@ impl Machine for Portable {
     const RADIX: usize = 4;
     type NativeF32 = F32x16;
     type NativeU32 = U32x16;
+    type NativeF64 = F64x2;
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
     const GROUPS: usize = 4;
@@ -401,5 +402,68 @@ impl NativeU32 for U32x16 {
     #[inline(always)]
     fn total(sums: u64) -> u64 {
         sums
+    }
+}
+
+/// Two lanes, as in a register of SSE2: tiles of them stay in registers.
+#[derive(Clone, Copy)]
+pub(super) struct F64x2([f64; 2]);
+
+impl NativeF64 for F64x2 {
+    const LANES: usize = 2;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn load(x: *const f64) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { x.cast::<[f64; 2]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(x: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { x.cast::<[f32; 2]>().read_unaligned() }.map(f64::from))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: *mut f64) {
+        // SAFETY: the caller's promise.
+        unsafe { x.cast::<[f64; 2]>().write_unaligned(self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn narrow(self, x: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { x.cast::<[f32; 2]>().write_unaligned([self.0[0] as f32, self.0[1] as f32]) };
+    }
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        Self([x; 2])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self([self.0[0] + other.0[0], self.0[1] + other.0[1]])
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self([self.0[0] - other.0[0], self.0[1] - other.0[1]])
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self([self.0[0] * other.0[0], self.0[1] * other.0[1]])
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self([self.0[0] / other.0[0], self.0[1] / other.0[1]])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        self.mul(b).add(c)
     }
 }
