@@ -47,7 +47,6 @@ impl Machine for Avx512Bitalg {
     type F = Group<F32x16, 1>;
     type W = Group<U32x16, 1>;
     const GROUPS: usize = Avx512::GROUPS;
-    const RADIX: usize = Avx512::RADIX;
 
     #[inline(always)]
     fn count_halves(x: U32x16) -> U32x16 {
