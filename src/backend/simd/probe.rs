@@ -3,6 +3,9 @@
 //! The memory probes return bytes moved, the port probes lane operations executed, both as often as asked
 //! for. They run on the instruction set that is named, or on `portable` where the processor lacks it.
 
+// An index into several arrays of registers says more than a zip of their iterators.
+#![allow(clippy::needless_range_loop)]
+
 use std::hint::black_box;
 
 use super::isa::{Dispatch, Isa, Kernel};
