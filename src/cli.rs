@@ -3,6 +3,7 @@
 //! Exit codes: see [`Exit`].
 
 pub mod account;
+pub mod bench;
 pub mod data;
 pub mod dse;
 pub mod eval;
@@ -38,6 +39,8 @@ pub enum Command {
     Sample(sample::Args),
     /// Fetch, list, describe and partition data sets.
     Data(data::Args),
+    /// Measure the kernels and the limits of this machine.
+    Bench(bench::Args),
 }
 
 /// Exit codes of the `veilsum` command.
@@ -86,5 +89,6 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dse(args) => dse::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Data(args) => data::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }

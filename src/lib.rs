@@ -16,6 +16,7 @@
 //! backend. No privacy claim rests on floating point. See `ARCHITECTURE.md` for the rooms.
 
 pub mod backend;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -36,6 +36,7 @@ mod ntt;
 mod pack;
 mod polymul;
 mod portable;
+pub mod probe;
 mod residues;
 mod select;
 mod sum;
@@ -92,6 +93,12 @@ impl Simd {
     /// [`BackendError::Unavailable`] if this processor lacks it.
     pub fn with_isa(isa: Isa) -> Result<Self, BackendError> {
         Isa::from_name(isa.name()).map(|isa| Self { dispatch: Dispatch::new(isa), note: None })
+    }
+
+    /// The instruction set that its kernels run on.
+    #[must_use]
+    pub const fn isa(&self) -> Isa {
+        self.dispatch.isa()
     }
 
     /// Writes keystream bytes `[position, position + out.len())` of `key` over `out`, on one thread: the bytes

@@ -1,6 +1,7 @@
 //! Curves as SVG pictures that explain themselves: title, axis labels, legend, spread.
 
 mod axis;
+mod marks;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -84,6 +85,17 @@ impl Series {
     }
 }
 
+/// A single point with its name beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// Name; left out where it would cover another one.
+    pub name: String,
+    /// Horizontal value.
+    pub x: f64,
+    /// Vertical value.
+    pub y: f64,
+}
+
 /// A line chart.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Chart {
@@ -103,6 +115,8 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// Horizontal dashed lines: name and height (a budget, a target).
     pub levels: Vec<(String, f64)>,
+    /// Points of their own, without a line in the legend.
+    pub marks: Vec<Mark>,
 }
 
 impl Chart {
@@ -157,7 +171,7 @@ fn draw(root: &Area<'_>, chart: &Chart) -> Drawn {
     let (legend, plot) = rest.split_vertically(units(20 * rows.len() as u32));
     draw_legend(&legend, &rows)?;
 
-    let x_values = chart.series.iter().flat_map(|s| &s.points).map(|p| p.x);
+    let x_values = chart.series.iter().flat_map(|s| &s.points).map(|p| p.x).chain(chart.marks.iter().map(|m| m.x));
     let x = Axis::fit(chart.x_scale, x_values, None, 0.0, 8);
     let y = Axis::fit(chart.y_scale, heights(chart), chart.y_range, 0.05, 6);
     let widest = y.ticks.iter().map(|&t| y.label(t).chars().count()).max().unwrap_or(1) as u32;
@@ -186,6 +200,7 @@ fn draw(root: &Area<'_>, chart: &Chart) -> Drawn {
     for (_, level) in &chart.levels {
         draw_level(&mut context, *level, &x, &y)?;
     }
+    anything |= marks::draw(root, &mut context, &chart.marks, &x, &y)?;
     if !anything {
         let middle = (units(WIDTH / 2) as i32, units((HEIGHT - 60) / 2) as i32);
         plot.draw_text("no data", &text(14.0, centre), middle)?;
@@ -193,13 +208,13 @@ fn draw(root: &Area<'_>, chart: &Chart) -> Drawn {
     Ok(())
 }
 
-/// Every height that the vertical axis should show: points, ends of bands, levels.
+/// Every height that the vertical axis should show: points, ends of bands, levels, marks.
 fn heights(chart: &Chart) -> impl Iterator<Item = f64> + '_ {
     let points = chart.series.iter().flat_map(|s| &s.points).flat_map(|p| {
         let spread = if p.spread.is_finite() { p.spread.abs() } else { 0.0 };
         [p.y, p.y - spread, p.y + spread]
     });
-    points.chain(chart.levels.iter().map(|l| l.1))
+    points.chain(chart.levels.iter().map(|l| l.1)).chain(chart.marks.iter().map(|m| m.y))
 }
 
 /// Draws one curve; false if nothing of it could be drawn.

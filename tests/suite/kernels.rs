@@ -10,6 +10,7 @@ mod lattice_encrypt;
 mod mask;
 mod noise;
 mod packing;
+mod regression;
 mod select;
 mod transforms;
 

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("privacy", &["params", "sample", "math"]),
     ("data", &["math"]),
     ("report", &["math", "files"]),
+    ("bench", &["backend", "report", "params", "math", "sample"]),
     ("model", &["backend", "data", "math", "files"]),
     ("secagg", &["backend", "params", "math", "sample"]),
     ("fl", &["secagg", "privacy", "model", "data", "backend", "sample", "params", "math"]),
@@ -28,8 +29,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "files", "sim", "config", "report", "fl", "secagg", "privacy", "model", "data", "backend", "sample",
-            "params", "math",
+            "files", "sim", "config", "bench", "report", "fl", "secagg", "privacy", "model", "data", "backend",
+            "sample", "params", "math",
         ],
     ),
 ];
