@@ -154,12 +154,6 @@ impl NativeF32 for F32x8 {
     }
 
     #[inline(always)]
-    fn from_bits(bits: U32x8) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_castsi256_ps(bits.0) })
-    }
-
-    #[inline(always)]
     fn truncate(self) -> U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module).
         // What is out of range converts to -2^31: right below it; above, all bits flipped are 2^31 - 1.

@@ -193,12 +193,6 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn from_bits(bits: U32x16) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_castsi512_ps(bits.0) })
-    }
-
-    #[inline(always)]
     fn truncate(self) -> U32x16 {
         // SAFETY: AVX-512 F is present (see the module).
         // What is out of range converts to -2^31: right below it, wrong above.

@@ -22,9 +22,6 @@ use self::passes::{Radix, Span};
 use self::plan::{TASK, Task};
 use super::isa::Dispatch;
 
-/// The most groups between `start` and `finish` of a [`Store`].
-pub(super) const RUN_GROUPS: usize = 1 << 16;
-
 /// Points below which a call stays on its thread: about ten microseconds of work.
 const ALONE: usize = 1 << 16;
 /// Points above which data are taken to come from beyond the caches.

@@ -24,13 +24,6 @@ impl Wide {
         Self(unsafe { _mm512_cvtepu32_epi64(_mm256_loadu_si256(x.as_ptr().cast())) })
     }
 
-    /// The low words of the lanes.
-    #[inline(always)]
-    pub(super) fn narrow(self, x: &mut [u32; 8]) {
-        // SAFETY: AVX-512 F is present (see the module); `x` is writable for 32 bytes.
-        unsafe { _mm256_storeu_si256(x.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(self.0)) };
-    }
-
     /// Reads eight lanes.
     #[inline(always)]
     pub(super) fn load(x: &[u64; 8]) -> Self {

@@ -132,12 +132,6 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
-    fn from_bits(bits: U32x4) -> Self {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        Self(unsafe { vreinterpretq_f32_u32(bits.0) })
-    }
-
-    #[inline(always)]
     fn truncate(self) -> U32x4 {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         U32x4(unsafe { vreinterpretq_u32_s32(vcvtq_s32_f32(self.0)) })

@@ -137,11 +137,6 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn from_bits(bits: U32x16) -> Self {
-        Self(bits.0.map(f32::from_bits))
-    }
-
-    #[inline(always)]
     fn truncate(self) -> U32x16 {
         U32x16(self.0.map(
             #[inline(always)]

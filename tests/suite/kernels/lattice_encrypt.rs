@@ -147,7 +147,7 @@ proptest! {
         let expand_key = stream(1);
         let job = EncryptJob { basis: &basis, params, secret: &secret, expand: &expand_key, error: &error, message: &message };
         let expected = oracle().encrypt(&job).unwrap();
-        prop_assert_eq!(expected.len(), fill.div_ceil(job.block()) * limbs << log2);
+        prop_assert_eq!(expected.len(), (fill.div_ceil(job.block()) * limbs) << log2);
         for backend in blocked() {
             prop_assert!(backend.encrypt(&job).unwrap() == expected, "{:?} {}", params, backend.describe());
         }

@@ -29,10 +29,7 @@ fn scattered(len: usize) -> Vec<f32> {
 }
 
 /// Results on every instruction set and 1, 2 and 3 threads, which must be the same bits.
-fn same_everywhere<T: PartialEq>(what: &str, run: impl Fn(&Simd) -> T + Sync) -> T
-where
-    T: Send,
-{
+fn same_everywhere<T: PartialEq + Send>(what: &str, run: impl Fn(&Simd) -> T + Sync) -> T {
     let mut first = None;
     for threads in [1, 2, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -102,7 +99,7 @@ fn long_blocks_turn_unit_vectors_into_walsh_functions_and_back() {
             x[j] = 1.0;
             for backend in blocked() {
                 let y = fwht(&backend, &x, block_log2, 1.0);
-                let walsh = |i: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                let walsh = |i: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                 assert!(y.iter().enumerate().all(|(i, &v)| v == walsh(i)), "2^{block_log2} {}", backend.describe());
                 let back = fwht(&backend, &y, block_log2, 1.0 / n as f32);
                 assert!(back == x, "2^{block_log2} {}", backend.describe());

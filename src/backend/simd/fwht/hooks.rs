@@ -44,8 +44,8 @@ pub(in crate::backend::simd) trait Store: Sync {
     /// Writes the sixteen outputs `v` of `group`, to `here` (their place in x) or elsewhere.
     fn store<M: Machine>(&self, seen: &mut Self::Registers<M>, group: usize, v: M::F, here: &mut [f32; 16]);
 
-    /// The sum over the lanes of the registers. Between `start` and `finish` at most [`super::RUN_GROUPS`]
-    /// groups are stored: sums of 16-bit parts fit a `u32` lane.
+    /// The sum over the lanes of the registers. Between `start` and `finish` at most a task's groups,
+    /// 2^16, are stored: sums of 16-bit parts fit a `u32` lane.
     fn finish<M: Machine>(&self, registers: Self::Registers<M>) -> Self::Seen;
 
     /// Two parts together.
