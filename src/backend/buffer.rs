@@ -52,7 +52,9 @@ impl<T: Element> Aligned<T> {
 
     /// Makes the length `len`; what is new is zero, what was there stays.
     pub fn resize(&mut self, len: usize) {
-        if len > self.len {
+        if self.lines.is_empty() {
+            *self = Self::zeroed(len);
+        } else if len > self.len {
             let (old, used) = (self.len, self.lines.len() * LINE);
             bytemuck::cast_slice_mut::<_, u32>(&mut self.lines)[old..len.min(used)].fill(0);
             self.lines.resize(len.div_ceil(LINE), Line::zeroed());

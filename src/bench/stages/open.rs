@@ -7,7 +7,9 @@ use bytemuck::Zeroable;
 
 use super::{Body, Shape};
 use crate::backend::simd::Simd;
-use crate::backend::{BackendKind, Buffer, EncodeJob, EncryptJob, LatticeSecret, MaskSign, NonFinite, RowKeys, Rows};
+use crate::backend::{
+    Aligned, BackendKind, Buffer, EncodeJob, EncryptJob, LatticeSecret, MaskSign, NonFinite, RowKeys, Rows,
+};
 use crate::bench::BenchError;
 use crate::bench::request::Target;
 use crate::math::ntt::RnsBasis;
@@ -90,6 +92,7 @@ pub(super) fn encode(target: &Target, shape: &Shape) -> Opened {
     let key = |row: usize| RowKeys { rounding: stream(row as u8), noise: stream(!(row as u8)) };
     let keys: Vec<RowKeys> = (0..shape.rows).map(key).collect();
     let signs = stream(3);
+    let mut out = Buffer::HostU32(Aligned::default());
     let packed = shape.variant == "packed";
     let noise = match shape.variant {
         "skellam" => Some(law("skellam-5.95")?),
@@ -116,7 +119,7 @@ pub(super) fn encode(target: &Target, shape: &Shape) -> Opened {
         if packed {
             black_box(backend.encode_packed(black_box(&rows), &job)?);
         } else {
-            black_box(backend.encode(black_box(&rows), &job)?);
+            black_box(backend.encode_into(black_box(&rows), &job, &mut out)?);
         }
         Ok(())
     }))

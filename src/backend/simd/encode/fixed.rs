@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::integer::{Limits, Meter, Seen};
+use super::integer::{self, Meter, Seen};
 use super::mixed;
 use crate::backend::simd::fwht::hooks::{InPlace, Load, Store};
 use crate::backend::simd::isa::Dispatch;
@@ -33,8 +33,8 @@ pub(super) struct Scale {
     pub(super) mixed: Option<(f64, f32)>,
 }
 
-/// Fixed-point coordinates of a finite row in `out`, as the bits of `i32`, clamped to `linf`; what the clamp saw;
-/// and the ratio of the mixed clip.
+/// Fixed-point coordinates of a finite row in `out`, as the bits of `i32`, clamped to `linf` if the words are to
+/// follow; what the clamp saw; and the ratio of the mixed clip.
 pub(super) fn row(
     dispatch: Dispatch,
     row: &[f32],
@@ -44,58 +44,71 @@ pub(super) fn row(
     clamp: bool,
     out: &mut [u32],
 ) -> (Seen, f64) {
+    // A factor that is no normal f32 (of a norm near the ends of the range) leaves 2^64 to the row.
+    let shift = match scale.factor {
+        f if f < f64::from(f32::MIN_POSITIVE) => -64,
+        f if f > f64::from(f32::MAX) => 64,
+        _ => 0,
+    };
+    let unit = 2f32.powi(shift);
+    let shifted: Vec<f32> = if shift == 0 { Vec::new() } else { row.iter().map(|v| v * unit).collect() };
+    let row = if shift == 0 { row } else { &shifted };
+    let factor = (scale.factor / f64::from(unit)) as f32;
+
     let x: &mut [f32] = bytemuck::cast_slice_mut(out);
-    let rotate = p.rotate == 1;
-    let block_log2 = if rotate { p.block_log2 } else { 0 };
-    let load = Prologue { row, factor: scale.factor, signs: rotate.then_some(signs) };
-    let limits = if clamp { Limits::new(p) } else { Limits::none() };
-    match scale.mixed {
-        None => (fwht::fused(dispatch, x, block_log2, &load, &Epilogue { unit: 1.0, limits }), 1.0),
-        Some((bound, unit)) => {
-            fwht::fused(dispatch, x, block_log2, &load, &InPlace);
-            let ratio = mixed::clip(dispatch, x, bound);
-            (fwht::fused(dispatch, x, 0, &InPlace, &Epilogue { unit, limits }), ratio)
-        }
-    }
+    let block_log2 = if p.rotate == 1 { p.block_log2 } else { 0 };
+    let load = Prologue::new(row, factor, signs);
+    let Some((bound, unit)) = scale.mixed else {
+        let linf = if clamp { p.linf } else { u32::MAX };
+        return (fwht::fused(dispatch, x, block_log2, &load, &Epilogue { linf }), 1.0);
+    };
+    fwht::fused(dispatch, x, block_log2, &load, &InPlace);
+    let ratio = mixed::clip(dispatch, x, bound);
+    fwht::fused(dispatch, x, 0, &InPlace, &Truncate { unit });
+    (if clamp { integer::bound(dispatch, out, p) } else { Seen::default() }, ratio)
 }
 
-/// `f32(x_j factor)` with the sign of coordinate j flipped where its bit is set; zeros behind the row.
+/// `x_j factor` with the sign of coordinate j flipped where its bit is set; zeros behind the row.
+///
+/// The factor and the product round once each. No branch and no call stands in the way of the registers: a group
+/// comes from the row, from a copy of its end, or from zeros, by address.
 struct Prologue<'a> {
-    row: &'a [f32],
-    factor: f64,
-    /// Two bytes a group.
-    signs: Option<&'a [u8]>,
+    /// The whole groups of the row.
+    row: &'a [[f32; 16]],
+    /// What is left of the row behind them, then zeros.
+    last: [f32; 16],
+    factor: f32,
+    /// Two bytes a group; none that are missing is set.
+    signs: &'a [[u8; 2]],
+}
+
+impl<'a> Prologue<'a> {
+    fn new(row: &'a [f32], factor: f32, signs: &'a [u8]) -> Self {
+        let mut last = [0.0; 16];
+        let (whole, rest) = row.as_chunks::<16>();
+        last[..rest.len()].copy_from_slice(rest);
+        Self { row: whole, last, factor, signs: signs.as_chunks().0 }
+    }
 }
 
 impl Load for Prologue<'_> {
     #[inline(always)]
     fn load<M: Machine>(&self, group: usize, _: &[f32; 16]) -> M::F {
-        let at = 16 * group;
-        let v = match self.row.get(at..at + 16).and_then(|x| x.as_array()) {
-            Some(x) => M::F::load(x),
-            None => {
-                let mut x = [0.0; 16];
-                let rest = self.row.get(at..).unwrap_or(&[]);
-                x[..rest.len()].copy_from_slice(rest);
-                M::F::load(&x)
-            }
-        };
-        let v = v.scale_wide(self.factor);
-        match self.signs.and_then(|bytes| bytes.get(2 * group..)).and_then(|bytes| bytes.first_chunk()) {
-            Some(&bits) => v.flip(u32::from(u16::from_le_bytes(bits))),
-            None => v,
-        }
+        const ZEROS: [f32; 16] = [0.0; 16];
+        let behind = if group == self.row.len() { &self.last } else { &ZEROS };
+        let v = M::F::load(self.row.get(group).unwrap_or(behind)).mul(M::F::splat(self.factor));
+        let bits = *self.signs.get(group).unwrap_or(&[0; 2]);
+        v.flip(u32::from(u16::from_le_bytes(bits)))
     }
 
     fn source(&self) -> Option<*const f32> {
-        Some(self.row.as_ptr())
+        Some(self.row.as_ptr().cast())
     }
 }
 
-/// Truncates `x unit` toward zero, saturating, clamps, and adds to the norm.
+/// Truncates toward zero, saturating, clamps, and adds to the plain norm.
 struct Epilogue {
-    unit: f32,
-    limits: Limits,
+    linf: u32,
 }
 
 impl Store for Epilogue {
@@ -109,8 +122,7 @@ impl Store for Epilogue {
 
     #[inline(always)]
     fn store<M: Machine>(&self, meter: &mut Meter<M>, _: usize, v: M::F, here: &mut [f32; 16]) {
-        let fixed = v.mul(M::F::splat(self.unit)).truncate();
-        meter.bound(fixed, self.limits).store(bytemuck::cast_mut(here));
+        meter.plain(v.truncate(), self.linf).store(bytemuck::cast_mut(here));
     }
 
     #[inline(always)]
@@ -121,4 +133,27 @@ impl Store for Epilogue {
     fn merge(a: Seen, b: Seen) -> Seen {
         a.merge(b)
     }
+}
+
+/// Truncates `x unit` toward zero, saturating.
+struct Truncate {
+    unit: f32,
+}
+
+impl Store for Truncate {
+    type Seen = ();
+    type Registers<M: Machine> = ();
+
+    #[inline(always)]
+    fn start<M: Machine>(&self) {}
+
+    #[inline(always)]
+    fn store<M: Machine>(&self, (): &mut (), _: usize, v: M::F, here: &mut [f32; 16]) {
+        v.mul(M::F::splat(self.unit)).truncate().store(bytemuck::cast_mut(here));
+    }
+
+    #[inline(always)]
+    fn finish<M: Machine>(&self, (): ()) {}
+
+    fn merge((): (), (): ()) {}
 }

@@ -13,25 +13,6 @@ use crate::backend::simd::{SEGMENT, keystream, pack};
 use crate::backend::{EncodeReport, RowKeys, check};
 use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 
-/// The bounds of a row, as every lane needs them.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    linf: u32,
-    shift: u32,
-    mixed: bool,
-}
-
-impl Limits {
-    pub(super) fn new(p: &EncodeParams) -> Self {
-        Self { linf: p.linf, shift: p.fraction_bits, mixed: p.norm == norm_kind::MIXED }
-    }
-
-    /// No bound: coordinates stay as they are.
-    pub(super) fn none() -> Self {
-        Self { linf: u32::MAX, shift: 0, mixed: false }
-    }
-}
-
 /// The exact norm of the coordinates seen so far, and how many of them were clamped.
 pub(super) struct Meter<M: Machine> {
     low: <M::W as Words>::Sums,
@@ -58,23 +39,32 @@ impl<M: Machine> Meter<M> {
         Self { low: M::W::no_sums(), high: M::W::no_sums(), hits: M::W::splat(0) }
     }
 
-    /// Clamps sixteen coordinates and adds them to the norm.
+    /// Clamps sixteen coordinates and adds their squares to the norm.
     #[inline(always)]
-    pub(super) fn bound(&mut self, v: M::W, limits: Limits) -> M::W {
-        let linf = M::W::splat(limits.linf);
+    pub(super) fn plain(&mut self, v: M::W, linf: u32) -> M::W {
+        let a = self.clamp(v, linf);
+        a.add_products(a, &mut self.low, &mut self.high);
+        a.negate_where_negative(v)
+    }
+
+    /// The same for the mixed norm: `f^2 2^F + (2f + 1) r` with `a = f 2^F + r`.
+    #[inline(always)]
+    fn mixed(&mut self, v: M::W, linf: u32, shift: u32) -> M::W {
+        let a = self.clamp(v, linf);
+        let f = a.shr(shift);
+        let rest = a.and(M::W::splat((1 << shift) - 1));
+        f.add_products(a.sub(rest), &mut self.low, &mut self.high);
+        f.add(f).add(M::W::splat(1)).add_products(rest, &mut self.low, &mut self.high);
+        a.negate_where_negative(v)
+    }
+
+    /// The magnitudes, clamped.
+    #[inline(always)]
+    fn clamp(&mut self, v: M::W, linf: u32) -> M::W {
+        let linf = M::W::splat(linf);
         let magnitude = v.abs();
         self.hits = self.hits.increment_where_less(linf, magnitude);
-        let a = magnitude.min(linf);
-        if limits.mixed {
-            // f^2 2^F + (2f + 1) r with a = f 2^F + r.
-            let f = a.shr(limits.shift);
-            let rest = a.and(M::W::splat((1 << limits.shift) - 1));
-            f.add_products(a.sub(rest), &mut self.low, &mut self.high);
-            f.add(f).add(M::W::splat(1)).add_products(rest, &mut self.low, &mut self.high);
-        } else {
-            a.add_products(a, &mut self.low, &mut self.high);
-        }
-        a.negate_where_negative(v)
+        magnitude.min(linf)
     }
 
     /// At most 2^31 products were added, so that the sum of their lower halves fits in 64 bits: it is what
@@ -97,14 +87,17 @@ pub(super) fn row(
     keys: &RowKeys,
     noise: Option<&Law>,
 ) -> EncodeReport {
-    let limits = Limits::new(p);
-    let seen = if row.len() <= SEGMENT {
-        dispatch.run(Bound { x: row, limits })
-    } else {
-        row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, limits })).reduce(Seen::default, Seen::merge)
-    };
+    let seen = bound(dispatch, row, p);
     finish(dispatch, row, seen, p, keys, noise, Sink::InPlace);
     EncodeReport { linf_hits: seen.hits, ..EncodeReport::default() }
+}
+
+/// Clamps fixed-point coordinates in place, and measures their norm.
+pub(super) fn bound(dispatch: Dispatch, row: &mut [u32], p: &EncodeParams) -> Seen {
+    if row.len() <= SEGMENT {
+        return dispatch.run(Bound { x: row, p });
+    }
+    row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, p })).reduce(Seen::default, Seen::merge)
 }
 
 /// Where the words go.
@@ -140,10 +133,9 @@ pub(super) fn finish(
     }
 }
 
-/// Clamps coordinates to `linf` in place.
 struct Bound<'a> {
     x: &'a mut [u32],
-    limits: Limits,
+    p: &'a EncodeParams,
 }
 
 impl Kernel for Bound<'_> {
@@ -153,15 +145,19 @@ impl Kernel for Bound<'_> {
     fn run<M: Machine>(self) -> Seen {
         let mut meter = Meter::<M>::new();
         let (groups, rest) = self.x.as_chunks_mut::<16>();
-        for x in groups {
-            meter.bound(M::W::load(x), self.limits).store(x);
+        let mut last = [0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        let all = groups.iter_mut().chain([&mut last]);
+        if self.p.norm == norm_kind::MIXED {
+            for x in all {
+                meter.mixed(M::W::load(x), self.p.linf, self.p.fraction_bits).store(x);
+            }
+        } else {
+            for x in all {
+                meter.plain(M::W::load(x), self.p.linf).store(x);
+            }
         }
-        if !rest.is_empty() {
-            let mut last = [0; 16];
-            last[..rest.len()].copy_from_slice(rest);
-            meter.bound(M::W::load(&last), self.limits).store(&mut last);
-            rest.copy_from_slice(&last[..rest.len()]);
-        }
+        rest.copy_from_slice(&last[..rest.len()]);
         meter.seen()
     }
 }
