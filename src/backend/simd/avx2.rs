@@ -127,17 +127,6 @@ impl NativeF32 for F32x8 {
     }
 
     #[inline(always)]
-    fn scale_wide(self, factor: f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            let f = _mm256_set1_pd(factor);
-            let low = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(self.0)), f);
-            let high = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps::<1>(self.0)), f);
-            Self(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
-        }
-    }
-
-    #[inline(always)]
     fn flip(self, bits: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe {

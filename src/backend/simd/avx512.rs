@@ -170,17 +170,6 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn scale_wide(self, factor: f64) -> Self {
-        // SAFETY: AVX-512 F and DQ are present (see the module).
-        unsafe {
-            let f = _mm512_set1_pd(factor);
-            let low = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(self.0)), f);
-            let high = _mm512_mul_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(self.0)), f);
-            Self(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
-        }
-    }
-
-    #[inline(always)]
     fn flip(self, bits: u32) -> Self {
         // SAFETY: AVX-512 F and DQ are present (see the module).
         Self(unsafe { _mm512_mask_xor_ps(self.0, bits as u16, self.0, _mm512_set1_ps(-0.0)) })

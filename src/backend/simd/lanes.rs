@@ -91,8 +91,6 @@ pub(super) trait NativeF32: Copy {
         // SAFETY: the caller's promise.
         unsafe { Self::load(x) }.stage::<H>()
     }
-    /// `f32(f64(x) * factor)`, rounded once.
-    fn scale_wide(self, factor: f64) -> Self;
     /// The negative of lane i where bit i of `bits` is set.
     fn flip(self, bits: u32) -> Self;
     /// The bits.
@@ -274,8 +272,6 @@ pub(super) trait Floats: Copy {
     fn stage<const H: usize>(self) -> Self;
     /// `load(x).stage::<H>()`, see [`NativeF32::load_stage`].
     fn load_stage<const H: usize>(x: &[f32; 16]) -> Self;
-    /// `f32(f64(x) * factor)`, rounded once.
-    fn scale_wide(self, factor: f64) -> Self;
     /// The negative of lane i where bit i of `bits` is set.
     fn flip(self, bits: u32) -> Self;
     /// The bits.

@@ -105,16 +105,6 @@ impl NativeF32 for F32x4 {
     }
 
     #[inline(always)]
-    fn scale_wide(self, factor: f64) -> Self {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        unsafe {
-            let low = vmulq_n_f64(vcvt_f64_f32(vget_low_f32(self.0)), factor);
-            let high = vmulq_n_f64(vcvt_high_f64_f32(self.0), factor);
-            Self(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
-        }
-    }
-
-    #[inline(always)]
     fn flip(self, bits: u32) -> Self {
         const LANE: [u32; 4] = [1, 2, 4, 8];
         // SAFETY: NEON is part of every aarch64 processor that this target names; the constant is 16 bytes.

@@ -116,14 +116,6 @@ impl NativeF32 for F32x16 {
     }
 
     #[inline(always)]
-    fn scale_wide(self, factor: f64) -> Self {
-        Self(self.0.map(
-            #[inline(always)]
-            |x| (f64::from(x) * factor) as f32,
-        ))
-    }
-
-    #[inline(always)]
     fn flip(mut self, bits: u32) -> Self {
         for i in 0..16 {
             self.0[i] = f32::from_bits(self.0[i].to_bits() ^ ((bits >> i) << 31));

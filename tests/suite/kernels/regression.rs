@@ -136,8 +136,8 @@ fn the_judge_can_fail_and_takes_the_best() {
 }
 
 #[test]
-fn wide_registers_are_asked_for_more() {
-    assert_eq!(floor("fwht", Isa::Avx2), 3.0);
-    assert_eq!((floor("fwht", Isa::Portable), floor("fwht", Isa::Neon)), (ARRAYS, REGISTERS));
-    assert!(WIDE.iter().all(|(name, least)| *least > REGISTERS && STAGES.iter().any(|s| s.name == *name)));
+fn every_stage_has_a_floor() {
+    assert_eq!((floor("fwht", Isa::Portable), floor("fwht", Isa::Neon)), (ARRAYS, NEON));
+    assert!(STAGES.iter().all(|stage| floor(stage.name, Isa::Avx2) > 0.0));
+    assert!(WIDE.iter().all(|(name, _)| STAGES.iter().any(|s| s.name == *name)));
 }

@@ -123,15 +123,6 @@ where
     }
 
     #[inline(always)]
-    fn scale_wide(self, factor: f64) -> Self {
-        let mut out = self;
-        for k in 0..K {
-            out.0[k] = self.0[k].scale_wide(factor);
-        }
-        out
-    }
-
-    #[inline(always)]
     fn flip(self, bits: u32) -> Self {
         let mut out = self;
         for k in 0..K {
