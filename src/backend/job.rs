@@ -16,7 +16,7 @@ pub struct RowKeys {
 /// What to do with a row that holds NaN or an infinity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonFinite {
-    /// Return [`BackendError::NonFinite`] and write nothing.
+    /// Return [`super::BackendError::NonFinite`] and write nothing.
     Error,
     /// Encode a zero row and count it in [`EncodeReport::zeroed`] (a private round: a visible
     /// failure would depend on the data).

@@ -25,7 +25,7 @@ pub enum Motion {
 }
 
 impl Motion {
-    /// All of them, in the order of [`Cost::bytes`].
+    /// All of them, in the order of `Cost::bytes`.
     pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Copy, Self::Update];
 
     /// The name in results.
@@ -54,7 +54,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them, in the order of [`Cost::operations`].
+    /// All of them, in the order of `Cost::operations`.
     pub const ALL: [Self; 4] = [Self::Float, Self::Word, Self::Product, Self::Chacha];
 
     /// The name in results.
