@@ -10,7 +10,6 @@ mod lattice_encrypt;
 mod mask;
 mod noise;
 mod packing;
-mod regression;
 mod select;
 mod transforms;
 

@@ -8,6 +8,7 @@ mod federation;
 mod kernels;
 mod layering;
 mod model;
+mod regression;
 mod sample_command;
 mod samplers;
 mod training;
