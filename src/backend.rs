@@ -138,8 +138,21 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// serves.
     fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError>;
 
-    /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
-    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;
+    /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding:
+    /// `x = unit * signs * H^T centre(sum)`. The buffer of words becomes one of `dim` floats, in the same memory where
+    /// the backend can.
+    ///
+    /// With k the block's log2, a coordinate is off by at most `(k + 4) 2^-24 |x|_2` (x with its padding), and by `2^-149`
+    /// where it is denormal. Errors: bits out of range, a sum that is not `padded` words, a unit that is not finite; the
+    /// sum is left as it was then.
+    fn decode_in_place(&self, sum: &mut Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<(), BackendError>;
+
+    /// `decode_in_place` on a copy.
+    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
+        let mut x = sum.clone();
+        self.decode_in_place(&mut x, params, signs)?;
+        Ok(x.as_f32()?.to_vec())
+    }
 
     /// Inner products and squared distances of all pairs of n rows.
     ///

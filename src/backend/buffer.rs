@@ -159,6 +159,16 @@ impl Buffer {
         }
     }
 
+    /// The same memory, each element read as a word of its bits.
+    #[must_use]
+    pub fn into_bits(self) -> Self {
+        match self {
+            Self::HostF32(v) => Self::HostU32(v.cast()),
+            Self::HostI32(v) => Self::HostU32(v.cast()),
+            Self::HostU32(v) => Self::HostU32(v),
+        }
+    }
+
     /// The floats, or an error that names the type found.
     pub fn as_f32(&self) -> Result<&[f32], BackendError> {
         match self {
@@ -179,6 +189,14 @@ impl Buffer {
     pub fn as_u32(&self) -> Result<&[u32], BackendError> {
         match self {
             Self::HostU32(v) => Ok(v),
+            other => Err(BackendError::WrongType { expected: "u32", found: other.dtype() }),
+        }
+    }
+
+    /// The residues themselves; an empty vector stays.
+    pub(crate) fn take_u32(&mut self) -> Result<Aligned<u32>, BackendError> {
+        match self {
+            Self::HostU32(v) => Ok(std::mem::take(v)),
             other => Err(BackendError::WrongType { expected: "u32", found: other.dtype() }),
         }
     }

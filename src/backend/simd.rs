@@ -56,6 +56,8 @@ use crate::sample::noise::Noise;
 
 /// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
 pub(super) const SEGMENT: usize = 1 << 14;
+/// Elements above which data are taken to come from beyond the second-level cache: what comes next is asked for.
+const FAR: usize = 1 << 18;
 
 /// Blocked kernels on all cores.
 #[derive(Clone, Debug)]
@@ -190,8 +192,13 @@ impl Backend for Simd {
         Ok(Buffer::HostU32(pack::unpack(self.dispatch, bytes, len, bits)))
     }
 
-    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
-        Ok(decode::decode(self.dispatch, check::decode(sum, params)?, params, signs))
+    fn decode_in_place(&self, sum: &mut Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<(), BackendError> {
+        check::decode(sum, params)?;
+        let mut x = sum.take_u32()?.cast();
+        decode::decode(self.dispatch, &mut x, params, signs);
+        x.resize(params.dim as usize);
+        *sum = Buffer::HostF32(x);
+        Ok(())
     }
 
     fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {

@@ -252,19 +252,19 @@ impl NativeU32 for U32x8 {
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sll_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm256_sllv_epi32(self.0, _mm256_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_srl_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm256_srlv_epi32(self.0, _mm256_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sra_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm256_srav_epi32(self.0, _mm256_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
@@ -433,6 +433,33 @@ impl NativeU32 for U32x8 {
     fn no_sums() -> __m256i {
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn clamp_signed(self, low: Self, high: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_max_epi32(_mm256_min_epi32(self.0, high.0), low.0) })
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            // True is -1: one more everywhere, one less where equal.
+            let equal = _mm256_cmpeq_epi32(a.0, b.0);
+            Self(_mm256_add_epi32(_mm256_add_epi32(self.0, _mm256_set1_epi32(1)), equal))
+        }
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut __m256i, high: &mut __m256i) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let odd = _mm256_shuffle_epi32::<0b1011_0001>(self.0);
+            let pair = _mm256_add_epi64(_mm256_mul_epi32(self.0, self.0), _mm256_mul_epi32(odd, odd));
+            *low = _mm256_add_epi64(*low, pair);
+            *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(pair));
+        }
     }
 
     #[inline(always)]

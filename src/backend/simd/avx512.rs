@@ -300,19 +300,19 @@ impl NativeU32 for U32x16 {
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_sll_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm512_sllv_epi32(self.0, _mm512_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_srl_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm512_srlv_epi32(self.0, _mm512_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_sra_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm512_srav_epi32(self.0, _mm512_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
@@ -483,6 +483,33 @@ impl NativeU32 for U32x16 {
     fn no_sums() -> __m512i {
         // SAFETY: AVX-512 F is present (see the module).
         unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn clamp_signed(self, low: Self, high: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_max_epi32(_mm512_min_epi32(self.0, high.0), low.0) })
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let unequal = _mm512_cmpneq_epi32_mask(a.0, b.0);
+            Self(_mm512_mask_add_epi32(self.0, unequal, self.0, _mm512_set1_epi32(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut __m512i, high: &mut __m512i) {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            // Swapping the words of a pair leaves the odd ones to the multiplication and the shifter alone.
+            let odd = _mm512_shuffle_epi32::<0b1011_0001>(self.0);
+            let pair = _mm512_add_epi64(_mm512_mul_epi32(self.0, self.0), _mm512_mul_epi32(odd, odd));
+            *low = _mm512_add_epi64(*low, pair);
+            *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(pair));
+        }
     }
 
     #[inline(always)]

@@ -196,6 +196,13 @@ pub(super) trait NativeU32: Copy {
     type Sums: Copy;
     /// Sums of nothing.
     fn no_sums() -> Self::Sums;
+    /// The signed word nearest to `self` in `[low, high]`.
+    fn clamp_signed(self, low: Self, high: Self) -> Self;
+    /// `self + 1` in the lanes where `a != b`, `self` elsewhere.
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self;
+    /// Adds the squares of the signed words to `low` mod 2^64, and to `high` what they hold above bit 31, one by one
+    /// or two by two: `total(low) - 2^32 total(high)` is the sum of the rests either way.
+    fn add_squares(self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// Adds all products `self * other` to `low` mod 2^64, and their upper halves to `high`.
     fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// The sum of the sums mod 2^64.
@@ -341,6 +348,12 @@ pub(super) trait Words: Copy {
     type Sums: Copy;
     /// Sums of nothing.
     fn no_sums() -> Self::Sums;
+    /// See [`NativeU32::clamp_signed`].
+    fn clamp_signed(self, low: Self, high: Self) -> Self;
+    /// See [`NativeU32::increment_where_unequal`].
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self;
+    /// See [`NativeU32::add_squares`].
+    fn add_squares(self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// See [`NativeU32::add_products`].
     fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// The sum of the sums mod 2^64.

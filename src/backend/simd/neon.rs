@@ -378,6 +378,33 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
+    fn clamp_signed(self, low: Self, high: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let v = vminq_s32(vreinterpretq_s32_u32(self.0), vreinterpretq_s32_u32(high.0));
+            Self(vreinterpretq_u32_s32(vmaxq_s32(v, vreinterpretq_s32_u32(low.0))))
+        }
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; true is -1.
+        Self(unsafe { vsubq_u32(self.0, vmvnq_u32(vceqq_u32(a.0, b.0))) })
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let v = vreinterpretq_s32_u32(self.0);
+            let lower = vmull_s32(vget_low_s32(v), vget_low_s32(v));
+            let pair = vreinterpretq_u64_s64(vaddq_s64(lower, vmull_high_s32(v, v)));
+            *low = vaddq_u64(*low, pair);
+            *high = vaddq_u64(*high, vshrq_n_u64::<32>(pair));
+        }
+    }
+
+    #[inline(always)]
     fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {

@@ -394,6 +394,32 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
+    fn clamp_signed(mut self, low: Self, high: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = (self.0[i] as i32).min(high.0[i] as i32).max(low.0[i] as i32) as u32;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(mut self, a: Self, b: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = self.0[i].wrapping_add(u32::from(a.0[i] != b.0[i]));
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut u64, high: &mut u64) {
+        for i in 0..16 {
+            let v = i64::from(self.0[i] as i32);
+            let square = (v * v) as u64;
+            *low = low.wrapping_add(square);
+            *high = high.wrapping_add(square >> 32);
+        }
+    }
+
+    #[inline(always)]
     fn add_products(self, other: Self, low: &mut u64, high: &mut u64) {
         for i in 0..16 {
             let product = u64::from(self.0[i]) * u64::from(other.0[i]);

@@ -410,6 +410,29 @@ where
     }
 
     #[inline(always)]
+    fn clamp_signed(mut self, low: Self, high: Self) -> Self {
+        for k in 0..K {
+            self.0[k] = self.0[k].clamp_signed(low.0[k], high.0[k]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(mut self, a: Self, b: Self) -> Self {
+        for k in 0..K {
+            self.0[k] = self.0[k].increment_where_unequal(a.0[k], b.0[k]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut N::Sums, high: &mut N::Sums) {
+        for k in 0..K {
+            self.0[k].add_squares(low, high);
+        }
+    }
+
+    #[inline(always)]
     fn add_products(self, other: Self, low: &mut N::Sums, high: &mut N::Sums) {
         for k in 0..K {
             self.0[k].add_products(other.0[k], low, high);
