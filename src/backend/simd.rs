@@ -229,31 +229,31 @@ impl Backend for Simd {
     }
 
     fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        let x = check::lattice::transform(x, basis, |row| residues::largest(self.dispatch, row))?;
         ntt::rows(self.dispatch, x, basis, ntt::Direction::Forward);
         Ok(())
     }
 
     fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        let x = check::lattice::transform(x, basis, |row| residues::largest(self.dispatch, row))?;
         ntt::rows(self.dispatch, x, basis, ntt::Direction::Inverse);
         Ok(())
     }
 
     fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        let (a, b) = check::lattice::product(a, b, basis, |row| residues::largest(self.dispatch, row))?;
         polymul::polymul(self.dispatch, a, b, basis);
         Ok(())
     }
 
     fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        let (a, b) = check::lattice::product(a, b, basis, |row| residues::largest(self.dispatch, row))?;
         polymul::pointwise(self.dispatch, a, b, basis);
         Ok(())
     }
 
     fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
-        let message = check::lattice::encrypt(job, |x| encrypt::largest(self.dispatch, x))?;
+        let message = check::lattice::encrypt(job, |x| residues::largest_of_all(self.dispatch, x))?;
         Ok(Buffer::HostU32(encrypt::encrypt(self.dispatch, job, message)))
     }
 }

@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use super::chacha::wipe;
 use super::isa::{Dispatch, Kernel};
+use super::keystream;
 use super::lanes::{Machine, Words};
 use super::noise::{self, Draws, Law};
 use super::ntt::{self, Factor, Limits};
-use super::{SEGMENT, keystream};
 use crate::backend::{Aligned, EncryptJob};
 use crate::math::modular::Shoup;
 use crate::math::ntt::NttTables;
@@ -17,15 +17,6 @@ use crate::sample::noise::Noise;
 
 /// Residues that one piece of keystream gives: 4 KiB.
 const PIECE: usize = 512;
-
-/// The largest value; the time depends on the length alone.
-pub(super) fn largest(dispatch: Dispatch, x: &[u32]) -> u32 {
-    let of = |x: &[u32]| {
-        let (whole, rest) = x.split_at(x.len() / 16 * 16);
-        rest.iter().fold(ntt::largest(dispatch, whole), |most, &v| most.max(v))
-    };
-    x.par_chunks(SEGMENT).map(of).max().unwrap_or(0)
-}
 
 /// All blocks of a checked job.
 pub(super) fn encrypt(dispatch: Dispatch, job: &EncryptJob<'_>, message: &[u32]) -> Aligned<u32> {
