@@ -21,7 +21,7 @@ pub use self::error::BackendError;
 pub use self::gram::Gram;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
 pub use self::lattice::{EncryptJob, LatticeSecret, SECRET_ETA};
-use self::scalar::pack::packed_len;
+pub use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
