@@ -179,6 +179,18 @@ unsafe fn store_half(words: [U32x8; 8], out: *mut u8) {
     }
 }
 
+impl U32x8 {
+    /// The products of the lanes at even places, 64 bits each, and those at odd places.
+    #[inline(always)]
+    fn products(self, other: Self) -> [__m256i; 2] {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            [even, _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0))]
+        }
+    }
+}
+
 impl NativeU32 for U32x8 {
     type Floats = F32x8;
     const LANES: usize = 8;
@@ -287,16 +299,6 @@ impl NativeU32 for U32x8 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
         Self(unsafe { _mm256_mullo_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
-            Self(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
-        }
     }
 
     #[inline(always)]
@@ -418,10 +420,9 @@ impl NativeU32 for U32x8 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [even, odd] = self.products(other);
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
             // The word that is wanted of an odd product, moved to the upper half.
             let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
             let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
@@ -437,11 +438,9 @@ impl NativeU32 for U32x8 {
 
     #[inline(always)]
     fn add_products(self, other: Self, low: &mut __m256i, high: &mut __m256i) {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
-            for product in [even, odd] {
+        for product in self.products(other) {
+            // SAFETY: AVX2 and FMA are present (see the module).
+            unsafe {
                 *low = _mm256_add_epi64(*low, product);
                 *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(product));
             }

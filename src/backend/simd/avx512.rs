@@ -225,6 +225,16 @@ impl U32x16 {
             (Self(_mm512_permutex2var_epi32(self.0, f, other.0)), Self(_mm512_permutex2var_epi32(self.0, s, other.0)))
         }
     }
+
+    /// The products of the lanes at even places, 64 bits each, and those at odd places.
+    #[inline(always)]
+    fn products(self, other: Self) -> [__m512i; 2] {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            [even, _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0))]
+        }
+    }
 }
 
 impl NativeU32 for U32x16 {
@@ -325,16 +335,6 @@ impl NativeU32 for U32x16 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
         Self(unsafe { _mm512_mullo_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
-            Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even))
-        }
     }
 
     #[inline(always)]
@@ -468,10 +468,13 @@ impl NativeU32 for U32x16 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [even, odd] = self.products(other);
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            if S == 32 {
+                // One permute of both, where shifts would crowd the multiplier's port.
+                return Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even));
+            }
             // The word that is wanted of an odd product, moved to the upper half.
             let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
             let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
@@ -487,11 +490,9 @@ impl NativeU32 for U32x16 {
 
     #[inline(always)]
     fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
-        // SAFETY: AVX-512 F is present (see the module).
-        unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
-            for product in [even, odd] {
+        for product in self.products(other) {
+            // SAFETY: AVX-512 F is present (see the module).
+            unsafe {
                 *low = _mm512_add_epi64(*low, product);
                 *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(product));
             }
