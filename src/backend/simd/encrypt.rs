@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::chacha::wipe;
+use super::chacha::{State, wipe};
 use super::isa::{Dispatch, Kernel};
 use super::keystream;
 use super::lanes::{Machine, Words};
@@ -29,7 +29,7 @@ pub(super) fn encrypt(dispatch: Dispatch, job: &EncryptJob<'_>, message: &[u32])
         .zip(message.par_chunks(job.block()))
         .enumerate()
         .for_each_init(
-            || Work { draws: Draws::new(&law, job.error), error: vec![0; n], padded: Vec::new() },
+            || Work::new(&law, job),
             |work, (j, (out, values))| block(dispatch, job, &units, work, j, values, out),
         );
     out
@@ -47,10 +47,18 @@ fn units(job: &EncryptJob<'_>) -> Vec<Vec<Shoup>> {
 /// What a thread keeps between blocks: secret, wiped on drop.
 struct Work<'a> {
     draws: Draws<'a>,
+    expand: State,
     /// N errors, signed.
     error: Vec<u32>,
     /// A short last block, filled with zeros.
     padded: Vec<u32>,
+}
+
+impl<'a> Work<'a> {
+    fn new(law: &'a Law, job: &EncryptJob<'_>) -> Self {
+        let error = vec![0; job.basis.degree()];
+        Self { draws: Draws::new(law, job.error), expand: State::new(job.expand), error, padded: Vec::new() }
+    }
 }
 
 impl Drop for Work<'_> {
@@ -87,7 +95,7 @@ fn block(
         for (i, c) in c.chunks_exact_mut(PIECE).enumerate() {
             let first = i * PIECE;
             let position = 8 * ((j * limbs.len() + l) * n + first) as u64;
-            keystream::fill(dispatch, job.expand, position, bytemuck::cast_slice_mut(&mut uniform.0));
+            keystream::fill_from(dispatch, &work.expand, position, bytemuck::cast_slice_mut(&mut uniform.0));
             let (s, quotients) = (&s[first..][..PIECE], &quotients[first..][..PIECE]);
             dispatch.run(Expand { uniform: &mut uniform.0, s, quotients, c, tables });
         }

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::backend::shrink::{SHRINK_BITS, shrink};
-use crate::backend::simd::chacha::wipe;
+use crate::backend::simd::chacha::{State, wipe};
 use crate::backend::simd::isa::{Dispatch, Kernel};
 use crate::backend::simd::lanes::{Machine, Words};
 use crate::backend::simd::noise::{BLOCK, Draws, Law};
@@ -197,6 +197,7 @@ impl Kernel for Finish<'_> {
             mask: M::W::splat(check::mask(self.p.bits)),
         };
         let (mut uniform, mut noise) = ([0u16; BLOCK], [0u32; BLOCK]);
+        let rounding = State::new(&self.keys.rounding);
         let mut draws = self.noise.map(|law| Draws::new(law, &self.keys.noise));
         let size = pack::len(BLOCK, self.p.bits);
         let mut packed = self.packed.map(|bytes| bytes.chunks_mut(size));
@@ -204,7 +205,7 @@ impl Kernel for Finish<'_> {
             let first = self.first + k * BLOCK;
             if !keep {
                 let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
-                keystream::fill(self.dispatch, &self.keys.rounding, ROUNDING_STRIDE * first as u64, bytes);
+                keystream::fill_from(self.dispatch, &rounding, ROUNDING_STRIDE * first as u64, bytes);
             }
             if let Some(draws) = &mut draws {
                 draws.block(self.dispatch, first, &mut noise);
