@@ -3,7 +3,7 @@
 //! Each kernel body is written once and compiled for AVX-512, AVX2, NEON and the compiler's own target; the
 //! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512|avx512ifma`.
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
-//! the number of threads changes a bit of any result.
+//! the number of threads changes a bit of any result. Only `ghost_sum` leaves its product to a library.
 
 #![allow(
     clippy::needless_range_loop,
@@ -225,7 +225,7 @@ impl Backend for Simd {
     ) -> Result<Vec<f32>, BackendError> {
         let (a, g) = check::ghost(activations, gradients, params)?;
         check::coefficients(coefficients, params)?;
-        ghost::sum(self.dispatch, a, g, coefficients, params)
+        ghost::sum(a, g, coefficients, params)
     }
 
     fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
