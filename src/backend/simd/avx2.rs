@@ -3,9 +3,12 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+mod doubles;
+
 use std::arch::x86_64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use self::doubles::F64x4;
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -453,73 +456,5 @@ impl NativeU32 for U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module); the array is writable for 32 bytes.
         unsafe { _mm256_storeu_si256(parts.as_mut_ptr().cast(), sums) };
         parts.into_iter().fold(0, u64::wrapping_add)
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct F64x4(__m256d);
-
-impl NativeF64 for F64x4 {
-    const LANES: usize = 4;
-    const REGISTERS: usize = 16;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        Self(unsafe { _mm256_loadu_pd(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn widen(x: *const f32) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        Self(unsafe { _mm256_cvtps_pd(_mm_loadu_ps(x)) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f64) {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        unsafe { _mm256_storeu_pd(x, self.0) };
-    }
-
-    #[inline(always)]
-    unsafe fn narrow(self, x: *mut f32) {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        unsafe { _mm_storeu_ps(x, _mm256_cvtpd_ps(self.0)) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_set1_pd(x) })
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_add_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sub_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_mul_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_div_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_fmadd_pd(self.0, b.0, c.0) })
     }
 }
