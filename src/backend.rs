@@ -21,7 +21,7 @@ pub use self::error::BackendError;
 pub use self::gram::Gram;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
 pub use self::lattice::{EncryptJob, LatticeSecret, SECRET_ETA};
-use self::scalar::pack::packed_len;
+pub use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
@@ -199,8 +199,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// clipping with book-keeping (Bu et al. 2023). Returns `[(inputs + bias) x outputs]` row by row, the bias last.
     ///
     /// With K = samples * positions an entry is off by at most `(260 + K / 256) 2^-24 sum |c a g|`, plus
-    /// `2^-149 sum (1 + |g|)` where products are denormal. Errors: shapes, a coefficient that is not finite, NaN or
-    /// an infinity (the row is the sample), a partial sum beyond the largest `f32`.
+    /// `2^-149 sum (1 + |a|)` where products are denormal. Errors: shapes, a coefficient that is not finite, NaN or
+    /// an infinity (the row is the sample), a product `c g` or a partial sum beyond the largest `f32`.
     fn ghost_sum(
         &self,
         activations: &Buffer,

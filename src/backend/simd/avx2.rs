@@ -3,9 +3,12 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+mod doubles;
+
 use std::arch::x86_64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use self::doubles::F64x4;
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -179,6 +182,18 @@ unsafe fn store_half(words: [U32x8; 8], out: *mut u8) {
     }
 }
 
+impl U32x8 {
+    /// The products of the lanes at even places, 64 bits each, and those at odd places.
+    #[inline(always)]
+    fn products(self, other: Self) -> [__m256i; 2] {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            [even, _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0))]
+        }
+    }
+}
+
 impl NativeU32 for U32x8 {
     type Floats = F32x8;
     const LANES: usize = 8;
@@ -287,16 +302,6 @@ impl NativeU32 for U32x8 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
         Self(unsafe { _mm256_mullo_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
-            Self(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
-        }
     }
 
     #[inline(always)]
@@ -418,10 +423,9 @@ impl NativeU32 for U32x8 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [even, odd] = self.products(other);
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
             // The word that is wanted of an odd product, moved to the upper half.
             let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
             let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
@@ -464,11 +468,9 @@ impl NativeU32 for U32x8 {
 
     #[inline(always)]
     fn add_products(self, other: Self, low: &mut __m256i, high: &mut __m256i) {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
-            for product in [even, odd] {
+        for product in self.products(other) {
+            // SAFETY: AVX2 and FMA are present (see the module).
+            unsafe {
                 *low = _mm256_add_epi64(*low, product);
                 *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(product));
             }
@@ -481,73 +483,5 @@ impl NativeU32 for U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module); the array is writable for 32 bytes.
         unsafe { _mm256_storeu_si256(parts.as_mut_ptr().cast(), sums) };
         parts.into_iter().fold(0, u64::wrapping_add)
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct F64x4(__m256d);
-
-impl NativeF64 for F64x4 {
-    const LANES: usize = 4;
-    const REGISTERS: usize = 16;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        Self(unsafe { _mm256_loadu_pd(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn widen(x: *const f32) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        Self(unsafe { _mm256_cvtps_pd(_mm_loadu_ps(x)) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f64) {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        unsafe { _mm256_storeu_pd(x, self.0) };
-    }
-
-    #[inline(always)]
-    unsafe fn narrow(self, x: *mut f32) {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        unsafe { _mm_storeu_ps(x, _mm256_cvtpd_ps(self.0)) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_set1_pd(x) })
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_add_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sub_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_mul_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_div_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_fmadd_pd(self.0, b.0, c.0) })
     }
 }

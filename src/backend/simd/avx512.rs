@@ -3,10 +3,13 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+mod doubles;
+
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use self::doubles::F64x8;
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
 /// AVX-512 F, BW, DQ, VL.
 #[derive(Clone, Copy)]
@@ -225,6 +228,16 @@ impl U32x16 {
             (Self(_mm512_permutex2var_epi32(self.0, f, other.0)), Self(_mm512_permutex2var_epi32(self.0, s, other.0)))
         }
     }
+
+    /// The products of the lanes at even places, 64 bits each, and those at odd places.
+    #[inline(always)]
+    fn products(self, other: Self) -> [__m512i; 2] {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            [even, _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0))]
+        }
+    }
 }
 
 impl NativeU32 for U32x16 {
@@ -325,16 +338,6 @@ impl NativeU32 for U32x16 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
         Self(unsafe { _mm512_mullo_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
-            Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even))
-        }
     }
 
     #[inline(always)]
@@ -468,10 +471,13 @@ impl NativeU32 for U32x16 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [even, odd] = self.products(other);
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            if S == 32 {
+                // One permute of both, where shifts would crowd the multiplier's port.
+                return Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even));
+            }
             // The word that is wanted of an odd product, moved to the upper half.
             let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
             let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
@@ -514,11 +520,9 @@ impl NativeU32 for U32x16 {
 
     #[inline(always)]
     fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
-        // SAFETY: AVX-512 F is present (see the module).
-        unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
-            for product in [even, odd] {
+        for product in self.products(other) {
+            // SAFETY: AVX-512 F is present (see the module).
+            unsafe {
                 *low = _mm512_add_epi64(*low, product);
                 *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(product));
             }
@@ -529,73 +533,5 @@ impl NativeU32 for U32x16 {
     fn total(sums: __m512i) -> u64 {
         // SAFETY: AVX-512 F is present (see the module).
         unsafe { _mm512_reduce_add_epi64(sums) as u64 }
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct F64x8(__m512d);
-
-impl NativeF64 for F64x8 {
-    const LANES: usize = 8;
-    const REGISTERS: usize = 32;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f64) -> Self {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        Self(unsafe { _mm512_loadu_pd(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn widen(x: *const f32) -> Self {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(x)) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f64) {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        unsafe { _mm512_storeu_pd(x, self.0) };
-    }
-
-    #[inline(always)]
-    unsafe fn narrow(self, x: *mut f32) {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        unsafe { _mm256_storeu_ps(x, _mm512_cvtpd_ps(self.0)) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_set1_pd(x) })
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_add_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_sub_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_mul_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_div_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_fmadd_pd(self.0, b.0, c.0) })
     }
 }

@@ -150,7 +150,10 @@ pub(super) trait NativeU32: Copy {
     /// The low halves of the products.
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
-    fn mul_hi(self, other: Self) -> Self;
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        self.mul_shr::<32>(other)
+    }
     /// Reads `count` words and repeats them over the lanes.
     ///
     /// # Safety
@@ -325,7 +328,10 @@ pub(super) trait Words: Copy {
     /// The low halves of the products.
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
-    fn mul_hi(self, other: Self) -> Self;
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        self.mul_shr::<32>(other)
+    }
     /// `x[i mod C]` in lane i; C is a power of two up to 16.
     fn repeat<const C: usize>(x: &[u32; C]) -> Self;
     /// See [`NativeU32::interleave`].

@@ -128,6 +128,15 @@ impl NativeF32 for F32x4 {
     }
 }
 
+impl U32x4 {
+    /// The products of the lower lanes, 64 bits each, and those of the upper lanes.
+    #[inline(always)]
+    fn products(self, other: Self) -> [uint64x2_t; 2] {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { [vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), vmull_high_u32(self.0, other.0)] }
+    }
+}
+
 impl NativeU32 for U32x4 {
     type Floats = F32x4;
     const LANES: usize = 4;
@@ -238,16 +247,6 @@ impl NativeU32 for U32x4 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         Self(unsafe { vmulq_u32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        unsafe {
-            let low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)));
-            let high = vreinterpretq_u32_u64(vmull_high_u32(self.0, other.0));
-            Self(vuzp2q_u32(low, high))
-        }
     }
 
     #[inline(always)]
@@ -362,11 +361,15 @@ impl NativeU32 for U32x4 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [low, high] = self.products(other);
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
+            if S == 32 {
+                // The upper words are there already.
+                return Self(vuzp2q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)));
+            }
             let by = vdupq_n_s64(-i64::from(S));
-            let low = vshlq_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), by);
-            let high = vshlq_u64(vmull_high_u32(self.0, other.0), by);
+            let (low, high) = (vshlq_u64(low, by), vshlq_u64(high, by));
             Self(vuzp1q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)))
         }
     }
@@ -406,11 +409,9 @@ impl NativeU32 for U32x4 {
 
     #[inline(always)]
     fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        unsafe {
-            let lower = vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0));
-            let upper = vmull_high_u32(self.0, other.0);
-            for product in [lower, upper] {
+        for product in self.products(other) {
+            // SAFETY: NEON is part of every aarch64 processor that this target names.
+            unsafe {
                 *low = vaddq_u64(*low, product);
                 *high = vaddq_u64(*high, vshrq_n_u64::<32>(product));
             }

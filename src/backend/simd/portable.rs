@@ -259,16 +259,6 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        Self(zip(
-            self.0,
-            other.0,
-            #[inline(always)]
-            |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
-        ))
-    }
-
-    #[inline(always)]
     fn where_equal(self, other: Self, a: Self, mut b: Self) -> Self {
         for i in 0..16 {
             b.0[i] ^= equal(self.0[i], other.0[i]) & (a.0[i] ^ b.0[i]);

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::backend::shrink::{SHRINK_BITS, shrink};
-use crate::backend::simd::chacha::wipe;
+use crate::backend::simd::chacha::{State, wipe};
 use crate::backend::simd::fwht::memory::fetch;
 use crate::backend::simd::isa::{Dispatch, Kernel};
 use crate::backend::simd::lanes::{Machine, Words};
@@ -204,6 +204,7 @@ impl Kernel for Finish<'_> {
             mask: M::W::splat(check::mask(self.p.bits)),
         };
         let (mut uniform, mut noise) = ([0u16; BLOCK], [0u32; BLOCK]);
+        let rounding = State::new(&self.keys.rounding);
         let mut draws = self.noise.map(|law| Draws::new(law, &self.keys.noise));
         let size = pack::len(BLOCK, self.p.bits);
         let mut packed = self.packed.map(|bytes| bytes.chunks_mut(size));
@@ -217,7 +218,7 @@ impl Kernel for Finish<'_> {
             }
             if !keep {
                 let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
-                keystream::fill(self.dispatch, &self.keys.rounding, ROUNDING_STRIDE * first as u64, bytes);
+                keystream::fill_from(self.dispatch, &rounding, ROUNDING_STRIDE * first as u64, bytes);
             }
             if let Some(draws) = &mut draws {
                 draws.block(self.dispatch, first, &mut noise);

@@ -304,15 +304,6 @@ where
     }
 
     #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        let mut out = self;
-        for k in 0..K {
-            out.0[k] = self.0[k].mul_hi(other.0[k]);
-        }
-        out
-    }
-
-    #[inline(always)]
     fn repeat<const C: usize>(x: &[u32; C]) -> Self {
         const { assert!(C.is_power_of_two() && C <= 16) };
         let count = if C < N::LANES { C } else { N::LANES };
