@@ -392,21 +392,6 @@ impl NativeU32 for U32x8 {
         F32x8(unsafe { _mm256_cvtepi32_ps(self.0) })
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x8 {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            // u = (u - 2^31) + 2^31: the conversion is of signed integers, the sum with the offset exact.
-            let signed = _mm256_xor_si256(self.0, _mm256_set1_epi32(i32::MIN));
-            let (o, f) = (_mm256_set1_pd(offset + 2_147_483_648.0), _mm256_set1_pd(factor));
-            let low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(signed));
-            let high = _mm256_cvtepi32_pd(_mm256_extracti128_si256::<1>(signed));
-            let low = _mm256_mul_pd(_mm256_add_pd(low, o), f);
-            let high = _mm256_mul_pd(_mm256_add_pd(high, o), f);
-            F32x8(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
-        }
-    }
-
     type Sums = __m256i;
 
     #[inline(always)]

@@ -211,13 +211,6 @@ fn apart(mut x: *const f32) -> *const f32 {
     x
 }
 
-/// Two halves as one register.
-#[inline(always)]
-fn join(low: __m256, high: __m256) -> __m512 {
-    // SAFETY: AVX-512 F and DQ are present (see the module).
-    unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high) }
-}
-
 impl U32x16 {
     /// Two choices of sixteen from the 32 lanes of `self` and `other`.
     #[inline(always)]
@@ -440,19 +433,6 @@ impl NativeU32 for U32x16 {
     fn to_floats(self) -> F32x16 {
         // SAFETY: AVX-512 F is present (see the module).
         F32x16(unsafe { _mm512_cvtepi32_ps(self.0) })
-    }
-
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
-        // SAFETY: AVX-512 F and DQ are present (see the module).
-        unsafe {
-            let (o, f) = (_mm512_set1_pd(offset), _mm512_set1_pd(factor));
-            let low = _mm512_cvtepu32_pd(_mm512_castsi512_si256(self.0));
-            let high = _mm512_cvtepu32_pd(_mm512_extracti32x8_epi32::<1>(self.0));
-            let low = _mm512_mul_pd(_mm512_add_pd(low, o), f);
-            let high = _mm512_mul_pd(_mm512_add_pd(high, o), f);
-            F32x16(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
-        }
     }
 
     type Sums = __m512i;

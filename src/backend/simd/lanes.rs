@@ -184,9 +184,6 @@ pub(super) trait NativeU32: Copy {
     unsafe fn store_transposed(words: [Self; 16], out: *mut u8);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
-    /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
-    /// in the product and once to `f32`.
-    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
     /// `f32(i32)`: the words as signed integers, rounded to the nearest float.
     fn to_floats(self) -> Self::Floats;
     /// Magnitudes of signed words; that of `-2^31` is `2^31`.
@@ -315,6 +312,7 @@ pub(super) trait Words: Copy {
     /// Bit by bit.
     fn or(self, other: Self) -> Self;
     /// Bit by bit.
+    #[cfg(test)]
     fn xor(self, other: Self) -> Self;
     /// Shifts left by `n < 32`.
     fn shl(self, n: u32) -> Self;
@@ -340,8 +338,6 @@ pub(super) trait Words: Copy {
     fn separate(self, other: Self) -> (Self, Self);
     /// See [`NativeU32::increment_where_less`].
     fn increment_where_less(self, a: Self, b: Self) -> Self;
-    /// See [`NativeU32::scale_wide`].
-    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
     /// See [`NativeU32::to_floats`].
     fn to_floats(self) -> Self::Floats;
     /// See [`NativeU32::abs`].

@@ -332,19 +332,6 @@ impl NativeU32 for U32x4 {
         F32x4(unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(self.0)) })
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x4 {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        unsafe {
-            let offset = vdupq_n_f64(offset);
-            let low = vcvtq_f64_u64(vmovl_u32(vget_low_u32(self.0)));
-            let high = vcvtq_f64_u64(vmovl_high_u32(self.0));
-            let low = vmulq_n_f64(vaddq_f64(low, offset), factor);
-            let high = vmulq_n_f64(vaddq_f64(high, offset), factor);
-            F32x4(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
-        }
-    }
-
     type Sums = uint64x2_t;
 
     #[inline(always)]

@@ -344,14 +344,6 @@ impl NativeU32 for U32x16 {
         F32x16(out)
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
-        F32x16(self.0.map(
-            #[inline(always)]
-            |x| ((f64::from(x) + offset) * factor) as f32,
-        ))
-    }
-
     type Sums = u64;
 
     #[inline(always)]

@@ -248,6 +248,7 @@ where
         out
     }
 
+    #[cfg(test)]
     #[inline(always)]
     fn xor(self, other: Self) -> Self {
         let mut out = self;
@@ -353,15 +354,6 @@ where
         let mut out = [self.0[0].to_floats(); K];
         for k in 1..K {
             out[k] = self.0[k].to_floats();
-        }
-        Group(out)
-    }
-
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
-        let mut out = [self.0[0].scale_wide(offset, factor); K];
-        for k in 1..K {
-            out[k] = self.0[k].scale_wide(offset, factor);
         }
         Group(out)
     }
