@@ -8,6 +8,7 @@ mod integers;
 mod keystream;
 mod lattice;
 mod lattice_encrypt;
+mod layouts;
 mod mask;
 mod noise;
 mod packing;

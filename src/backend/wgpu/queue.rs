@@ -100,6 +100,10 @@ impl Shared {
         // Scopes are popped in the reverse order.
         let errors = scopes.map(Some).into_iter().rev().flatten().map(|scope| pollster::block_on(scope.pop()));
         let first = errors.fold(None, |first, error| first.or(error));
+        if first.is_some() {
+            // What a lost device makes is invalid without an error; only a poll reports the loss.
+            self.poll(PollType::Poll)?;
+        }
         self.check()?;
         first.map_or(Ok(made), |error| Err(translate(what, needed, &error)))
     }
@@ -151,15 +155,17 @@ impl Shared {
 
     fn wait(&self) -> Result<(), BackendError> {
         self.check()?;
-        // wgpu panics here if the device is lost meanwhile and the driver says so at the fence.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(PollType::wait_indefinitely())));
-        self.check()?;
-        match polled {
+        self.poll(PollType::wait_indefinitely())?;
+        self.check()
+    }
+
+    fn poll(&self, how: PollType) -> Result<(), BackendError> {
+        // wgpu panics here if the driver reports the loss of the device at its fence.
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failed("waiting for the device", error.to_string())),
             Err(_) => {
-                let reason = "waiting for it failed".to_owned();
-                *lock(&self.failure.lost) = Some(reason);
+                lock(&self.failure.lost).get_or_insert_with(|| "waiting for it failed".to_owned());
                 self.check()
             }
         }
