@@ -1,7 +1,8 @@
 //! Backends on a device: the transform against the oracle, memory, and what goes wrong.
 
 use veilsum::backend::device::{Access, Device, DeviceBuffer, ElementType, Kernel, Launch};
-use veilsum::backend::wgpu::{WgpuMemory, adapters};
+use veilsum::backend::probe::probe;
+use veilsum::backend::wgpu::WgpuMemory;
 use veilsum::backend::{BackendError, BackendKind, Buffer, open_with};
 use veilsum::params::FwhtParams;
 
@@ -256,20 +257,35 @@ fn a_secret_is_wiped_when_its_memory_is_dropped() {
 
 #[test]
 fn a_software_adapter_is_refused_unless_it_is_asked_for() {
-    let refused = adapters(&OpenOptions::default());
-    let allowed = adapters(&OpenOptions { allow_software: true });
+    let refused = probe(&OpenOptions::default());
+    let allowed = probe(&OpenOptions { allow_software: true });
     assert_eq!(refused.len(), allowed.len());
     for (refused, allowed) in refused.iter().zip(&allowed) {
-        let software = refused.info.device_type == wgpu::DeviceType::Cpu;
+        let software = refused.class == "software adapter";
         assert_eq!(software, refused.refused.is_some() && allowed.refused.is_none(), "{refused:?}");
     }
-    let hardware = refused.iter().any(|found| found.refused.is_none());
+    let adapters = || refused.iter().filter(|found| found.backend == BackendKind::Wgpu);
+    let hardware = adapters().any(|found| found.refused.is_none());
     match open_with(Some(BackendKind::Wgpu), &OpenOptions::default()) {
         Ok(backend) => assert!(hardware && backend.kind() == BackendKind::Wgpu),
         Err(BackendError::Unavailable { name, reason }) => {
             assert!(!hardware && name == "wgpu", "{reason}");
-            assert!(refused.iter().all(|found| reason.contains(&found.info.name)), "{reason}");
+            assert!(adapters().all(|found| found.name.as_ref().is_none_or(|n| reason.contains(n))), "{reason}");
         }
         Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn without_a_name_the_first_backend_that_exists_is_opened_and_says_why() {
+    let found = probe(&OpenOptions::default());
+    let first = found.iter().find(|found| found.refused.is_none()).expect("the processor is never refused");
+    for _ in 0..2 {
+        let backend = open_with(None, &OpenOptions::default()).unwrap();
+        assert_eq!(backend.kind(), first.backend);
+        if backend.kind() == BackendKind::Simd {
+            let description = backend.describe();
+            assert!(description.contains("no cuda: ") && description.contains("no wgpu: "), "{description}");
+        }
     }
 }
