@@ -111,6 +111,28 @@ fn a_wrong_argument_is_an_error_and_the_device_still_works() {
 }
 
 #[test]
+fn threads_share_a_device() {
+    for backend in devices() {
+        std::thread::scope(|scope| {
+            for block_log2 in [3, 9, 12, 14] {
+                let backend = &backend;
+                scope.spawn(move || (0..5).for_each(|blocks| assert_transform(backend, 1 + blocks, block_log2)));
+            }
+        });
+    }
+}
+
+#[test]
+fn uploads_and_downloads_of_many_parts_are_whole() {
+    // More than one part of 64 MiB each.
+    let words: Vec<u32> = (0..(17 << 20) + 3).collect();
+    let there = Buffer::from(words);
+    for backend in devices() {
+        assert!(backend.download(&backend.upload(&there).unwrap()).unwrap() == there);
+    }
+}
+
+#[test]
 fn too_much_memory_is_an_error_that_says_how_much_and_the_device_still_works() {
     for backend in devices() {
         let words = backend.device().limits().max_memory_words + 1;
