@@ -5,16 +5,19 @@
 
 mod buffer;
 mod check;
+pub mod device;
 mod error;
 mod gram;
 mod job;
 mod lattice;
+pub mod probe;
 pub mod scalar;
 mod shrink;
 pub mod simd;
+pub mod wgpu;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
@@ -34,6 +37,10 @@ pub enum BackendKind {
     Scalar,
     /// Blocked kernels on all cores of the CPU.
     Simd,
+    /// Shaders on a GPU: Vulkan, Metal or DX12.
+    Wgpu,
+    /// CUDA kernels on a GPU.
+    Cuda,
 }
 
 impl BackendKind {
@@ -43,6 +50,8 @@ impl BackendKind {
         match self {
             Self::Scalar => "scalar",
             Self::Simd => "simd",
+            Self::Wgpu => "wgpu",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -63,6 +72,28 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// One line for people: what it runs on (ISA, threads, device name).
     fn describe(&self) -> String;
+
+    /// A copy of a host buffer where the verbs run: on the device of a GPU backend, else the same. A buffer that is
+    /// there already is shared. Errors: no room, a buffer of another device.
+    fn upload(&self, x: &Buffer) -> Result<Buffer, BackendError> {
+        on_host(x)
+    }
+
+    /// A copy on the host. Waits for what is still being computed. Errors: those of an earlier launch, a buffer of
+    /// another device.
+    fn download(&self, x: &Buffer) -> Result<Buffer, BackendError> {
+        on_host(x)
+    }
+
+    /// The device of a GPU backend; the host has none.
+    fn device(&self) -> Option<&dyn device::Device> {
+        None
+    }
+
+    /// Waits until all verbs called so far have run. Errors: what went wrong since an error was last returned.
+    fn finish(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Clips every row in place to L2 norm `params.bound` and returns the norms before the clip.
     ///
@@ -93,7 +124,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// `encode` into memory that an earlier call has filled: a round needs no new pages. `out` holds words; what
     /// was in it is lost, unless an error is returned.
     fn encode_into(&self, rows: &Rows, job: &EncodeJob<'_>, out: &mut Buffer) -> Result<EncodeReport, BackendError> {
-        out.as_u32()?;
+        if out.dtype() != "u32" {
+            return Err(BackendError::WrongType { expected: "u32", found: out.dtype() });
+        }
         let (words, report) = self.encode(rows, job)?;
         *out = words;
         Ok(report)
@@ -151,7 +184,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
         let mut x = sum.clone();
         self.decode_in_place(&mut x, params, signs)?;
-        Ok(x.as_f32()?.to_vec())
+        Ok(self.download(&x)?.as_f32()?.to_vec())
     }
 
     /// Inner products and squared distances of all pairs of n rows.
@@ -248,10 +281,72 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError>;
 }
 
-/// Opens a backend; `None` picks the fastest that this machine has.
+/// What a host backend does with a buffer that it is asked to move.
+fn on_host(x: &Buffer) -> Result<Buffer, BackendError> {
+    match x {
+        Buffer::Device(_) => {
+            Err(BackendError::WrongPlace { found: "a device".into(), expected: "the host: download it there".into() })
+        }
+        host => Ok(host.clone()),
+    }
+}
+
+/// How [`open_with`] picks a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Takes a software adapter (a GPU played by the CPU, hundreds of times slower than `simd`) where there is no
+    /// other: for tests.
+    pub allow_software: bool,
+}
+
+impl OpenOptions {
+    /// The variable of the environment that sets `allow_software` if it is `1`.
+    pub const ALLOW_SOFTWARE: &str = "VEILSUM_ALLOW_SOFTWARE";
+
+    /// The options of the environment.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self { allow_software: std::env::var(Self::ALLOW_SOFTWARE).is_ok_and(|v| v == "1") }
+    }
+}
+
+/// Opens a backend with the options of the environment; `None` picks the fastest that this machine has.
 pub fn open(kind: Option<BackendKind>) -> Result<Arc<dyn Backend>, BackendError> {
-    match kind.unwrap_or(BackendKind::Simd) {
+    open_with(kind, &OpenOptions::from_env())
+}
+
+/// Opens a backend; `None` picks the fastest that this machine has: CUDA, else a GPU over wgpu, else all cores of the
+/// CPU, whose [`Backend::describe`] then says why there is no GPU.
+pub fn open_with(kind: Option<BackendKind>, options: &OpenOptions) -> Result<Arc<dyn Backend>, BackendError> {
+    let Some(kind) = kind else { return open_best(options) };
+    match kind {
         BackendKind::Scalar => Ok(Arc::new(scalar::Scalar)),
         BackendKind::Simd => Ok(Arc::new(simd::Simd::new())),
+        BackendKind::Wgpu => Ok(Arc::new(device::DeviceBackend::new(Arc::new(wgpu::Wgpu::open(options)?)))),
+        BackendKind::Cuda => Err(BackendError::Unavailable {
+            name: "cuda".into(),
+            reason: "this build has scalar, simd and wgpu".into(),
+        }),
     }
+}
+
+/// The first GPU backend that opens, or the CPU with the reasons of the others.
+fn open_best(options: &OpenOptions) -> Result<Arc<dyn Backend>, BackendError> {
+    // A driver that is absent stays absent: it is asked once a process, which takes longer than opening the CPU.
+    static ABSENT: OnceLock<String> = OnceLock::new();
+    if let (Some(reasons), false) = (ABSENT.get(), options.allow_software) {
+        return Ok(Arc::new(simd::Simd::new().with_note(reasons)));
+    }
+    let mut reasons = Vec::new();
+    for kind in [BackendKind::Cuda, BackendKind::Wgpu] {
+        match open_with(Some(kind), options) {
+            Ok(backend) => return Ok(backend),
+            Err(BackendError::Unavailable { name, reason }) => reasons.push(format!("no {name}: {reason}")),
+            Err(other) => reasons.push(format!("no {}: {other}", kind.name())),
+        }
+    }
+    let reasons = reasons.join("; ");
+    let simd = simd::Simd::new().with_note(&reasons);
+    ABSENT.get_or_init(|| reasons);
+    Ok(Arc::new(simd))
 }

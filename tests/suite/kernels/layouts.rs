@@ -1,0 +1,81 @@
+//! The parameters that cross to a device have one layout, in Rust and in the shaders.
+
+use std::mem::{offset_of, size_of};
+
+use naga::{Module, TypeInner};
+use veilsum::params::{ClipParams, DecodeParams, EncodeParams, EncryptParams, FwhtParams, FwhtPassParams, GhostParams};
+
+/// A struct: its name, its size, and its members with their offsets.
+type Layout = (&'static str, usize, Vec<(&'static str, usize)>);
+
+/// The layout of a struct, its padding left out: only `offset_of!` knows it, and takes no variable.
+macro_rules! layout {
+    ($name:ident { $($member:ident),+ }) => {
+        (stringify!($name), size_of::<$name>(), vec![$((stringify!($member), offset_of!($name, $member))),+])
+    };
+}
+
+/// Every struct that a shader or a kernel gets.
+fn layouts() -> Vec<Layout> {
+    vec![
+        layout!(ClipParams { rows, dim, stride, bound }),
+        layout!(EncryptParams { slots, width, offset, eta }),
+        layout!(FwhtParams { len, block_log2, scale }),
+        layout!(FwhtPassParams { groups, len, columns_log2, stride_log2, active_bits, scale }),
+        layout!(EncodeParams {
+            dim,
+            padded,
+            block_log2,
+            rotate,
+            bits,
+            fraction_bits,
+            norm,
+            rounding,
+            linf,
+            gamma,
+            clip,
+            norm_bound
+        }),
+        layout!(DecodeParams { dim, padded, block_log2, rotate, bits, unit }),
+        layout!(GhostParams { samples, positions, inputs, outputs, bias }),
+    ]
+}
+
+fn shared() -> Module {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/common/params.wgsl");
+    naga::front::wgsl::parse_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Size and members of every struct of a module, without the members that are padding.
+fn structs(module: &Module) -> Vec<(String, u32, Vec<(String, u32)>)> {
+    let members = |members: &[naga::StructMember]| {
+        let named = members.iter().map(|m| (m.name.clone().unwrap(), m.offset));
+        named.filter(|(name, _)| !name.starts_with("_pad")).collect()
+    };
+    let all = module.types.iter().filter_map(|(_, ty)| match &ty.inner {
+        TypeInner::Struct { members: list, span } => Some((ty.name.clone().unwrap(), *span, members(list))),
+        _ => None,
+    });
+    all.collect()
+}
+
+#[test]
+fn every_struct_of_the_shaders_has_the_layout_of_its_twin() {
+    let found = structs(&shared());
+    let expected = layouts();
+    assert_eq!(found.len(), expected.len(), "a struct is missing in params.wgsl or in this test");
+    for (name, size, members) in expected {
+        let (_, span, found) = found.iter().find(|(found, ..)| found == name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(*span as usize, size, "size of {name}");
+        assert!(size.is_multiple_of(16), "size of {name}");
+        let found: Vec<_> = found.iter().map(|(name, offset)| (name.as_str(), *offset as usize)).collect();
+        assert_eq!(found, members, "members of {name}");
+    }
+}
+
+#[test]
+fn a_member_in_another_place_is_seen() {
+    let swapped = naga::front::wgsl::parse_str("struct A { y: u32, x: u32, _pad: vec2<u32> }").unwrap();
+    let members = vec![("y".to_owned(), 0), ("x".to_owned(), 4)];
+    assert_eq!(structs(&swapped), [("A".to_owned(), 16, members)]);
+}
