@@ -314,7 +314,7 @@ mod tests {
         r.rows = Some(9);
         assert!(error(&r).contains("at most 8 at size 134217728, found 9"));
         for (backend, isa, word) in [
-            ("wgpu", "", "this build has scalar and simd"),
+            ("opencl", "", "this build has scalar, simd, wgpu, cuda"),
             ("simd", "sse9", "portable"),
             ("scalar", "avx2", "--isa avx2 is for the backend simd, and only scalar was asked for"),
         ] {
