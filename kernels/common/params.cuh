@@ -106,3 +106,21 @@ static_assert(offsetof(GhostParams, positions) == 4, "GhostParams");
 static_assert(offsetof(GhostParams, inputs) == 8, "GhostParams");
 static_assert(offsetof(GhostParams, outputs) == 12, "GhostParams");
 static_assert(offsetof(GhostParams, bias) == 16, "GhostParams");
+
+// One launch of `fwht`: `groups` tiles; see common/fwht.cuh for the place of a tile's elements.
+struct FwhtPassParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t columns_log2;
+    uint32_t stride_log2;
+    uint32_t active;
+    float scale;
+    uint32_t _pad[2];
+};
+static_assert(sizeof(FwhtPassParams) == 32, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, groups) == 0, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, len) == 4, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, columns_log2) == 8, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, stride_log2) == 12, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, active) == 16, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, scale) == 20, "FwhtPassParams");

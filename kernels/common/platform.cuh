@@ -19,8 +19,6 @@
 
 #ifdef __CUDACC__
 
-#include <cuda_fp16.h>
-
 #include <cstddef>
 #include <cstdint>
 
@@ -32,7 +30,12 @@ __device__ __forceinline__ T* dynamic_shared() {
 }
 
 // An IEEE half as the f32 with the same value.
-__device__ __forceinline__ float half_to_float(unsigned short bits) { return __half2float(__ushort_as_half(bits)); }
+__device__ __forceinline__ float half_to_float(unsigned short bits) {
+    // The instruction itself: cuda_fp16.h comes with headers of yet another package.
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
 
 #define REGISTER_KERNEL(entry)
 
