@@ -48,10 +48,10 @@ extern "C" __global__ void __launch_bounds__(256) fwht_small(const FwhtPassParam
 REGISTER_KERNEL(fwht_small)
 
 extern "C" __global__ void __launch_bounds__(256, 3) fwht_13(const FwhtPassParams p, float* x) { fwht_pass<13, 5>(p, x); }
-REGISTER_KERNEL(fwht_13)
+REGISTER_KERNEL(fwht_13)  // 16-byte loads
 
 extern "C" __global__ void __launch_bounds__(256, 2) fwht_14(const FwhtPassParams p, float* x) { fwht_pass<14, 6>(p, x); }
-REGISTER_KERNEL(fwht_14)
+REGISTER_KERNEL(fwht_14)  // 16-byte loads
 
 extern "C" __global__ void __launch_bounds__(512, 1) fwht_15(const FwhtPassParams p, float* x) { fwht_pass<15, 6>(p, x); }
-REGISTER_KERNEL(fwht_15)
+REGISTER_KERNEL(fwht_15)  // 16-byte loads
