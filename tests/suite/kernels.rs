@@ -1,5 +1,6 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
+mod emulation;
 mod floats;
 mod ghost;
 mod gram;
