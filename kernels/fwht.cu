@@ -35,16 +35,16 @@ template <int TILE, int R>
 __device__ __forceinline__ void fwht_pass(const FwhtPassParams& p, float* x) {
     const uint32_t group = group_index();
     if (group >= p.groups) return;
-    FwhtTile<TILE, R>{p.active}.run(FwhtMemory{x, p.len, p.scale, FwhtPlace(p, group, TILE)});
+    FwhtTile<TILE, R>{p.active_bits}.run(FwhtMemory{x, p.len, p.scale, FwhtPlace(p, group, TILE)});
 }
 
-// Pairs for k = 1 (`active` 1), only the scale for k = 0: thread t has elements 2 t and 2 t + 1.
+// Pairs for k = 1 (`active_bits` 1), only the scale for k = 0: thread t has elements 2 t and 2 t + 1.
 extern "C" __global__ void __launch_bounds__(256) fwht_small(const FwhtPassParams p, float* x) {
     const uint32_t i = 2 * (group_index() * blockDim.x + threadIdx.x);
     if (group_index() >= p.groups || i >= p.len) return;
     const float a = x[i] * p.scale, b = i + 1 < p.len ? x[i + 1] * p.scale : 0.0f;
-    x[i] = p.active != 0 ? a + b : a;
-    if (i + 1 < p.len) x[i + 1] = p.active != 0 ? a - b : b;
+    x[i] = p.active_bits != 0 ? a + b : a;
+    if (i + 1 < p.len) x[i + 1] = p.active_bits != 0 ? a - b : b;
 }
 REGISTER_KERNEL(fwht_small)
 
