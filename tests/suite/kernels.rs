@@ -80,6 +80,12 @@ fn all() -> Vec<Box<dyn Backend>> {
     all
 }
 
+/// Every backend but the oracle, devices among them.
+fn others() -> Vec<Box<dyn Backend>> {
+    let blocked = blocked().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>);
+    blocked.chain(devices().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>)).collect()
+}
+
 /// The backends on devices that this machine has, software adapters among them; never none on a machine of CI.
 ///
 /// They are hundreds of times slower than the others: 10^5 to 10^6 elements are much.
