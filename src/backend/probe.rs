@@ -1,7 +1,7 @@
 //! What there is to run on, and why something is not there: the data of `veilsum devices`.
 
 use super::simd::Simd;
-use super::{Backend, BackendKind, OpenOptions, wgpu};
+use super::{Backend, BackendKind, OpenOptions, cuda, wgpu};
 
 /// A device, or a backend that has none here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Found {
 /// Everything that [`super::open_with`] would choose from, in the order in which it tries; the oracle is left out.
 #[must_use]
 pub fn probe(options: &OpenOptions) -> Vec<Found> {
-    let mut found = vec![Found::nothing(BackendKind::Cuda, "this build has no CUDA".into())];
+    let mut found = cuda::found();
     found.extend(wgpu::probe(options));
     found.push(processor());
     found

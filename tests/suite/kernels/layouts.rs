@@ -1,5 +1,6 @@
-//! The parameters that cross to a device have one layout, in Rust and in the shaders.
+//! The parameters that cross to a device have one layout, in Rust, in the shaders and in the CUDA kernels.
 
+use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 use naga::{Module, TypeInner};
@@ -78,4 +79,36 @@ fn a_member_in_another_place_is_seen() {
     let swapped = naga::front::wgsl::parse_str("struct A { y: u32, x: u32, _pad: vec2<u32> }").unwrap();
     let members = vec![("y".to_owned(), 0), ("x".to_owned(), 4)];
     assert_eq!(structs(&swapped), [("A".to_owned(), 16, members)]);
+}
+
+/// What the assertions of a CUDA header say: struct to size and offsets.
+fn asserted(text: &str) -> BTreeMap<&str, (usize, BTreeMap<&str, usize>)> {
+    let mut found: BTreeMap<&str, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((claim, _)) = line.strip_prefix("static_assert(").and_then(|rest| rest.split_once(", \"")) else {
+            continue;
+        };
+        let (left, number) = claim.split_once(" == ").unwrap();
+        let number = number.parse().unwrap();
+        if let Some(name) = left.strip_prefix("sizeof(").and_then(|l| l.strip_suffix(')')) {
+            found.entry(name).or_default().0 = number;
+        } else {
+            let inside = left.strip_prefix("offsetof(").and_then(|l| l.strip_suffix(')')).unwrap();
+            let (name, member) = inside.split_once(", ").unwrap();
+            found.entry(name).or_default().1.insert(member, number);
+        }
+    }
+    found
+}
+
+/// The header's compilers check its assertions, this test compares them.
+#[test]
+fn every_struct_of_the_cuda_header_has_the_layout_of_its_twin() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/common/params.cuh");
+    let text = std::fs::read_to_string(path).unwrap();
+    let twins = layouts().into_iter().map(|(name, size, members)| (name, (size, BTreeMap::from_iter(members))));
+    assert_eq!(asserted(&text), twins.collect());
+    // Every struct of the header asserts something.
+    let declared = text.lines().filter_map(|line| line.strip_prefix("struct ")?.strip_suffix(" {"));
+    assert_eq!(declared.count(), layouts().len());
 }

@@ -1,0 +1,126 @@
+// The structs of src/params.rs: same names, same members, same layout. A test compares the assertions below with the
+// offsets that Rust has.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// `fwht`: in place on each block of 2^block_log2, natural order, scaled by `scale` at the end.
+struct FwhtParams {
+    uint32_t len;
+    uint32_t block_log2;
+    float scale;
+    uint32_t _pad;
+};
+static_assert(sizeof(FwhtParams) == 16, "FwhtParams");
+static_assert(offsetof(FwhtParams, len) == 0, "FwhtParams");
+static_assert(offsetof(FwhtParams, block_log2) == 4, "FwhtParams");
+static_assert(offsetof(FwhtParams, scale) == 8, "FwhtParams");
+
+// `clip`: rows of `dim` at a distance of `stride`.
+struct ClipParams {
+    uint32_t rows;
+    uint32_t dim;
+    uint32_t stride;
+    float bound;
+};
+static_assert(sizeof(ClipParams) == 16, "ClipParams");
+static_assert(offsetof(ClipParams, rows) == 0, "ClipParams");
+static_assert(offsetof(ClipParams, dim) == 4, "ClipParams");
+static_assert(offsetof(ClipParams, stride) == 8, "ClipParams");
+static_assert(offsetof(ClipParams, bound) == 12, "ClipParams");
+
+// `encode`: one row of `dim` floats becomes `padded` integers mod 2^bits.
+struct EncodeParams {
+    uint32_t dim;
+    uint32_t padded;
+    uint32_t block_log2;
+    uint32_t rotate;
+    uint32_t bits;
+    uint32_t fraction_bits;
+    uint32_t norm;
+    uint32_t rounding;
+    uint32_t linf;
+    float gamma;
+    float clip;
+    uint32_t _pad;
+    uint32_t norm_bound[4];
+};
+static_assert(sizeof(EncodeParams) == 64, "EncodeParams");
+static_assert(offsetof(EncodeParams, dim) == 0, "EncodeParams");
+static_assert(offsetof(EncodeParams, padded) == 4, "EncodeParams");
+static_assert(offsetof(EncodeParams, block_log2) == 8, "EncodeParams");
+static_assert(offsetof(EncodeParams, rotate) == 12, "EncodeParams");
+static_assert(offsetof(EncodeParams, bits) == 16, "EncodeParams");
+static_assert(offsetof(EncodeParams, fraction_bits) == 20, "EncodeParams");
+static_assert(offsetof(EncodeParams, norm) == 24, "EncodeParams");
+static_assert(offsetof(EncodeParams, rounding) == 28, "EncodeParams");
+static_assert(offsetof(EncodeParams, linf) == 32, "EncodeParams");
+static_assert(offsetof(EncodeParams, gamma) == 36, "EncodeParams");
+static_assert(offsetof(EncodeParams, clip) == 40, "EncodeParams");
+static_assert(offsetof(EncodeParams, norm_bound) == 48, "EncodeParams");
+
+// `decode`: a sum mod 2^bits becomes `dim` floats.
+struct DecodeParams {
+    uint32_t dim;
+    uint32_t padded;
+    uint32_t block_log2;
+    uint32_t rotate;
+    uint32_t bits;
+    float unit;
+    uint32_t _pad[2];
+};
+static_assert(sizeof(DecodeParams) == 32, "DecodeParams");
+static_assert(offsetof(DecodeParams, dim) == 0, "DecodeParams");
+static_assert(offsetof(DecodeParams, padded) == 4, "DecodeParams");
+static_assert(offsetof(DecodeParams, block_log2) == 8, "DecodeParams");
+static_assert(offsetof(DecodeParams, rotate) == 12, "DecodeParams");
+static_assert(offsetof(DecodeParams, bits) == 16, "DecodeParams");
+static_assert(offsetof(DecodeParams, unit) == 20, "DecodeParams");
+
+// `encrypt`: slots of a coefficient and the law of the errors.
+struct EncryptParams {
+    uint32_t slots;
+    uint32_t width;
+    uint32_t offset;
+    uint32_t eta;
+};
+static_assert(sizeof(EncryptParams) == 16, "EncryptParams");
+static_assert(offsetof(EncryptParams, slots) == 0, "EncryptParams");
+static_assert(offsetof(EncryptParams, width) == 4, "EncryptParams");
+static_assert(offsetof(EncryptParams, offset) == 8, "EncryptParams");
+static_assert(offsetof(EncryptParams, eta) == 12, "EncryptParams");
+
+// `ghost_norms`, `ghost_sum`: activations and output gradients of a linear layer.
+struct GhostParams {
+    uint32_t samples;
+    uint32_t positions;
+    uint32_t inputs;
+    uint32_t outputs;
+    uint32_t bias;
+    uint32_t _pad[3];
+};
+static_assert(sizeof(GhostParams) == 32, "GhostParams");
+static_assert(offsetof(GhostParams, samples) == 0, "GhostParams");
+static_assert(offsetof(GhostParams, positions) == 4, "GhostParams");
+static_assert(offsetof(GhostParams, inputs) == 8, "GhostParams");
+static_assert(offsetof(GhostParams, outputs) == 12, "GhostParams");
+static_assert(offsetof(GhostParams, bias) == 16, "GhostParams");
+
+// One launch of `fwht`: `groups` tiles; see common/fwht.cuh for the place of a tile's elements.
+struct FwhtPassParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t columns_log2;
+    uint32_t stride_log2;
+    uint32_t active_bits;
+    float scale;
+    uint32_t _pad[2];
+};
+static_assert(sizeof(FwhtPassParams) == 32, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, groups) == 0, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, len) == 4, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, columns_log2) == 8, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, stride_log2) == 12, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, active_bits) == 16, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, scale) == 20, "FwhtPassParams");
