@@ -42,10 +42,10 @@ fn square(x: u32, top: u32) -> vec3<u32> {
 // The sum over the threads of a group, in thread 0.
 fn total(t: u32, mine: vec3<u32>) -> vec3<u32> {
     sums[t] = mine;
-    for (var half = 128u; half > 0u; half >>= 1u) {
+    for (var width = 128u; width > 0u; width >>= 1u) {
         workgroupBarrier();
-        if t < half {
-            sums[t] = wide_add(sums[t], sums[t + half]);
+        if t < width {
+            sums[t] = wide_add(sums[t], sums[t + width]);
         }
     }
     return sums[t];

@@ -1,4 +1,4 @@
-// The end of the float half of encode, and the integer half but for the noise (host plan: device/encode.rs).
+// The end of the float width of encode, and the integer width but for the noise (host plan: device/encode.rs).
 //
 // encode_truncate: floats in place to fixed point, and their norm: 8 bytes an element.
 // encode_norms: the norm alone, of fixed point from elsewhere: 4 bytes an element.
@@ -33,10 +33,10 @@ fn add_parts(a: vec4<u32>, b: vec4<u32>) -> vec4<u32> {
 // The sum over the threads of a group, in thread 0.
 fn total(t: u32, mine: vec4<u32>) -> vec4<u32> {
     sums[t] = mine;
-    for (var half = 128u; half > 0u; half >>= 1u) {
+    for (var width = 128u; width > 0u; width >>= 1u) {
         workgroupBarrier();
-        if t < half {
-            sums[t] = add_parts(sums[t], sums[t + half]);
+        if t < width {
+            sums[t] = add_parts(sums[t], sums[t + width]);
         }
     }
     return sums[t];
