@@ -52,7 +52,11 @@ fn total(t: u32, mine: vec3<u32>) -> vec3<u32> {
 }
 
 // The greatest over the threads of a group, in all of them.
-fn greatest(mine: u32) -> u32 {
+fn greatest(t: u32, mine: u32) -> u32 {
+    if t == 0u {
+        atomicStore(&largest, 0u);
+    }
+    workgroupBarrier();
     atomicMax(&largest, mine);
     workgroupBarrier();
     return atomicLoad(&largest);
@@ -76,7 +80,7 @@ fn clip_norms(
     for (var j = start + t; j < end; j += 256u) {
         most = max(most, norms_rows[first + j] & 0x7fffffffu);
     }
-    let top = greatest(most);
+    let top = greatest(t, most);
     var sum = vec3(0u);
     for (var j = start + t; j < end; j += 256u) {
         sum = wide_add(sum, square(norms_rows[first + j], biased_exponent(top)));
@@ -140,7 +144,7 @@ fn clip_factors(
     for (var i = t; i < p.chunks; i += 256u) {
         most = max(most, factors_parts[row * p.chunks + i].w);
     }
-    let top = greatest(most);
+    let top = greatest(t, most);
     var sum = vec3(0u);
     for (var i = t; i < p.chunks; i += 256u) {
         let part = factors_parts[row * p.chunks + i];
@@ -202,7 +206,7 @@ fn clip_scale(
 @group(0) @binding(3) var<storage, read> place_signs: array<u32>;
 @group(0) @binding(4) var<storage, read_write> place_out: array<u32>;
 
-// Row by row: factor, sign where bit j % 32 of word j / 32 is set, p.factor, zeros from `dim` on. A row with NaN or an
+// Row by row: factor, sign where bit j % 32 of word j / 32 is set, zeros from `dim` on. A row with NaN or an
 // infinity becomes zeros.
 @compute @workgroup_size(256)
 fn encode_place(
@@ -225,7 +229,7 @@ fn encode_place(
         var v = 0u;
         if j < p.dim {
             let sign = ((place_signs[(j >> 5u) * p.rotate] >> (j & 31u)) & p.rotate) << 31u;
-            let y = scaled(bitcast<f32>(place_rows[p.offset + row * p.stride + j]), f, x) * p.factor;
+            let y = scaled(bitcast<f32>(place_rows[p.offset + row * p.stride + j]), f, x);
             v = select(0u, bitcast<u32>(y) ^ sign, finite);
         }
         place_out[row * p.padded + j] = v;

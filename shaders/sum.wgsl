@@ -12,15 +12,17 @@ fn sum_bits(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) t: u32,
 ) {
-    let j = (block.x + block.y * grid.x) * 256u + t;
-    if block.x + block.y * grid.x >= p.groups || j >= p.len {
+    let group = block.x + block.y * grid.x;
+    if group >= p.groups {
         return;
     }
-    var sum = acc[j];
-    for (var i = 0u; i < p.count; i++) {
-        sum += rows[i * p.len + j];
+    for (var j = group * 1024u + t; j < min(p.len, (group + 1u) * 1024u); j += 256u) {
+        var sum = acc[j];
+        for (var i = 0u; i < p.count; i++) {
+            sum += rows[i * p.len + j];
+        }
+        acc[j] = sum & (0xffffffffu >> (32u - p.bits));
     }
-    acc[j] = sum & (0xffffffffu >> (32u - p.bits));
 }
 
 @compute @workgroup_size(256)
@@ -29,16 +31,18 @@ fn sum_prime(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) t: u32,
 ) {
-    let j = (block.x + block.y * grid.x) * 256u + t;
-    if block.x + block.y * grid.x >= p.groups || j >= p.len {
+    let group = block.x + block.y * grid.x;
+    if group >= p.groups {
         return;
     }
-    var sum = acc[j];
-    for (var i = 0u; i < p.count; i++) {
-        sum += rows[i * p.len + j];
-        sum = min(sum, sum - p.modulus);
+    for (var j = group * 1024u + t; j < min(p.len, (group + 1u) * 1024u); j += 256u) {
+        var sum = acc[j];
+        for (var i = 0u; i < p.count; i++) {
+            sum += rows[i * p.len + j];
+            sum = min(sum, sum - p.modulus);
+        }
+        acc[j] = sum;
     }
-    acc[j] = sum;
 }
 
 @group(0) @binding(1) var<storage, read> residues: array<u32>;
