@@ -3,6 +3,7 @@
 mod device;
 mod device_encode;
 mod device_words;
+mod emulated;
 mod emulation;
 mod floats;
 mod ghost;
@@ -11,6 +12,7 @@ mod integers;
 mod keystream;
 mod lattice;
 mod lattice_encrypt;
+mod layouts;
 mod mask;
 mod noise;
 mod packing;
@@ -20,6 +22,7 @@ mod transforms;
 use std::sync::{Arc, OnceLock};
 
 use bytemuck::Zeroable;
+use veilsum::backend::cuda::Cuda;
 use veilsum::backend::device::DeviceBackend;
 use veilsum::backend::scalar::Scalar;
 use veilsum::backend::simd::Simd;
@@ -28,6 +31,8 @@ use veilsum::backend::wgpu::Wgpu;
 use veilsum::backend::{Backend, EncodeJob, NonFinite, OpenOptions, RowKeys};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{EncodeParams, NO_LINF};
+
+use self::emulated::Emulated;
 
 /// The oracle.
 fn oracle() -> Scalar {
@@ -87,12 +92,15 @@ fn devices() -> Vec<DeviceBackend> {
 }
 
 fn open_devices() -> Vec<DeviceBackend> {
+    // The CUDA kernels run on the processor everywhere, and on a GPU too where there is one.
+    let mut devices = vec![DeviceBackend::new(Arc::new(Emulated::new()))];
+    devices.extend(Cuda::open(0).ok().map(|device| DeviceBackend::new(Arc::new(device))));
     match Wgpu::open(&OpenOptions { allow_software: true }) {
-        Ok(device) => vec![DeviceBackend::new(Arc::new(device))],
+        Ok(device) => devices.push(DeviceBackend::new(Arc::new(device))),
         Err(error) => {
             assert!(std::env::var("CI").is_err(), "{error}: CI needs mesa-vulkan-drivers and libvulkan1");
             eprintln!("SKIPPED on wgpu: {error}");
-            Vec::new()
         }
     }
+    devices
 }
