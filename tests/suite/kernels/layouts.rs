@@ -6,7 +6,10 @@ use std::fs;
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 
-use veilsum::params::{ClipParams, DecodeParams, EncodeParams, EncryptParams, FwhtParams, FwhtPassParams, GhostParams};
+use veilsum::params::{
+    ClipParams, DecodeParams, EncodeParams, EncryptParams, FlatPassParams, FwhtParams, FwhtPassParams, GhostParams,
+    RowsPassParams,
+};
 
 /// Size in bytes, and the offset of every member but the padding.
 type Layout = (usize, BTreeMap<&'static str, usize>);
@@ -111,6 +114,49 @@ fn ghost() -> Layout {
     )
 }
 
+fn rows_pass() -> Layout {
+    layout(
+        size_of::<RowsPassParams>(),
+        [
+            ("groups", offset_of!(RowsPassParams, groups)),
+            ("chunks", offset_of!(RowsPassParams, chunks)),
+            ("first_row", offset_of!(RowsPassParams, first_row)),
+            ("offset", offset_of!(RowsPassParams, offset)),
+            ("stride", offset_of!(RowsPassParams, stride)),
+            ("dim", offset_of!(RowsPassParams, dim)),
+            ("padded", offset_of!(RowsPassParams, padded)),
+            ("first", offset_of!(RowsPassParams, first)),
+            ("bits", offset_of!(RowsPassParams, bits)),
+            ("fraction_bits", offset_of!(RowsPassParams, fraction_bits)),
+            ("norm", offset_of!(RowsPassParams, norm)),
+            ("rounding", offset_of!(RowsPassParams, rounding)),
+            ("linf", offset_of!(RowsPassParams, linf)),
+            ("count", offset_of!(RowsPassParams, count)),
+            ("rotate", offset_of!(RowsPassParams, rotate)),
+            ("factor", offset_of!(RowsPassParams, factor)),
+            ("bound_mantissa", offset_of!(RowsPassParams, bound_mantissa)),
+            ("bound_exponent", offset_of!(RowsPassParams, bound_exponent)),
+            ("norm_bound", offset_of!(RowsPassParams, norm_bound)),
+        ],
+    )
+}
+
+fn flat_pass() -> Layout {
+    layout(
+        size_of::<FlatPassParams>(),
+        [
+            ("groups", offset_of!(FlatPassParams, groups)),
+            ("len", offset_of!(FlatPassParams, len)),
+            ("first", offset_of!(FlatPassParams, first)),
+            ("bits", offset_of!(FlatPassParams, bits)),
+            ("modulus", offset_of!(FlatPassParams, modulus)),
+            ("count", offset_of!(FlatPassParams, count)),
+            ("factor", offset_of!(FlatPassParams, factor)),
+            ("unit", offset_of!(FlatPassParams, unit)),
+        ],
+    )
+}
+
 /// What the assertions of a header say: struct to size and offsets.
 fn asserted(text: &str) -> BTreeMap<&str, (usize, BTreeMap<&str, usize>)> {
     let mut found: BTreeMap<&str, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
@@ -141,8 +187,10 @@ fn the_structs_of_the_cuda_header_are_those_of_rust() {
         ("EncodeParams", encode()),
         ("EncryptParams", encrypt()),
         ("FwhtParams", fwht()),
+        ("FlatPassParams", flat_pass()),
         ("FwhtPassParams", fwht_pass()),
         ("GhostParams", ghost()),
+        ("RowsPassParams", rows_pass()),
     ]);
     assert_eq!(asserted(&text), expected);
     // Every struct of the header asserts something.
