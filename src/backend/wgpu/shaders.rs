@@ -2,11 +2,23 @@
 
 const PARAMS: &str = include_str!("../../../shaders/common/params.wgsl");
 
+const PRG: &str = include_str!("../../../shaders/common/prg.wgsl");
+const WIDE: &str = include_str!("../../../shaders/common/wide.wgsl");
+
 /// A stage: the name of its file, what comes before it, and its text.
 type Shader = (&'static str, &'static [&'static str], &'static str);
 
 /// All stages.
-const SHADERS: &[Shader] = &[("fwht", &[], include_str!("../../../shaders/fwht.wgsl"))];
+const SHADERS: &[Shader] = &[
+    ("clip", &[WIDE], include_str!("../../../shaders/clip.wgsl")),
+    ("decode", &[], include_str!("../../../shaders/decode.wgsl")),
+    ("encode", &[PRG, WIDE], include_str!("../../../shaders/encode.wgsl")),
+    ("fwht", &[], include_str!("../../../shaders/fwht.wgsl")),
+    ("mask", &[PRG, WIDE], include_str!("../../../shaders/mask.wgsl")),
+    ("noise", &[PRG], include_str!("../../../shaders/noise.wgsl")),
+    ("pack", &[], include_str!("../../../shaders/pack.wgsl")),
+    ("sum", &[], include_str!("../../../shaders/sum.wgsl")),
+];
 
 /// The whole text of a shader, or nothing if there is none of that name.
 pub(super) fn source(file: &str) -> Option<String> {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 use naga::{Module, TypeInner};
-use veilsum::params::{ClipParams, DecodeParams, EncodeParams, EncryptParams, FwhtParams, FwhtPassParams, GhostParams};
+use veilsum::params::{
+    ClipParams, DecodeParams, EncodeParams, EncryptParams, FlatPassParams, FwhtParams, FwhtPassParams, GhostParams,
+    RowsPassParams,
+};
 
 /// A struct: its name, its size, and its members with their offsets.
 type Layout = (&'static str, usize, Vec<(&'static str, usize)>);
@@ -39,6 +42,28 @@ fn layouts() -> Vec<Layout> {
         }),
         layout!(DecodeParams { dim, padded, block_log2, rotate, bits, unit }),
         layout!(GhostParams { samples, positions, inputs, outputs, bias }),
+        layout!(RowsPassParams {
+            groups,
+            chunks,
+            first_row,
+            offset,
+            stride,
+            dim,
+            padded,
+            first,
+            bits,
+            fraction_bits,
+            norm,
+            rounding,
+            linf,
+            count,
+            rotate,
+            factor,
+            bound_mantissa,
+            bound_exponent,
+            norm_bound
+        }),
+        layout!(FlatPassParams { groups, len, first, bits, modulus, count, factor, unit }),
     ]
 }
 
