@@ -124,3 +124,53 @@ static_assert(offsetof(FwhtPassParams, columns_log2) == 8, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, stride_log2) == 12, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, active) == 16, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, scale) == 20, "FwhtPassParams");
+
+// One launch of `ntt` or `intt`: a group has 2^local_log2 residues, or 2048 in the passes across tiles.
+struct NttPassParams {
+    uint32_t groups;
+    uint32_t degree_log2;
+    uint32_t limbs;
+    uint32_t local_log2;
+};
+static_assert(sizeof(NttPassParams) == 16, "NttPassParams");
+static_assert(offsetof(NttPassParams, groups) == 0, "NttPassParams");
+static_assert(offsetof(NttPassParams, degree_log2) == 4, "NttPassParams");
+static_assert(offsetof(NttPassParams, limbs) == 8, "NttPassParams");
+static_assert(offsetof(NttPassParams, local_log2) == 12, "NttPassParams");
+
+// One launch over residues: `len` words of `degree_log2`, `limbs`; the second factor has `other_len`.
+struct ResidueParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t other_len;
+    uint32_t degree_log2;
+    uint32_t limbs;
+    uint32_t _pad[3];
+};
+static_assert(sizeof(ResidueParams) == 32, "ResidueParams");
+static_assert(offsetof(ResidueParams, groups) == 0, "ResidueParams");
+static_assert(offsetof(ResidueParams, len) == 4, "ResidueParams");
+static_assert(offsetof(ResidueParams, other_len) == 8, "ResidueParams");
+static_assert(offsetof(ResidueParams, degree_log2) == 12, "ResidueParams");
+static_assert(offsetof(ResidueParams, limbs) == 16, "ResidueParams");
+
+// One launch of `encrypt`: `len` is what the kernel runs over (residues, coefficients or values of the message).
+struct EncryptPassParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t degree_log2;
+    uint32_t limbs;
+    uint32_t rounds;
+    uint32_t slots;
+    uint32_t eta;
+    uint32_t values;
+};
+static_assert(sizeof(EncryptPassParams) == 32, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, groups) == 0, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, len) == 4, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, degree_log2) == 8, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, limbs) == 12, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, rounds) == 16, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, slots) == 20, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, eta) == 24, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, values) == 28, "EncryptPassParams");
