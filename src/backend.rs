@@ -5,6 +5,7 @@
 
 mod buffer;
 mod check;
+pub mod device;
 mod error;
 mod gram;
 mod job;
@@ -12,6 +13,7 @@ mod lattice;
 pub mod scalar;
 mod shrink;
 pub mod simd;
+pub mod wgpu;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +36,10 @@ pub enum BackendKind {
     Scalar,
     /// Blocked kernels on all cores of the CPU.
     Simd,
+    /// Shaders on a GPU: Vulkan, Metal or DX12.
+    Wgpu,
+    /// CUDA kernels on a GPU.
+    Cuda,
 }
 
 impl BackendKind {
@@ -43,6 +49,8 @@ impl BackendKind {
         match self {
             Self::Scalar => "scalar",
             Self::Simd => "simd",
+            Self::Wgpu => "wgpu",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -63,6 +71,23 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// One line for people: what it runs on (ISA, threads, device name).
     fn describe(&self) -> String;
+
+    /// A copy of a host buffer where the verbs run: on the device of a GPU backend, else the same. A buffer that is
+    /// there already is shared. Errors: no room, a buffer of another device.
+    fn upload(&self, x: &Buffer) -> Result<Buffer, BackendError> {
+        on_host(x)
+    }
+
+    /// A copy on the host. Waits for what is still being computed. Errors: those of an earlier launch, a buffer of
+    /// another device.
+    fn download(&self, x: &Buffer) -> Result<Buffer, BackendError> {
+        on_host(x)
+    }
+
+    /// Waits until all verbs called so far have run. Errors: what went wrong since an error was last returned.
+    fn finish(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Clips every row in place to L2 norm `params.bound` and returns the norms before the clip.
     ///
@@ -235,10 +260,49 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError>;
 }
 
-/// Opens a backend; `None` picks the fastest that this machine has.
+/// What a host backend does with a buffer that it is asked to move.
+fn on_host(x: &Buffer) -> Result<Buffer, BackendError> {
+    match x {
+        Buffer::Device(_) => {
+            Err(BackendError::WrongPlace { found: "a device".into(), expected: "the host: download it there".into() })
+        }
+        host => Ok(host.clone()),
+    }
+}
+
+/// How [`open_with`] picks a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Takes a software adapter (a GPU played by the CPU, hundreds of times slower than `simd`) where there is no
+    /// other: for tests.
+    pub allow_software: bool,
+}
+
+impl OpenOptions {
+    /// The variable of the environment that sets `allow_software` if it is `1`.
+    pub const ALLOW_SOFTWARE: &str = "VEILSUM_ALLOW_SOFTWARE";
+
+    /// The options of the environment.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self { allow_software: std::env::var(Self::ALLOW_SOFTWARE).is_ok_and(|v| v == "1") }
+    }
+}
+
+/// Opens a backend with the options of the environment; `None` picks the fastest that this machine has.
 pub fn open(kind: Option<BackendKind>) -> Result<Arc<dyn Backend>, BackendError> {
+    open_with(kind, &OpenOptions::from_env())
+}
+
+/// Opens a backend; `None` picks the fastest that this machine has.
+pub fn open_with(kind: Option<BackendKind>, options: &OpenOptions) -> Result<Arc<dyn Backend>, BackendError> {
     match kind.unwrap_or(BackendKind::Simd) {
         BackendKind::Scalar => Ok(Arc::new(scalar::Scalar)),
         BackendKind::Simd => Ok(Arc::new(simd::Simd::new())),
+        BackendKind::Wgpu => Ok(Arc::new(device::DeviceBackend::new(Arc::new(wgpu::Wgpu::open(options)?)))),
+        BackendKind::Cuda => Err(BackendError::Unavailable {
+            name: "cuda".into(),
+            reason: "this build has scalar, simd and wgpu".into(),
+        }),
     }
 }

@@ -81,6 +81,27 @@ pub struct FwhtParams {
     pub _pad: u32,
 }
 
+/// One launch of a kernel of `fwht`: `groups` tiles of `2^t` elements. A tile is `2^(t - columns_log2)` rows, each
+/// `2^stride_log2` elements behind the last, of `2^columns_log2` neighbours; one row if both are t.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct FwhtPassParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// Elements; those of a tile from here on count as zeros and are not written.
+    pub len: u32,
+    /// log2 of the neighbours of a row.
+    pub columns_log2: u32,
+    /// log2 of the distance of rows.
+    pub stride_log2: u32,
+    /// Bit i is set if bit i of an element's number in its tile is transformed.
+    pub active_bits: u32,
+    /// Factor applied to the inputs.
+    pub scale: f32,
+    /// Keeps the size a multiple of 16 bytes.
+    pub _pad: [u32; 2],
+}
+
 /// `encode`: one row of `dim` floats becomes `padded` integers mod `2^bits`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]

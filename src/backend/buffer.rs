@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 use bytemuck::{Pod, Zeroable};
 
 use super::BackendError;
+use super::device::DeviceBuffer;
 
 /// One cache line.
 #[repr(C, align(64))]
@@ -121,7 +122,8 @@ impl<T: Element + fmt::Debug> fmt::Debug for Aligned<T> {
     }
 }
 
-/// Memory of one backend. Host backends share aligned vectors.
+/// Memory of one backend. Host backends share aligned vectors; two buffers of a device are equal if they are the same
+/// memory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Buffer {
     /// 32-bit floats on the host.
@@ -130,6 +132,8 @@ pub enum Buffer {
     HostI32(Aligned<i32>),
     /// Residues mod `2^b`, one a word, on the host.
     HostU32(Aligned<u32>),
+    /// Elements of one of the three types on a device.
+    Device(DeviceBuffer),
 }
 
 impl Buffer {
@@ -140,6 +144,7 @@ impl Buffer {
             Self::HostF32(v) => v.len(),
             Self::HostI32(v) => v.len(),
             Self::HostU32(v) => v.len(),
+            Self::Device(v) => v.len(),
         }
     }
 
@@ -156,6 +161,17 @@ impl Buffer {
             Self::HostF32(_) => "f32",
             Self::HostI32(_) => "i32",
             Self::HostU32(_) => "u32",
+            Self::Device(v) => v.element().name(),
+        }
+    }
+
+    /// Why this is no slice of `expected` on the host.
+    fn refused(&self, expected: &'static str) -> BackendError {
+        match self {
+            Self::Device(v) if v.element().name() == expected => {
+                BackendError::WrongPlace { found: "a device".into(), expected: "the host: download it first".into() }
+            }
+            other => BackendError::WrongType { expected, found: other.dtype() },
         }
     }
 
@@ -163,7 +179,7 @@ impl Buffer {
     pub fn as_f32(&self) -> Result<&[f32], BackendError> {
         match self {
             Self::HostF32(v) => Ok(v),
-            other => Err(BackendError::WrongType { expected: "f32", found: other.dtype() }),
+            other => Err(other.refused("f32")),
         }
     }
 
@@ -171,7 +187,7 @@ impl Buffer {
     pub fn as_i32(&self) -> Result<&[i32], BackendError> {
         match self {
             Self::HostI32(v) => Ok(v),
-            other => Err(BackendError::WrongType { expected: "i32", found: other.dtype() }),
+            other => Err(other.refused("i32")),
         }
     }
 
@@ -179,7 +195,7 @@ impl Buffer {
     pub fn as_u32(&self) -> Result<&[u32], BackendError> {
         match self {
             Self::HostU32(v) => Ok(v),
-            other => Err(BackendError::WrongType { expected: "u32", found: other.dtype() }),
+            other => Err(other.refused("u32")),
         }
     }
 
@@ -187,7 +203,7 @@ impl Buffer {
     pub fn as_f32_mut(&mut self) -> Result<&mut [f32], BackendError> {
         match self {
             Self::HostF32(v) => Ok(v),
-            other => Err(BackendError::WrongType { expected: "f32", found: other.dtype() }),
+            other => Err(other.refused("f32")),
         }
     }
 
@@ -195,7 +211,7 @@ impl Buffer {
     pub fn as_u32_mut(&mut self) -> Result<&mut [u32], BackendError> {
         match self {
             Self::HostU32(v) => Ok(v),
-            other => Err(BackendError::WrongType { expected: "u32", found: other.dtype() }),
+            other => Err(other.refused("u32")),
         }
     }
 }

@@ -139,12 +139,16 @@ pub(crate) fn clip<'a>(x: &'a mut Buffer, p: &ClipParams) -> Result<&'a mut [f32
 
 /// Checks a buffer and parameters of `fwht`, and returns the floats.
 pub(crate) fn fwht<'a>(x: &'a mut Buffer, p: &FwhtParams) -> Result<&'a mut [f32], BackendError> {
+    fwht_shape(x.len(), p)?;
+    x.as_f32_mut()
+}
+
+/// Checks parameters of `fwht` for a buffer of `len` floats, wherever it lives.
+pub(crate) fn fwht_shape(len: usize, p: &FwhtParams) -> Result<(), BackendError> {
     ensure(p.block_log2 <= MAX_BLOCK_LOG2, "block_log2", "0..=27", f64::from(p.block_log2))?;
     ensure(p.scale.is_finite(), "scale", "finite", f64::from(p.scale))?;
     ensure(p.len.is_multiple_of(1 << p.block_log2), "len", "a multiple of 2^block_log2", f64::from(p.len))?;
-    let data = x.as_f32_mut()?;
-    length("x", p.len as usize, data.len())?;
-    Ok(data)
+    length("x", p.len as usize, len)
 }
 
 /// Checks buffers of `sum`, but for [`residues`], and returns accumulator and rows.

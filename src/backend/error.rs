@@ -82,4 +82,48 @@ pub enum BackendError {
         /// Why not, and what is available.
         reason: String,
     },
+    /// A buffer that lives elsewhere.
+    #[error("the buffer is on {found}, expected one on {expected}")]
+    WrongPlace {
+        /// Where it lives.
+        found: String,
+        /// Where it should.
+        expected: String,
+    },
+    /// A stage that this backend has no kernels for.
+    #[error("{backend} does not have the stage {stage}: download the buffers and use simd")]
+    Unsupported {
+        /// The stage.
+        stage: &'static str,
+        /// The backend.
+        backend: &'static str,
+    },
+    /// Not enough memory on a device; what it holds is unchanged and the device still works.
+    #[error("{backend} has no room for {needed} bytes ({})", free.map_or("free: not reported".into(), |f| format!("free: {f}")))]
+    DeviceMemory {
+        /// The backend.
+        backend: &'static str,
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes free, or the most that one buffer may have; nothing if the driver does not say.
+        free: Option<u64>,
+    },
+    /// The device is gone for this process: a reset, a crash of its driver, or it was taken away.
+    #[error("the device of {backend} was lost: {reason}")]
+    DeviceLost {
+        /// The backend.
+        backend: &'static str,
+        /// What the driver said.
+        reason: String,
+    },
+    /// Something that a device or its driver refused.
+    #[error("{backend}: {what}: {reason}")]
+    DeviceFailed {
+        /// The backend.
+        backend: &'static str,
+        /// What was asked for.
+        what: String,
+        /// What the driver said.
+        reason: String,
+    },
 }

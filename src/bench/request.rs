@@ -180,7 +180,7 @@ fn targets(backends: &[String], isas: &[String]) -> Result<Vec<Target>, BenchErr
     let mut targets: Vec<Target> = Vec::new();
     for kind in kinds {
         match kind {
-            BackendKind::Scalar => {
+            BackendKind::Scalar | BackendKind::Wgpu | BackendKind::Cuda => {
                 targets.push(Target { backend: backend::open(Some(kind))?, isa: Isa::Portable });
             }
             BackendKind::Simd => {

@@ -1,5 +1,6 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
+mod device;
 mod emulation;
 mod floats;
 mod ghost;
@@ -14,11 +15,15 @@ mod packing;
 mod select;
 mod transforms;
 
+use std::sync::{Arc, OnceLock};
+
 use bytemuck::Zeroable;
+use veilsum::backend::device::DeviceBackend;
 use veilsum::backend::scalar::Scalar;
 use veilsum::backend::simd::Simd;
 use veilsum::backend::simd::isa::Isa;
-use veilsum::backend::{Backend, EncodeJob, NonFinite, RowKeys};
+use veilsum::backend::wgpu::Wgpu;
+use veilsum::backend::{Backend, EncodeJob, NonFinite, OpenOptions, RowKeys};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{EncodeParams, NO_LINF};
 
@@ -68,4 +73,24 @@ fn all() -> Vec<Box<dyn Backend>> {
     let mut all: Vec<Box<dyn Backend>> = vec![Box::new(oracle())];
     all.extend(blocked().into_iter().map(|b| Box::new(b) as Box<dyn Backend>));
     all
+}
+
+/// The backends on devices that this machine has, software adapters among them; never none on a machine of CI.
+///
+/// They are hundreds of times slower than the others: 10^5 to 10^6 elements are much.
+fn devices() -> Vec<DeviceBackend> {
+    // Opened once: every device has a queue and pipelines of its own.
+    static OPENED: OnceLock<Vec<DeviceBackend>> = OnceLock::new();
+    OPENED.get_or_init(open_devices).clone()
+}
+
+fn open_devices() -> Vec<DeviceBackend> {
+    match Wgpu::open(&OpenOptions { allow_software: true }) {
+        Ok(device) => vec![DeviceBackend::new(Arc::new(device))],
+        Err(error) => {
+            assert!(std::env::var("CI").is_err(), "{error}: CI needs mesa-vulkan-drivers and libvulkan1");
+            eprintln!("SKIPPED on wgpu: {error}");
+            Vec::new()
+        }
+    }
 }

@@ -197,10 +197,12 @@ fn check(file: &str, source: &str) -> Vec<Violation> {
             report(line_of(offset), format!("`crate::{target}` is no room: name the room where the item lives"));
         }
     }
-    let unsafe_allowed = file.starts_with("backend/simd/") || file == "backend/simd.rs";
+    let unsafe_allowed = ["simd", "wgpu", "cuda"]
+        .into_iter()
+        .any(|backend| file.starts_with(&format!("backend/{backend}/")) || file == format!("backend/{backend}.rs"));
     for (offset, _) in code.match_indices("unsafe").filter(|(i, w)| whole_word(&code, *i, w)) {
         if !unsafe_allowed {
-            report(line_of(offset), "`unsafe` outside backend/simd".to_owned());
+            report(line_of(offset), "`unsafe` outside backend/{simd,wgpu,cuda}".to_owned());
         }
     }
     for name in ["todo", "unimplemented", "dbg"] {
@@ -311,6 +313,8 @@ fn the_other_rules_are_checked() {
     assert_eq!(lines("math/mod.rs", ""), [(1, "mod.rs".into())]);
     assert_eq!(lines("math.rs", "fn f() {\n    unsafe { g() }\n}"), [(2, "unsafe".into())]);
     assert_eq!(lines("backend/simd/fwht.rs", "unsafe fn f() {}"), []);
+    assert_eq!(lines("backend/cuda.rs", "unsafe fn f() {}"), []);
+    assert_eq!(lines("backend/device.rs", "unsafe fn f() {}"), [(1, "unsafe".into())]);
     assert_eq!(lines("backend/scalar.rs", "unsafe fn f() {}"), [(1, "unsafe".into())]);
     assert_eq!(lines("math.rs", "fn f() { todo!() }\nfn g() { std::unimplemented! () }\nfn h() { dbg!(1); }").len(), 3);
     assert_eq!(lines("math.rs", "fn todo() { unimplemented(); let not_unsafe = 1; }"), []);

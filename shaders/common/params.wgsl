@@ -1,0 +1,72 @@
+// The structs of src/params.rs: same names, same members, same layout; a test compares the offsets.
+
+struct ClipParams {
+    rows: u32,
+    dim: u32,
+    stride: u32,
+    bound: f32,
+}
+
+struct EncryptParams {
+    slots: u32,
+    width: u32,
+    offset: u32,
+    eta: u32,
+}
+
+struct FwhtParams {
+    len: u32,
+    block_log2: u32,
+    scale: f32,
+    _pad: u32,
+}
+
+// One launch of a kernel of `fwht`.
+struct FwhtPassParams {
+    groups: u32,
+    len: u32,
+    columns_log2: u32,
+    stride_log2: u32,
+    active_bits: u32,
+    scale: f32,
+    _pad0: u32,
+    _pad1: u32,
+}
+
+struct EncodeParams {
+    dim: u32,
+    padded: u32,
+    block_log2: u32,
+    rotate: u32,
+    bits: u32,
+    fraction_bits: u32,
+    norm: u32,
+    rounding: u32,
+    linf: u32,
+    gamma: f32,
+    clip: f32,
+    _pad: u32,
+    norm_bound: vec4<u32>,
+}
+
+struct DecodeParams {
+    dim: u32,
+    padded: u32,
+    block_log2: u32,
+    rotate: u32,
+    bits: u32,
+    unit: f32,
+    _pad0: u32,
+    _pad1: u32,
+}
+
+struct GhostParams {
+    samples: u32,
+    positions: u32,
+    inputs: u32,
+    outputs: u32,
+    bias: u32,
+    _pad0: u32,
+    _pad1: u32,
+    _pad2: u32,
+}

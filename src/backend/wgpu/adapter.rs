@@ -1,0 +1,104 @@
+//! Which adapters there are, and which one is taken.
+
+use wgpu::{Backends, DeviceType};
+
+use crate::backend::{BackendError, OpenOptions};
+
+/// An adapter, or why it is not taken.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Name, driver, type.
+    pub info: wgpu::AdapterInfo,
+    /// What it allows.
+    pub limits: wgpu::Limits,
+    /// Why it is not taken; nothing if it may be.
+    pub refused: Option<String>,
+}
+
+fn all() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    // No validation layers: they are not ours to ask for, and errors of wgpu itself come without them.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(Backends::all()));
+    adapters.sort_by_key(|adapter| rank(adapter.get_info().device_type));
+    adapters
+}
+
+/// Every adapter of this machine, the best first.
+#[must_use]
+pub fn adapters(options: &OpenOptions) -> Vec<Found> {
+    let found = |adapter: wgpu::Adapter| {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        Found { refused: refusal(&adapter, &info, options), info, limits }
+    };
+    all().into_iter().map(found).collect()
+}
+
+/// The order in which adapters are tried.
+const fn rank(kind: DeviceType) -> u32 {
+    match kind {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    }
+}
+
+fn refusal(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, options: &OpenOptions) -> Option<String> {
+    if info.device_type == DeviceType::Cpu && !options.allow_software {
+        return Some(format!(
+            "a software adapter, hundreds of times slower than simd ({}=1 allows it for tests)",
+            OpenOptions::ALLOW_SOFTWARE
+        ));
+    }
+    let limits = adapter.limits();
+    let least = wgpu::Limits::default();
+    let storage = limits.max_compute_workgroup_storage_size;
+    if storage < least.max_compute_workgroup_storage_size {
+        return Some(format!("{storage} bytes of group memory, 16384 needed"));
+    }
+    let threads = limits.max_compute_invocations_per_workgroup;
+    (threads < least.max_compute_invocations_per_workgroup).then(|| format!("groups of {threads} threads, 256 needed"))
+}
+
+/// The best adapter that is not refused.
+pub(super) fn pick(options: &OpenOptions) -> Result<wgpu::Adapter, BackendError> {
+    let mut reasons = Vec::new();
+    for adapter in all() {
+        let info = adapter.get_info();
+        match refusal(&adapter, &info, options) {
+            None => return Ok(adapter),
+            Some(reason) => reasons.push(format!("{} is {reason}", info.name)),
+        }
+    }
+    if reasons.is_empty() {
+        reasons.push("no adapter: neither a Vulkan driver (Linux), Metal (macOS) nor DX12 (Windows) was found".into());
+    }
+    Err(unavailable(reasons.join("; ")))
+}
+
+/// A device with everything that the adapter allows.
+pub(super) fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue), BackendError> {
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("veilsum"),
+        required_features: adapter.features() & wanted,
+        required_limits: adapter.limits(),
+        ..Default::default()
+    };
+    pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| unavailable(error.to_string()))
+}
+
+fn unavailable(reason: String) -> BackendError {
+    BackendError::Unavailable { name: "wgpu".into(), reason }
+}
+
+/// Name, interface and driver in one line.
+pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    let software = if info.device_type == DeviceType::Cpu { ", software" } else { "" };
+    format!("wgpu ({}, {:?}, {}{software})", info.name, info.backend, driver.trim())
+}
