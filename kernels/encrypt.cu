@@ -1,5 +1,6 @@
 // One-shot encryption: c = a s in the order of the transform, then `intt`, then c += e + 2^o sum_z 2^(w z) m_z.
 // No branch and no address depends on the secret, the errors or the message.
+// A key is eight words, then the number of rounds.
 //
 // Counts: a block of ChaCha20 is about 1000 operations for 8 residues of a, or for 32 halfwords of errors, of which a
 // coefficient takes h = ceil(2 eta / 16). A residue costs encrypt_expand 125 operations, 8 bytes read (pairs of s, from the
@@ -10,17 +11,17 @@
 #include "common/platform.cuh"
 #include "common/prg.cuh"
 
-// any <- any | (all values of the message): whether one is too wide, and nothing else about them.
+// seen <- seen | (all values of the message): whether one is too wide, and nothing else about them.
 extern "C" __global__ void __launch_bounds__(256)
-    encrypt_width(const EncryptPassParams p, const uint32_t* message, uint32_t* any) {
+    encrypt_width(const EncryptPassParams p, const uint32_t* values, uint32_t* seen) {
     if (group_index() >= p.groups) return;
-    uint32_t seen = 0;
+    uint32_t any = 0;
     for (uint32_t k = 0; k < 8; k++) {
         const uint32_t i = group_index() * 2048 + k * 256 + threadIdx.x;
-        if (i < p.len) seen |= message[i];
+        if (i < p.len) any |= values[i];
     }
-    seen = __reduce_or_sync(0xffffffffu, seen);
-    if ((threadIdx.x & 31) == 0) atomicOr(any, seen);
+    any = __reduce_or_sync(0xffffffffu, any);
+    if ((threadIdx.x & 31) == 0) atomicOr(seen, any);
 }
 REGISTER_KERNEL(encrypt_width)
 
@@ -34,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256)
     // Two pairs a vector: residue i of the limb is half of vector i / 2.
     const uint4* s = secret + ((limb << p.degree_log2) + ((8 * block) & ((1u << p.degree_log2) - 1))) / 2;
     uint32_t words[16], products[8];
-    chacha_block(key, block, p.rounds, words);
+    chacha_block(key, p.first * (p.limbs << (p.degree_log2 - 3)) + block, key[8], words);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const uint4 pair = s[i];
@@ -55,7 +56,7 @@ __device__ __forceinline__ void encrypt_ones(const EncryptPassParams& p, const u
     for (int i = 0; i < 16; i++) ones[i] = 0;
     for (uint32_t h = 0; h < halfwords; h++) {
         uint32_t words[16];
-        chacha_block(key, halfwords * line + h, p.rounds, words);
+        chacha_block(key, halfwords * line + h, key[8], words);
         const uint32_t counted = min(2 * p.eta - 16 * h, 16u), mask = (1u << counted) - 1;
 #pragma unroll
         for (int i = 0; i < 16; i++) ones[i] += __popc(words[i] & mask) + (__popc(words[i] >> 16 & mask) << 16);
@@ -71,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128)
     if (group_index() >= p.groups) return;
     uint32_t* errors = dynamic_shared<uint32_t>();
     uint32_t ones[16];
-    encrypt_ones(p, key, group_index() * 128 + threadIdx.x, ones);
+    encrypt_ones(p, key, (p.first << (p.degree_log2 - 5)) + group_index() * 128 + threadIdx.x, ones);
 #pragma unroll
     for (uint32_t i = 0; i < 16; i++) errors[16 * threadIdx.x + (i ^ (threadIdx.x >> 1 & 15))] = ones[i];
     __syncthreads();
@@ -87,10 +88,9 @@ extern "C" __global__ void __launch_bounds__(128)
             // 2 eta <= 8192 < p: the smallest prime that is 1 mod 2048 is 12289.
             uint32_t sum = reduce_once(drawn + prime - p.eta, prime);
             for (uint32_t z = 0; z < p.slots; z++) {
-                const uint64_t at = (static_cast<uint64_t>(block * p.slots + z) << p.degree_log2) + i;
+                const uint32_t at = ((block * p.slots + z) << p.degree_log2) + i;
                 const uint2 unit = units[limb * p.slots + z];
-                const uint32_t value = at < p.values ? message[at] : 0;
-                sum = add_mod(sum, mul_shoup(value, unit.x, unit.y, prime), prime);
+                if (at < p.values) sum = add_mod(sum, mul_shoup(message[at], unit.x, unit.y, prime), prime);
             }
             uint32_t* out = c + ((static_cast<size_t>(block) * p.limbs + limb) << p.degree_log2) + i;
             *out = add_mod(*out, sum, prime);

@@ -2,8 +2,9 @@
 // primes: p, Barrett's reciprocal, shift, 0 a limb. roots: N pairs (value, quotient) a limb, those of psi for the forward
 // kernels, of 1/psi for the inverse ones.
 //
-// A tile of 2^10 .. 2^15 is one block of threads and one pass. Where shared memory holds no whole row, the stages of
-// distance 2^local_log2 and above are a pass of their own (ntt_outer_*), at most three, before or after the tiles.
+// A tile of 2^10 .. 2^14 is one block of threads and one pass. For a longer row, or where shared memory holds no whole row,
+// the stages of distance 2^local_log2 and above are a pass of their own (ntt_outer_*), at most three, before or after the
+// tiles. A tile of 2^15 would leave 1024 threads 64 registers each, of which 32 are residues: it spills.
 //
 // Counts, a residue and pass: 4 bytes read, 4 written, a warp 128 contiguous bytes; 3 exchanges of 8 bytes of shared memory
 // without bank conflicts; a stage half a butterfly, that is 4 operations of which 1.5 are products, and 3/4 .. 15/16 of a
@@ -57,15 +58,12 @@ REGISTER_KERNEL(ntt_inverse_11)
 NTT_KERNELS(12, 4, 4)
 REGISTER_KERNEL(ntt_forward_12)
 REGISTER_KERNEL(ntt_inverse_12)
-NTT_KERNELS(13, 5, 3)
+NTT_KERNELS(13, 5, 2)
 REGISTER_KERNEL(ntt_forward_13)
 REGISTER_KERNEL(ntt_inverse_13)
 NTT_KERNELS(14, 5, 1)
 REGISTER_KERNEL(ntt_forward_14)
 REGISTER_KERNEL(ntt_inverse_14)
-NTT_KERNELS(15, 5, 1)
-REGISTER_KERNEL(ntt_forward_15)
-REGISTER_KERNEL(ntt_inverse_15)
 
 // What one thread of a pass across tiles holds: eight residues of a row, N/8 apart.
 struct NttOuter {

@@ -5,7 +5,8 @@
 #include "common/params.cuh"
 #include "common/platform.cuh"
 
-// first <- min(first, index of the first residue that is not below its prime). A thread has four neighbours.
+// first <- max(first, 2^32 - 1 - index) over the residues that are not below their prime: 0 if there is none. A thread
+// has four neighbours.
 extern "C" __global__ void __launch_bounds__(256)
     residues_check(const ResidueParams p, const uint4* x, const uint4* primes, uint32_t* first) {
     const uint32_t i = 4 * (group_index() * 256 + threadIdx.x);
@@ -13,7 +14,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const uint32_t prime = primes[(i >> p.degree_log2) % p.limbs].x;
     const uint4 v = x[i / 4];
     const uint32_t place = v.x >= prime ? 0 : v.y >= prime ? 1 : v.z >= prime ? 2 : v.w >= prime ? 3 : 4;
-    if (place < 4) atomicMin(first, i + place);
+    if (place < 4) atomicMax(first, ~(i + place));
 }
 REGISTER_KERNEL(residues_check)  // 16-byte loads
 

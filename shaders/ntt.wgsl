@@ -65,11 +65,11 @@ fn put4(first: u32, step: u32, v: vec4<u32>) {
     tile[bank(first + 3u * step)] = v.w;
 }
 
-fn get(first: u32, step: u32) -> Lot {
+fn take(first: u32, step: u32) -> Lot {
     return Lot(get4(first, step), get4(first + 4u * step, step), get4(first + 8u * step, step), get4(first + 12u * step, step));
 }
 
-fn put(first: u32, step: u32, v: Lot) {
+fn give(first: u32, step: u32, v: Lot) {
     put4(first, step, v.a);
     put4(first + 4u * step, step, v.b);
     put4(first + 8u * step, step, v.c);
@@ -224,13 +224,13 @@ fn forward_tile(group: u32, thread: u32, log2: u32) {
     let at = place_of(group << log2);
     let step = 1u << (log2 - 4u);
     let middle = ((thread >> 4u) << 8u) | (thread & 15u);
-    put(thread, step, forward_round(load(at.first + thread, step), at, thread, log2 - 4u, 4u));
+    give(thread, step, forward_round(load(at.first + thread, step), at, thread, log2 - 4u, 4u));
     workgroupBarrier();
-    put(middle, 16u, forward_round(get(middle, 16u), at, middle, 4u, log2 - 8u));
+    give(middle, 16u, forward_round(take(middle, 16u), at, middle, 4u, log2 - 8u));
     workgroupBarrier();
-    put(16u * thread, 1u, forward_round(get(16u * thread, 1u), at, 16u * thread, 0u, 4u));
+    give(16u * thread, 1u, forward_round(take(16u * thread, 1u), at, 16u * thread, 0u, 4u));
     workgroupBarrier();
-    let v = get(thread, step);
+    let v = take(thread, step);
     store(at.first + thread, step, Lot(whole(v.a, at.p), whole(v.b, at.p), whole(v.c, at.p), whole(v.d, at.p)));
 }
 
@@ -239,14 +239,14 @@ fn inverse_tile(group: u32, thread: u32, log2: u32) {
     let at = place_of(group << log2);
     let step = 1u << (log2 - 4u);
     let middle = ((thread >> 4u) << 8u) | (thread & 15u);
-    put(thread, step, load(at.first + thread, step));
+    give(thread, step, load(at.first + thread, step));
     workgroupBarrier();
-    put(16u * thread, 1u, inverse_round(get(16u * thread, 1u), at, 16u * thread, 0u, 4u, false));
+    give(16u * thread, 1u, inverse_round(take(16u * thread, 1u), at, 16u * thread, 0u, 4u, false));
     workgroupBarrier();
-    put(middle, 16u, inverse_round(get(middle, 16u), at, middle, 4u, log2 - 8u, false));
+    give(middle, 16u, inverse_round(take(middle, 16u), at, middle, 4u, log2 - 8u, false));
     workgroupBarrier();
     let ends = params.degree_log2 == log2;
-    store(at.first + thread, step, inverse_round(get(thread, step), at, thread, log2 - 4u, 4u, ends));
+    store(at.first + thread, step, inverse_round(take(thread, step), at, thread, log2 - 4u, 4u, ends));
 }
 
 @compute @workgroup_size(64)

@@ -4,11 +4,12 @@
 
 @group(0) @binding(0) var<uniform> params: ResidueParams;
 
-// A thread has four neighbours. first <- min(first, index of the first residue that is not below its prime).
 @group(0) @binding(1) var<storage, read> checked: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> checked_primes: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> first: array<atomic<u32>>;
 
+// first <- max(first, 2^32 - 1 - index) over the residues that are not below their prime: 0 if there is none. A thread
+// has four neighbours.
 @compute @workgroup_size(256)
 fn residues_check(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                   @builtin(local_invocation_index) thread: u32) {
@@ -21,7 +22,7 @@ fn residues_check(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
     let bad = checked[i / 4u] >= vec4<u32>(prime);
     if any(bad) {
         let place = select(select(select(3u, 2u, bad.z), 1u, bad.y), 0u, bad.x);
-        atomicMin(&first[0], i + place);
+        atomicMax(&first[0], ~(i + place));
     }
 }
 

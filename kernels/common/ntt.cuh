@@ -46,7 +46,6 @@ struct NttRing {
 template <int TILE, int R>
 struct NttTile {
     static_assert(3 * R >= TILE && 2 * R <= TILE && (R == 4 || R == 5), "three rounds reach all bits");
-    static constexpr uint32_t THREADS = 1u << (TILE - R);
     NttRing ring;
     // N plus the place of the tile's first residue in its row.
     uint32_t node;
@@ -74,34 +73,42 @@ struct NttTile {
         for (uint32_t r = 0; r < 1u << R; r++) v[r] = shared[place(first + (r << step_log2))];
     }
 
-    // Stages of distance 2^b, LOW <= b < HIGH, on residues that differ in bits LOW .. LOW + R - 1.
-    template <int LOW, int HIGH>
-    __device__ __forceinline__ void forward_round(uint32_t (&v)[1 << R], uint32_t first) const {
+    // The stage of distance 2^B on residues that differ in bits LOW .. LOW + R - 1. The bounds of the loops are constants of
+    // their own: else they are not unrolled, and `v` falls into memory.
+    template <int LOW, int B, bool FORWARD>
+    __device__ __forceinline__ void stage(uint32_t (&v)[1 << R], uint32_t first) const {
+        constexpr uint32_t D = B - LOW, HALF = 1u << D, NODES = 1u << (R - 1 - D);
 #pragma unroll
-        for (int b = HIGH - 1; b >= LOW; b--) {
-            const int d = b - LOW;
+        for (uint32_t k = 0; k < NODES; k++) {
+            const uint2 w = ring.roots[((node + first) >> (B + 1)) + k];
 #pragma unroll
-            for (uint32_t k = 0; k < 1u << (R - 1 - d); k++) {
-                const uint2 w = ring.roots[((node + first) >> (b + 1)) + k];
-#pragma unroll
-                for (uint32_t j = 0; j < 1u << d; j++) ring.forward(v[k << (d + 1) | j], v[k << (d + 1) | 1u << d | j], w);
+            for (uint32_t j = 0; j < HALF; j++) {
+                if constexpr (FORWARD)
+                    ring.forward(v[2 * HALF * k + j], v[2 * HALF * k + HALF + j], w);
+                else
+                    ring.inverse(v[2 * HALF * k + j], v[2 * HALF * k + HALF + j], w);
             }
         }
+    }
+
+    // The stages of distance 2^b, LOW <= b < HIGH.
+    template <int LOW, int HIGH>
+    __device__ __forceinline__ void forward_round(uint32_t (&v)[1 << R], uint32_t first) const {
+        if constexpr (HIGH - 1 >= LOW) stage<LOW, HIGH - 1, true>(v, first);
+        if constexpr (HIGH - 2 >= LOW) stage<LOW, HIGH - 2, true>(v, first);
+        if constexpr (HIGH - 3 >= LOW) stage<LOW, HIGH - 3, true>(v, first);
+        if constexpr (HIGH - 4 >= LOW) stage<LOW, HIGH - 4, true>(v, first);
+        if constexpr (HIGH - 5 >= LOW) stage<LOW, HIGH - 5, true>(v, first);
     }
 
     // The same backwards.
     template <int LOW, int HIGH>
     __device__ __forceinline__ void inverse_round(uint32_t (&v)[1 << R], uint32_t first) const {
-#pragma unroll
-        for (int b = LOW; b < HIGH; b++) {
-            const int d = b - LOW;
-#pragma unroll
-            for (uint32_t k = 0; k < 1u << (R - 1 - d); k++) {
-                const uint2 w = ring.roots[((node + first) >> (b + 1)) + k];
-#pragma unroll
-                for (uint32_t j = 0; j < 1u << d; j++) ring.inverse(v[k << (d + 1) | j], v[k << (d + 1) | 1u << d | j], w);
-            }
-        }
+        if constexpr (LOW < HIGH) stage<LOW, LOW, false>(v, first);
+        if constexpr (LOW + 1 < HIGH) stage<LOW, LOW + 1, false>(v, first);
+        if constexpr (LOW + 2 < HIGH) stage<LOW, LOW + 2, false>(v, first);
+        if constexpr (LOW + 3 < HIGH) stage<LOW, LOW + 3, false>(v, first);
+        if constexpr (LOW + 4 < HIGH) stage<LOW, LOW + 4, false>(v, first);
     }
 
     // The stage of the greatest distance backwards: the last one of a row that is one tile.

@@ -1,6 +1,7 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
 mod device;
+mod emulated;
 mod emulation;
 mod floats;
 mod ghost;
@@ -26,6 +27,8 @@ use veilsum::backend::wgpu::Wgpu;
 use veilsum::backend::{Backend, EncodeJob, NonFinite, OpenOptions, RowKeys};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{EncodeParams, NO_LINF};
+
+use self::emulated::Emulated;
 
 /// The oracle.
 fn oracle() -> Scalar {
@@ -75,6 +78,17 @@ fn all() -> Vec<Box<dyn Backend>> {
     all
 }
 
+/// Every backend but the oracle, devices among them.
+fn others() -> Vec<Box<dyn Backend>> {
+    let blocked = blocked().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>);
+    blocked.chain(devices().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>)).collect()
+}
+
+/// Every backend.
+fn everywhere() -> Vec<Box<dyn Backend>> {
+    std::iter::once(Box::new(oracle()) as Box<dyn Backend>).chain(others()).collect()
+}
+
 /// The backends on devices that this machine has, software adapters among them; never none on a machine of CI.
 ///
 /// They are hundreds of times slower than the others: 10^5 to 10^6 elements are much.
@@ -85,12 +99,14 @@ fn devices() -> Vec<DeviceBackend> {
 }
 
 fn open_devices() -> Vec<DeviceBackend> {
+    // The CUDA kernels run on the processor everywhere.
+    let mut devices = vec![DeviceBackend::new(Arc::new(Emulated::new()))];
     match Wgpu::open(&OpenOptions { allow_software: true }) {
-        Ok(device) => vec![DeviceBackend::new(Arc::new(device))],
+        Ok(device) => devices.push(DeviceBackend::new(Arc::new(device))),
         Err(error) => {
             assert!(std::env::var("CI").is_err(), "{error}: CI needs mesa-vulkan-drivers and libvulkan1");
             eprintln!("SKIPPED on wgpu: {error}");
-            Vec::new()
         }
     }
+    devices
 }

@@ -206,7 +206,6 @@ impl DeviceBackend {
     }
 
     /// Keys in memory that is wiped when it is dropped: [`KEY_WORDS`] words each, in order.
-    #[allow(dead_code)]
     pub(super) fn keys(&self, keys: &[&StreamKey]) -> Result<Memory, BackendError> {
         // Allocated at once: growing would leave copies behind that nobody wipes.
         let mut words = Zeroizing::new(vec![0u32; KEY_WORDS * keys.len().max(1)]);

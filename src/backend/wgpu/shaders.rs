@@ -1,12 +1,20 @@
 //! The texts of the shaders: WGSL has no imports, so what they share is put in front.
 
 const PARAMS: &str = include_str!("../../../shaders/common/params.wgsl");
+const MODULAR: &str = include_str!("../../../shaders/common/modular.wgsl");
+const PRG: &str = include_str!("../../../shaders/common/prg.wgsl");
 
 /// A stage: the name of its file, what comes before it, and its text.
 type Shader = (&'static str, &'static [&'static str], &'static str);
 
 /// All stages.
-const SHADERS: &[Shader] = &[("fwht", &[], include_str!("../../../shaders/fwht.wgsl"))];
+const SHADERS: &[Shader] = &[
+    ("fwht", &[], include_str!("../../../shaders/fwht.wgsl")),
+    ("ntt", &[MODULAR], include_str!("../../../shaders/ntt.wgsl")),
+    ("residues", &[MODULAR], include_str!("../../../shaders/residues.wgsl")),
+    ("select", &[], include_str!("../../../shaders/select.wgsl")),
+    ("encrypt", &[MODULAR, PRG], include_str!("../../../shaders/encrypt.wgsl")),
+];
 
 /// The whole text of a shader, or nothing if there is none of that name.
 pub(super) fn source(file: &str) -> Option<String> {
