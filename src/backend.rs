@@ -5,6 +5,7 @@
 
 mod buffer;
 mod check;
+pub mod cuda;
 pub mod device;
 mod error;
 mod gram;
@@ -300,9 +301,6 @@ pub fn open_with(kind: Option<BackendKind>, options: &OpenOptions) -> Result<Arc
         BackendKind::Scalar => Ok(Arc::new(scalar::Scalar)),
         BackendKind::Simd => Ok(Arc::new(simd::Simd::new())),
         BackendKind::Wgpu => Ok(Arc::new(device::DeviceBackend::new(Arc::new(wgpu::Wgpu::open(options)?)))),
-        BackendKind::Cuda => Err(BackendError::Unavailable {
-            name: "cuda".into(),
-            reason: "this build has scalar, simd and wgpu".into(),
-        }),
+        BackendKind::Cuda => Ok(Arc::new(device::DeviceBackend::new(Arc::new(cuda::Cuda::open(0)?)))),
     }
 }

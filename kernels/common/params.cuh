@@ -113,7 +113,7 @@ struct FwhtPassParams {
     uint32_t len;
     uint32_t columns_log2;
     uint32_t stride_log2;
-    uint32_t active;
+    uint32_t active_bits;
     float scale;
     uint32_t _pad[2];
 };
@@ -122,7 +122,7 @@ static_assert(offsetof(FwhtPassParams, groups) == 0, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, len) == 4, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, columns_log2) == 8, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, stride_log2) == 12, "FwhtPassParams");
-static_assert(offsetof(FwhtPassParams, active) == 16, "FwhtPassParams");
+static_assert(offsetof(FwhtPassParams, active_bits) == 16, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, scale) == 20, "FwhtPassParams");
 
 // One launch of `ntt` or `intt`: a group has 2^local_log2 residues, or 2048 in the passes across tiles.

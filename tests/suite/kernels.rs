@@ -10,6 +10,7 @@ mod integers;
 mod keystream;
 mod lattice;
 mod lattice_encrypt;
+mod layouts;
 mod mask;
 mod noise;
 mod packing;
@@ -19,6 +20,7 @@ mod transforms;
 use std::sync::{Arc, OnceLock};
 
 use bytemuck::Zeroable;
+use veilsum::backend::cuda::Cuda;
 use veilsum::backend::device::DeviceBackend;
 use veilsum::backend::scalar::Scalar;
 use veilsum::backend::simd::Simd;
@@ -99,8 +101,9 @@ fn devices() -> Vec<DeviceBackend> {
 }
 
 fn open_devices() -> Vec<DeviceBackend> {
-    // The CUDA kernels run on the processor everywhere.
+    // The CUDA kernels run on the processor everywhere, and on a GPU too where there is one.
     let mut devices = vec![DeviceBackend::new(Arc::new(Emulated::new()))];
+    devices.extend(Cuda::open(0).ok().map(|device| DeviceBackend::new(Arc::new(device))));
     match Wgpu::open(&OpenOptions { allow_software: true }) {
         Ok(device) => devices.push(DeviceBackend::new(Arc::new(device))),
         Err(error) => {

@@ -1,0 +1,4 @@
+// Written by scripts/cuda-build; do not edit.
+&[
+    ("fwht", include_bytes!("fwht.fatbin")),
+]

@@ -1,0 +1,212 @@
+//! NVIDIA GPUs by the CUDA driver: `kernels/*.cu`, compiled beforehand and embedded, on the primary context.
+//!
+//! The driver's library is loaded at run time; without one [`Cuda::open`] says so. Drivers from 580 on (CUDA 13.0).
+
+mod driver;
+mod modules;
+mod pool;
+mod probe;
+mod staging;
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use cudarc::driver::result;
+
+use self::driver::{DeviceMemory, Driver};
+use self::modules::Modules;
+pub use self::probe::{CudaInfo, DRIVER_CUDA, DRIVER_RELEASE, OLDEST, probe};
+use super::device::{Device, Launch, Limits, Memory, Slice, Storage, failed, grid, next_id};
+use super::{BackendError, BackendKind};
+
+/// Most words of a slice: kernels count elements in 32 bits.
+const MAX_SLICE_WORDS: u64 = 1 << 31;
+/// Kernels read vectors of 16 bytes.
+const ALIGN_WORDS: u64 = 4;
+
+/// One NVIDIA GPU with one stream.
+#[derive(Debug)]
+pub struct Cuda {
+    driver: Arc<Driver>,
+    modules: Modules,
+    limits: Limits,
+    id: u64,
+}
+
+/// Memory of one allocation, with the device that it belongs to.
+#[derive(Debug)]
+struct Allocation {
+    memory: DeviceMemory,
+    device: u64,
+}
+
+impl Storage for Allocation {
+    fn device(&self) -> u64 {
+        self.device
+    }
+
+    fn words(&self) -> u64 {
+        self.memory.words() as u64
+    }
+}
+
+impl Cuda {
+    /// The device with this number, in the driver's order.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`]: no driver, one that is too old, no such device, or one that is too old.
+    pub fn open(ordinal: usize) -> Result<Self, BackendError> {
+        let driver = Driver::open(ordinal)?;
+        let limits = limits_of(&driver.info);
+        Ok(Self { driver, modules: Modules::default(), limits, id: next_id() })
+    }
+
+    /// The allocation behind a slice, which lies within it. Errors: memory of another device.
+    fn allocation<'a>(&self, slice: &Slice<'a>) -> Result<&'a DeviceMemory, BackendError> {
+        slice.check(self)?;
+        let found: Option<&Allocation> = slice.memory.storage();
+        found.map(|a| &a.memory).ok_or_else(|| failed(BackendKind::Cuda, "memory", "it was not made by this device"))
+    }
+}
+
+/// What fits on a device like this.
+fn limits_of(info: &CudaInfo) -> Limits {
+    // A tile of 2^k elements takes 2^(k + 2) bytes of shared memory.
+    let fwht_tiles: &[u32] = match info.shared_bytes {
+        0x2_0000.. => &[13, 14, 15],
+        0x1_0000.. => &[13, 14],
+        _ => &[13],
+    };
+    Limits {
+        group_words: info.shared_bytes / 4,
+        fwht_tiles,
+        max_slice_words: MAX_SLICE_WORDS,
+        align_words: ALIGN_WORDS,
+        max_memory_words: info.memory / 4,
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        if self.driver.finish().is_ok() {
+            self.modules.unload();
+        }
+    }
+}
+
+impl Device for Cuda {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Cuda
+    }
+
+    fn describe(&self) -> String {
+        let info = &self.driver.info;
+        let gib = info.memory as f64 / f64::from(1 << 30);
+        let (major, minor) = info.capability;
+        format!(
+            "CUDA on {}, {gib:.0} GiB, sm_{major}{minor}, driver for CUDA {}.{}",
+            info.name, info.driver.0, info.driver.1
+        )
+    }
+
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn alloc(&self, words: u64, secret: bool) -> Result<Memory, BackendError> {
+        let memory = self.driver.alloc(words, secret)?;
+        Ok(Memory::new(Allocation { memory, device: self.id }))
+    }
+
+    fn write(&self, memory: &Memory, offset: u64, data: &[u32]) -> Result<(), BackendError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let to = self.allocation(&Slice { memory, offset, words: data.len() as u64 })?;
+        self.driver.write(to, offset as usize, data)
+    }
+
+    fn read(&self, memory: &Memory, offset: u64, out: &mut [u32]) -> Result<(), BackendError> {
+        if out.is_empty() {
+            return self.finish();
+        }
+        let from = self.allocation(&Slice { memory, offset, words: out.len() as u64 })?;
+        self.driver.read(from, offset as usize, out)
+    }
+
+    fn copy(&self, from: &Slice<'_>, to: &Slice<'_>) -> Result<(), BackendError> {
+        if from.words != to.words {
+            let (expected, found) = (from.words as usize, to.words as usize);
+            return Err(BackendError::WrongLength { what: "target of a copy", expected, found });
+        }
+        let (source, target) = (self.allocation(from)?, self.allocation(to)?);
+        self.driver.copy(source, from.offset as usize, target, to.offset as usize, from.words as usize)
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError> {
+        launch.check(self)?;
+        let kernel = launch.kernel;
+        self.driver.bind()?;
+        let function = self.modules.function(&self.driver, kernel)?;
+        let mut pointers = Vec::with_capacity(launch.slices.len());
+        for slice in launch.slices {
+            pointers.push(self.allocation(slice)?.pointer() + 4 * slice.offset);
+        }
+        // What the driver reads is a list of addresses of arguments; it copies them before it returns.
+        let mut arguments: Vec<*mut c_void> = vec![launch.params.as_ptr().cast_mut().cast()];
+        arguments.extend(pointers.iter_mut().map(|p| (&raw mut *p).cast::<c_void>()));
+        let (x, y) = grid(launch.groups);
+        let (threads, shared, stream) = (kernel.threads, kernel.shared_words * 4, self.driver.stream.cu_stream());
+        // SAFETY: the kernel takes the parameters (of the checked size) by value and then as many pointers as slices;
+        // each slice lies in an allocation of this device, which is freed in stream order, after this launch.
+        unsafe { result::launch_kernel(function.0, (x, y, 1), (threads, 1, 1), shared, stream, &mut arguments) }
+            .map_err(|e| self.driver.error(e))
+    }
+
+    fn submit(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), BackendError> {
+        self.driver.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_a_driver_says_so() {
+        match (probe(), Cuda::open(1 << 20)) {
+            (Err(why), Err(BackendError::Unavailable { name, reason })) => {
+                assert_eq!((name.as_str(), reason), ("cuda", why.clone()));
+                assert!(why.contains("NVIDIA driver"), "{why}");
+            }
+            (Ok(found), Err(BackendError::Unavailable { reason, .. })) => {
+                assert!(!found.is_empty());
+                assert!(reason.contains("there is no device 1048576"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn tiles_follow_the_shared_memory() {
+        let info = |shared_bytes| CudaInfo {
+            ordinal: 0,
+            name: "card".to_owned(),
+            capability: (8, 6),
+            memory: 8 << 30,
+            shared_bytes,
+            driver: (13, 0),
+        };
+        assert_eq!(limits_of(&info(99 << 10)).fwht_tiles, [13, 14]);
+        assert_eq!(limits_of(&info(163 << 10)).fwht_tiles, [13, 14, 15]);
+        assert_eq!(limits_of(&info(48 << 10)).fwht_tiles, [13]);
+    }
+}
