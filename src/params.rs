@@ -102,6 +102,104 @@ pub struct FwhtPassParams {
     pub _pad: [u32; 2],
 }
 
+/// One launch of a kernel of `ntt` or `intt`: a group has a tile of residues, or 2048 in the passes across tiles.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct NttPassParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// log2 of N.
+    pub degree_log2: u32,
+    /// L: row r is modulo prime `r mod L`.
+    pub limbs: u32,
+    /// log2 of the tile that the passes across tiles leave to the others.
+    pub local_log2: u32,
+}
+
+/// One launch of a kernel over residues, `[batch x L x N]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ResidueParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// Residues.
+    pub len: u32,
+    /// Residues of the second factor of a product: `len`, or those of one polynomial.
+    pub other_len: u32,
+    /// log2 of N.
+    pub degree_log2: u32,
+    /// L.
+    pub limbs: u32,
+    /// Keeps the size a multiple of 16 bytes.
+    pub _pad: [u32; 3],
+}
+
+/// One launch of a kernel of `encrypt`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct EncryptPassParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// What the kernel runs over: values of the message, residues, or coefficients.
+    pub len: u32,
+    /// log2 of N.
+    pub degree_log2: u32,
+    /// L.
+    pub limbs: u32,
+    /// Polynomials of the ciphertext before the first of this launch.
+    pub first: u32,
+    /// k: values in one coefficient.
+    pub slots: u32,
+    /// k of the law of the errors.
+    pub eta: u32,
+    /// Values of the message.
+    pub values: u32,
+}
+
+/// One launch of `median` or `trimmed_mean`: a group has `2^columns_log2` coordinates of `2^rows_log2` rows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SelectParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// n.
+    pub rows: u32,
+    /// Coordinates.
+    pub dim: u32,
+    /// First element of the first row.
+    pub offset: u32,
+    /// Distance in elements between the starts of two rows.
+    pub stride: u32,
+    /// Values that the trimmed mean leaves out on either side.
+    pub trim: u32,
+    /// log2 of the rows that are sorted, those beyond n above all others.
+    pub rows_log2: u32,
+    /// log2 of the coordinates of a group.
+    pub columns_log2: u32,
+}
+
+/// One launch of a kernel of `gram`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct GramParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// n.
+    pub rows: u32,
+    /// Coordinates.
+    pub dim: u32,
+    /// First element of the first row.
+    pub offset: u32,
+    /// Distance in elements between the starts of two rows.
+    pub stride: u32,
+    /// Tiles of pairs a segment; segments to add, or of a row.
+    pub tiles: u32,
+    /// Pairs of a segment.
+    pub pairs: u32,
+    /// First segment.
+    pub first: u32,
+}
+
 /// `encode`: one row of `dim` floats becomes `padded` integers mod `2^bits`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]

@@ -34,3 +34,18 @@ __device__ __forceinline__ uint32_t reduce_wide(uint64_t x, uint32_t p, uint64_t
 __device__ __forceinline__ uint32_t mul_mod(uint32_t a, uint32_t b, uint32_t p, uint64_t reciprocal) {
     return reduce_wide(static_cast<uint64_t>(a) * b, p, reciprocal);
 }
+
+// a b mod p of residues, both unknown beforehand, in 32-bit words (Barrett): prime = (p, reciprocal, shift, _) with n the
+// bits of p, shift = n - 1, reciprocal = floor(2^2n / p) 2^(31 - n). The quotient is short by at most 2.
+__device__ __forceinline__ uint32_t mul_prime(uint32_t a, uint32_t b, uint4 prime) {
+    const uint32_t high = __umulhi(a, b), low = a * b;
+    // floor(a b / 2^shift) < 2^(n + 1), shift in 1..=29.
+    const uint32_t quotient = __umulhi(__funnelshift_r(low, high, prime.z), prime.y);
+    const uint32_t rest = low - quotient * prime.x;
+    return reduce_once(reduce_once(rest, prime.x), prime.x);
+}
+
+// floor(u p / 2^64) for the 64-bit number u = low + 2^32 high.
+__device__ __forceinline__ uint32_t scale_word(uint32_t low, uint32_t high, uint32_t p) {
+    return static_cast<uint32_t>((static_cast<uint64_t>(high) * p + __umulhi(low, p)) >> 32);
+}

@@ -189,3 +189,116 @@ static_assert(offsetof(FlatPassParams, modulus) == 16, "FlatPassParams");
 static_assert(offsetof(FlatPassParams, count) == 20, "FlatPassParams");
 static_assert(offsetof(FlatPassParams, factor) == 24, "FlatPassParams");
 static_assert(offsetof(FlatPassParams, unit) == 28, "FlatPassParams");
+
+// One launch of `ntt` or `intt`: a group has 2^local_log2 residues, or 2048 in the passes across tiles.
+struct NttPassParams {
+    uint32_t groups;
+    uint32_t degree_log2;
+    uint32_t limbs;
+    uint32_t local_log2;
+};
+static_assert(sizeof(NttPassParams) == 16, "NttPassParams");
+static_assert(offsetof(NttPassParams, groups) == 0, "NttPassParams");
+static_assert(offsetof(NttPassParams, degree_log2) == 4, "NttPassParams");
+static_assert(offsetof(NttPassParams, limbs) == 8, "NttPassParams");
+static_assert(offsetof(NttPassParams, local_log2) == 12, "NttPassParams");
+
+// One launch over residues: `len` words of `degree_log2`, `limbs`; the second factor has `other_len`.
+struct ResidueParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t other_len;
+    uint32_t degree_log2;
+    uint32_t limbs;
+    uint32_t _pad[3];
+};
+static_assert(sizeof(ResidueParams) == 32, "ResidueParams");
+static_assert(offsetof(ResidueParams, groups) == 0, "ResidueParams");
+static_assert(offsetof(ResidueParams, len) == 4, "ResidueParams");
+static_assert(offsetof(ResidueParams, other_len) == 8, "ResidueParams");
+static_assert(offsetof(ResidueParams, degree_log2) == 12, "ResidueParams");
+static_assert(offsetof(ResidueParams, limbs) == 16, "ResidueParams");
+
+// One launch of `encrypt`: `len` is what the kernel runs over (residues, coefficients or values of the message).
+struct EncryptPassParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t degree_log2;
+    uint32_t limbs;
+    uint32_t first;
+    uint32_t slots;
+    uint32_t eta;
+    uint32_t values;
+};
+static_assert(sizeof(EncryptPassParams) == 32, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, groups) == 0, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, len) == 4, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, degree_log2) == 8, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, limbs) == 12, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, first) == 16, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, slots) == 20, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, eta) == 24, "EncryptPassParams");
+static_assert(offsetof(EncryptPassParams, values) == 28, "EncryptPassParams");
+
+// One launch of `median` or `trimmed_mean`: a group has 2^columns_log2 coordinates.
+struct SelectParams {
+    uint32_t groups;
+    uint32_t rows;
+    uint32_t dim;
+    uint32_t offset;
+    uint32_t stride;
+    uint32_t trim;
+    uint32_t rows_log2;
+    uint32_t columns_log2;
+};
+static_assert(sizeof(SelectParams) == 32, "SelectParams");
+static_assert(offsetof(SelectParams, groups) == 0, "SelectParams");
+static_assert(offsetof(SelectParams, rows) == 4, "SelectParams");
+static_assert(offsetof(SelectParams, dim) == 8, "SelectParams");
+static_assert(offsetof(SelectParams, offset) == 12, "SelectParams");
+static_assert(offsetof(SelectParams, stride) == 16, "SelectParams");
+static_assert(offsetof(SelectParams, trim) == 20, "SelectParams");
+static_assert(offsetof(SelectParams, rows_log2) == 24, "SelectParams");
+static_assert(offsetof(SelectParams, columns_log2) == 28, "SelectParams");
+
+// One launch of `gram`: `tiles` and `pairs` say what a group is, `first` is the first segment.
+struct GramParams {
+    uint32_t groups;
+    uint32_t rows;
+    uint32_t dim;
+    uint32_t offset;
+    uint32_t stride;
+    uint32_t tiles;
+    uint32_t pairs;
+    uint32_t first;
+};
+static_assert(sizeof(GramParams) == 32, "GramParams");
+static_assert(offsetof(GramParams, groups) == 0, "GramParams");
+static_assert(offsetof(GramParams, rows) == 4, "GramParams");
+static_assert(offsetof(GramParams, dim) == 8, "GramParams");
+static_assert(offsetof(GramParams, offset) == 12, "GramParams");
+static_assert(offsetof(GramParams, stride) == 16, "GramParams");
+static_assert(offsetof(GramParams, tiles) == 20, "GramParams");
+static_assert(offsetof(GramParams, pairs) == 24, "GramParams");
+static_assert(offsetof(GramParams, first) == 28, "GramParams");
+
+// One launch of the ghost verbs: `tiles` of pairs or columns, or segments to add; `first` segment, or entries.
+struct GhostPassParams {
+    uint32_t groups;
+    uint32_t samples;
+    uint32_t positions;
+    uint32_t inputs;
+    uint32_t outputs;
+    uint32_t bias;
+    uint32_t tiles;
+    uint32_t first;
+};
+static_assert(sizeof(GhostPassParams) == 32, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, groups) == 0, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, samples) == 4, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, positions) == 8, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, inputs) == 12, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, outputs) == 16, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, bias) == 20, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, tiles) == 24, "GhostPassParams");
+static_assert(offsetof(GhostPassParams, first) == 28, "GhostPassParams");

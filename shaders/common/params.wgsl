@@ -106,4 +106,47 @@ struct FlatPassParams {
     count: u32,
     factor: f32,
     unit: f32,
+
+// One launch of `ntt` or `intt`.
+struct NttPassParams {
+    groups: u32,
+    degree_log2: u32,
+    limbs: u32,
+    local_log2: u32,
+}
+
+// One launch over residues.
+struct ResidueParams {
+    groups: u32,
+    len: u32,
+    other_len: u32,
+    degree_log2: u32,
+    limbs: u32,
+    _pad0: u32,
+    _pad1: u32,
+    _pad2: u32,
+}
+
+// One launch of `encrypt`.
+struct EncryptPassParams {
+    groups: u32,
+    len: u32,
+    degree_log2: u32,
+    limbs: u32,
+    first: u32,
+    slots: u32,
+    eta: u32,
+    values: u32,
+}
+
+// One launch of `median` or `trimmed_mean`.
+struct SelectParams {
+    groups: u32,
+    rows: u32,
+    dim: u32,
+    offset: u32,
+    stride: u32,
+    trim: u32,
+    rows_log2: u32,
+    columns_log2: u32,
 }

@@ -1,7 +1,7 @@
 //! What every backend refuses, in one place, so that all of them refuse the same things.
 
 pub(crate) mod lattice;
-mod robust;
+pub(crate) mod robust;
 
 pub(crate) use self::robust::{coefficients, finite_rows, finite_samples, ghost, gram, median, trimmed, within_f32};
 use super::{BackendError, Buffer, EncodeJob, Rows};

@@ -7,16 +7,21 @@
 //! Verbs take buffers of the host and of this device. Inputs from the host are uploaded; what a verb changes in place
 //! stays where it lives; new results are on the device ([`Backend::download`] brings them back).
 
+mod basis;
 mod clip;
 mod decode;
 mod encode;
+mod encrypt;
 mod fwht;
+mod gram;
 mod machine;
 mod mask;
 mod memory;
 mod noise;
+mod ntt;
 mod pack;
 mod rows;
+mod select;
 mod sum;
 
 use std::sync::Arc;
@@ -36,13 +41,14 @@ use crate::sample::noise::Noise;
 #[derive(Clone, Debug)]
 pub struct DeviceBackend {
     device: Arc<dyn Device>,
+    bases: basis::Bases,
 }
 
 impl DeviceBackend {
     /// The stages on `device`.
     #[must_use]
     pub fn new(device: Arc<dyn Device>) -> Self {
-        Self { device }
+        Self { device, bases: basis::Bases::default() }
     }
 
     /// The device.
@@ -140,16 +146,16 @@ impl Backend for DeviceBackend {
         self.submitted(decode::run(self, sum, params, signs))
     }
 
-    fn gram(&self, _rows: &Rows) -> Result<Gram, BackendError> {
-        self.unsupported("gram")
+    fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {
+        gram::run(self, rows)
     }
 
-    fn median(&self, _rows: &Rows) -> Result<Vec<f32>, BackendError> {
-        self.unsupported("median")
+    fn median(&self, rows: &Rows) -> Result<Vec<f32>, BackendError> {
+        select::run(self, rows, select::Choice::Median)
     }
 
-    fn trimmed_mean(&self, _rows: &Rows, _trim: usize) -> Result<Vec<f32>, BackendError> {
-        self.unsupported("trimmed_mean")
+    fn trimmed_mean(&self, rows: &Rows, trim: usize) -> Result<Vec<f32>, BackendError> {
+        select::run(self, rows, select::Choice::Trimmed(trim))
     }
 
     fn ghost_norms(
@@ -171,23 +177,23 @@ impl Backend for DeviceBackend {
         self.unsupported("ghost_sum")
     }
 
-    fn ntt(&self, _x: &mut Buffer, _basis: &RnsBasis) -> Result<(), BackendError> {
-        self.unsupported("ntt")
+    fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        self.submitted(ntt::ntt(self, x, basis, ntt::Direction::Forward))
     }
 
-    fn intt(&self, _x: &mut Buffer, _basis: &RnsBasis) -> Result<(), BackendError> {
-        self.unsupported("intt")
+    fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        self.submitted(ntt::ntt(self, x, basis, ntt::Direction::Inverse))
     }
 
-    fn polymul(&self, _a: &mut Buffer, _b: &Buffer, _basis: &RnsBasis) -> Result<(), BackendError> {
-        self.unsupported("polymul")
+    fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        self.submitted(ntt::product(self, a, b, basis, ntt::Factors::Coefficients))
     }
 
-    fn pointwise(&self, _a: &mut Buffer, _b: &Buffer, _basis: &RnsBasis) -> Result<(), BackendError> {
-        self.unsupported("pointwise")
+    fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
+        self.submitted(ntt::product(self, a, b, basis, ntt::Factors::Transformed))
     }
 
-    fn encrypt(&self, _job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
-        self.unsupported("encrypt")
+    fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
+        self.submitted(encrypt::run(self, job))
     }
 }

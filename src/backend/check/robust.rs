@@ -6,27 +6,54 @@ use crate::params::GhostParams;
 
 /// Checks the rows of `gram`, and returns them as slices of `dim` floats.
 pub(crate) fn gram(rows: &Rows) -> Result<Vec<&[f32]>, BackendError> {
-    ensure((1..=1 << 11).contains(&rows.rows), "rows", "1..=2^11", rows.rows as f64)?;
+    rows.buffer.as_f32()?;
+    gram_shape(rows)?;
     slices(rows)
+}
+
+/// Checks the shape of the rows of `gram`, wherever they live.
+pub(crate) fn gram_shape(rows: &Rows) -> Result<(), BackendError> {
+    ensure((1..=1 << 11).contains(&rows.rows), "rows", "1..=2^11", rows.rows as f64)?;
+    shape(rows)
 }
 
 /// Checks the rows of `median`, likewise; their indices are 16 bits wide in the kernel.
 pub(crate) fn median(rows: &Rows) -> Result<Vec<&[f32]>, BackendError> {
-    ensure((1..=1 << 15).contains(&rows.rows), "rows", "1..=2^15", rows.rows as f64)?;
+    rows.buffer.as_f32()?;
+    select_shape(rows)?;
     slices(rows)
 }
 
-fn slices(rows: &Rows) -> Result<Vec<&[f32]>, BackendError> {
+/// Checks the shape of the rows of `median`, wherever they live.
+pub(crate) fn select_shape(rows: &Rows) -> Result<(), BackendError> {
+    ensure((1..=1 << 15).contains(&rows.rows), "rows", "1..=2^15", rows.rows as f64)?;
+    shape(rows)
+}
+
+fn shape(rows: &Rows) -> Result<(), BackendError> {
     ensure(rows.dim >= 1, "dim", "at least 1", rows.dim as f64)?;
-    strided(rows.buffer.as_f32()?.len(), rows.offset, rows.stride, rows.rows, rows.dim)?;
+    strided(rows.buffer.len(), rows.offset, rows.stride, rows.rows, rows.dim)
+}
+
+/// Error of the value that is not finite at `place = row dim + coordinate`.
+pub(crate) fn non_finite_at(rows: &Rows, place: u32) -> BackendError {
+    BackendError::NonFinite { row: place as usize / rows.dim, coordinate: place as usize % rows.dim }
+}
+
+fn slices(rows: &Rows) -> Result<Vec<&[f32]>, BackendError> {
     (0..rows.rows).map(|i| rows.row(i)).collect()
 }
 
 /// Checks rows and trim of `trimmed_mean`.
 pub(crate) fn trimmed(rows: &Rows, trim: usize) -> Result<Vec<&[f32]>, BackendError> {
-    let rows = median(rows)?;
-    ensure(trim < rows.len().div_ceil(2), "trim", "less than half the rows", trim as f64)?;
-    Ok(rows)
+    let slices = median(rows)?;
+    self::trim(rows.rows, trim)?;
+    Ok(slices)
+}
+
+/// Checks that `trim` leaves one of `rows` rows.
+pub(crate) fn trim(rows: usize, trim: usize) -> Result<(), BackendError> {
+    ensure(trim < rows.div_ceil(2), "trim", "less than half the rows", trim as f64)
 }
 
 /// Error that names the first row with a NaN or an infinity, if there is one.

@@ -1,7 +1,7 @@
 //! The texts of the shaders: WGSL has no imports, so what they share is put in front.
 
 const PARAMS: &str = include_str!("../../../shaders/common/params.wgsl");
-
+const MODULAR: &str = include_str!("../../../shaders/common/modular.wgsl");
 const PRG: &str = include_str!("../../../shaders/common/prg.wgsl");
 const WIDE: &str = include_str!("../../../shaders/common/wide.wgsl");
 
@@ -18,6 +18,10 @@ const SHADERS: &[Shader] = &[
     ("noise", &[PRG], include_str!("../../../shaders/noise.wgsl")),
     ("pack", &[], include_str!("../../../shaders/pack.wgsl")),
     ("sum", &[], include_str!("../../../shaders/sum.wgsl")),
+    ("ntt", &[MODULAR], include_str!("../../../shaders/ntt.wgsl")),
+    ("residues", &[MODULAR], include_str!("../../../shaders/residues.wgsl")),
+    ("select", &[], include_str!("../../../shaders/select.wgsl")),
+    ("encrypt", &[MODULAR, PRG], include_str!("../../../shaders/encrypt.wgsl")),
 ];
 
 /// The whole text of a shader, or nothing if there is none of that name.

@@ -5,7 +5,7 @@ use veilsum::backend::{Backend, BackendError, Buffer, scalar};
 use veilsum::math::ntt::{MAX_LOG2, MIN_LOG2, RnsBasis, bit_reverse};
 use veilsum::math::primes::{NTT_ORDER_LOG2, ntt_friendly};
 
-use super::{all, blocked, oracle};
+use super::{blocked, devices, everywhere, oracle, others};
 
 /// The first `limbs` primes of the lattice schemes, at degree `2^log2`.
 pub(super) fn basis(log2: u32, limbs: usize) -> RnsBasis {
@@ -45,7 +45,7 @@ fn the_oracle_evaluates_at_odd_powers_of_psi_in_bit_reversed_order() {
 fn x_to_the_n_is_minus_one() {
     let basis = basis(10, 2);
     let n = basis.degree();
-    for backend in all() {
+    for backend in everywhere() {
         for k in [1, 17, n - 1] {
             let mut a = Buffer::from(polynomials(&basis, 1, |i, _| u32::from(i == n - k)));
             let b = Buffer::from(polynomials(&basis, 1, |i, _| u32::from(i == k)));
@@ -81,7 +81,7 @@ proptest! {
         let (mut forward, mut inverse) = (Buffer::from(x.clone()), Buffer::from(x.clone()));
         oracle().ntt(&mut forward, &basis).unwrap();
         oracle().intt(&mut inverse, &basis).unwrap();
-        for backend in blocked() {
+        for backend in others() {
             let (mut y, mut z) = (Buffer::from(x.clone()), Buffer::from(x.clone()));
             backend.ntt(&mut y, &basis).unwrap();
             prop_assert!(y == forward, "forward {log2} {kind} {}", backend.describe());
@@ -103,7 +103,7 @@ proptest! {
         let (mut product, mut entries) = (Buffer::from(a.clone()), Buffer::from(a.clone()));
         oracle().polymul(&mut product, &b, &basis).unwrap();
         oracle().pointwise(&mut entries, &b, &basis).unwrap();
-        for backend in blocked() {
+        for backend in others() {
             let (mut y, mut z) = (Buffer::from(a.clone()), Buffer::from(a.clone()));
             backend.polymul(&mut y, &b, &basis).unwrap();
             prop_assert!(y == product, "{kind} {other} {}", backend.describe());
@@ -122,7 +122,7 @@ proptest! {
         oracle().ntt(&mut y, &basis).unwrap();
         oracle().pointwise(&mut x, &y, &basis).unwrap();
         oracle().intt(&mut x, &basis).unwrap();
-        for backend in blocked() {
+        for backend in others() {
             let mut z = Buffer::from(a.clone());
             backend.polymul(&mut z, &Buffer::from(b.clone()), &basis).unwrap();
             prop_assert!(z == x, "{log2} {kind} {}", backend.describe());
@@ -135,7 +135,7 @@ proptest! {
         let p = basis.limbs()[0].modulus();
         let (a, b) = (polynomials(&basis, 1, mixed(seed)), polynomials(&basis, 1, mixed(!seed)));
         let sum: Vec<u32> = a.iter().zip(&b).map(|(&x, &y)| p.add(x, p.mul(5, y))).collect();
-        for backend in blocked() {
+        for backend in others() {
             let transformed = [&a, &b, &sum].map(|x| {
                 let mut x = Buffer::from(x.clone());
                 backend.ntt(&mut x, &basis).unwrap();
@@ -156,7 +156,7 @@ fn small_primes_are_transformed_alike() {
         let x = polynomials(&basis, 1, mixed(11));
         let mut expected = Buffer::from(x.clone());
         oracle().ntt(&mut expected, &basis).unwrap();
-        for backend in blocked() {
+        for backend in others() {
             let mut y = Buffer::from(x.clone());
             backend.ntt(&mut y, &basis).unwrap();
             assert_eq!(y, expected, "{p} {}", backend.describe());
@@ -196,7 +196,7 @@ fn bad_shapes_and_residues_are_refused_and_nothing_is_written() {
     let good = polynomials(&basis, 2, mixed(1));
     let mut bad = good.clone();
     (bad[3 * 1024 + 77], bad[3 * 1024 + 78]) = (primes[1], u32::MAX);
-    for backend in all() {
+    for backend in everywhere() {
         let mut x = Buffer::from(bad.clone());
         let found = backend.ntt(&mut x, &basis).unwrap_err();
         let expected = BackendError::NotReduced { what: "x", batch: 1, limb: 1, index: 77, prime: primes[1] };
@@ -218,5 +218,32 @@ fn bad_shapes_and_residues_are_refused_and_nothing_is_written() {
         let refused = backend.ntt(&mut Buffer::from(vec![0f32; 2048]), &basis);
         assert_eq!(refused, Err(BackendError::WrongType { expected: "u32", found: "f32" }));
         backend.ntt(&mut Buffer::from(Vec::<u32>::new()), &basis).unwrap();
+    }
+}
+
+/// On a device: what is there stays there, clones keep their values, and a product of more polynomials than one slice holds
+/// is the same; `b` is read and stays.
+#[test]
+fn polynomials_on_a_device_stay_there() {
+    let basis = basis(13, 2);
+    let (a, b) = (polynomials(&basis, 3, mixed(4)), polynomials(&basis, 1, mixed(9)));
+    let mut expected = Buffer::from(a.clone());
+    oracle().ntt(&mut expected, &basis).unwrap();
+    oracle().pointwise(&mut expected, &Buffer::from(b.clone()), &basis).unwrap();
+    for backend in devices() {
+        let host = Buffer::from(a.clone());
+        let mut x = backend.upload(&host).unwrap();
+        let (before, factor) = (x.clone(), backend.upload(&Buffer::from(b.clone())).unwrap());
+        backend.ntt(&mut x, &basis).unwrap();
+        backend.pointwise(&mut x, &factor, &basis).unwrap();
+        assert!(matches!(x, Buffer::Device(_)));
+        assert_eq!(backend.download(&x).unwrap(), expected, "{}", backend.describe());
+        assert_eq!(backend.download(&before).unwrap(), host, "the clone");
+        assert_eq!(backend.download(&factor).unwrap(), Buffer::from(b.clone()));
+        let mut square = before.clone();
+        backend.polymul(&mut square, &before, &basis).unwrap();
+        let mut again = Buffer::from(a.clone());
+        others()[0].polymul(&mut again, &host, &basis).unwrap();
+        assert_eq!(backend.download(&square).unwrap(), again);
     }
 }

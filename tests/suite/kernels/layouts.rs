@@ -5,8 +5,8 @@ use std::mem::{offset_of, size_of};
 
 use naga::{Module, TypeInner};
 use veilsum::params::{
-    ClipParams, DecodeParams, EncodeParams, EncryptParams, FlatPassParams, FwhtParams, FwhtPassParams, GhostParams,
-    RowsPassParams,
+    ClipParams, DecodeParams, EncodeParams, EncryptParams, EncryptPassParams, FlatPassParams, FwhtParams,
+    FwhtPassParams, GhostParams, GramParams, NttPassParams, ResidueParams, RowsPassParams, SelectParams,
 };
 
 /// A struct: its name, its size, and its members with their offsets.
@@ -64,6 +64,11 @@ fn layouts() -> Vec<Layout> {
             norm_bound
         }),
         layout!(FlatPassParams { groups, len, first, bits, modulus, count, factor, unit }),
+        layout!(NttPassParams { groups, degree_log2, limbs, local_log2 }),
+        layout!(ResidueParams { groups, len, other_len, degree_log2, limbs }),
+        layout!(EncryptPassParams { groups, len, degree_log2, limbs, first, slots, eta, values }),
+        layout!(SelectParams { groups, rows, dim, offset, stride, trim, rows_log2, columns_log2 }),
+        layout!(GramParams { groups, rows, dim, offset, stride, tiles, pairs, first }),
     ]
 }
 
