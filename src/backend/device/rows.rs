@@ -138,11 +138,6 @@ impl DeviceBackend {
 }
 
 impl Layout {
-    /// Rows side by side from the start on.
-    pub(super) const fn dense(rows: u64, dim: u64) -> Self {
-        Self { rows, dim, stride: dim, offset: 0 }
-    }
-
     fn batch(&self, rows: Range<u64>, align: u64) -> Batch {
         let first = self.offset + rows.start * self.stride;
         let start = first - first % align;
