@@ -70,7 +70,7 @@ fn passes(tiles: &[u32], block_log2: u32) -> Vec<Pass> {
     let Some(tile) = smallest(GOOD_COLUMNS).or_else(|| smallest(LEAST_COLUMNS)) else { return Vec::new() };
     let above = block_log2 - tile;
     let bits = (0..count).map(|i| tile + above * i / count..tile + above * (i + 1) / count);
-    [0..tile].into_iter().chain(bits).map(|bits| Pass { tile, bits }).collect()
+    std::iter::once(0..tile).chain(bits).map(|bits| Pass { tile, bits }).collect()
 }
 
 /// `y = scale H x` in place on every block.
