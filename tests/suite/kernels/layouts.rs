@@ -47,8 +47,11 @@ fn shared() -> Module {
     naga::front::wgsl::parse_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
+/// A struct of a shader: its name, its size, and its members with their offsets.
+type Found = (String, u32, Vec<(String, u32)>);
+
 /// Size and members of every struct of a module, without the members that are padding.
-fn structs(module: &Module) -> Vec<(String, u32, Vec<(String, u32)>)> {
+fn structs(module: &Module) -> Vec<Found> {
     let members = |members: &[naga::StructMember]| {
         let named = members.iter().map(|m| (m.name.clone().unwrap(), m.offset));
         named.filter(|(name, _)| !name.starts_with("_pad")).collect()
