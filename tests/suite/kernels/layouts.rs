@@ -50,7 +50,7 @@ fn shared() -> Module {
 /// A struct of a shader: its name, its size, and its members with their offsets.
 type Found = (String, u32, Vec<(String, u32)>);
 
-/// Size and members of every struct of a module, without the members that are padding.
+/// Every struct of a module, without the members that are padding.
 fn structs(module: &Module) -> Vec<Found> {
     let members = |members: &[naga::StructMember]| {
         let named = members.iter().map(|m| (m.name.clone().unwrap(), m.offset));
