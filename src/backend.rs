@@ -282,7 +282,7 @@ fn on_host(x: &Buffer) -> Result<Buffer, BackendError> {
 /// How [`open_with`] picks a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Takes a software adapter (a GPU played by the CPU, hundreds of times slower than `simd`) where there is no
+    /// Takes a software adapter (a GPU played by the CPU, many times slower than `simd`) where there is no
     /// other: for tests.
     pub allow_software: bool,
 }

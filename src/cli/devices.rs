@@ -13,7 +13,7 @@ use crate::report::terminal::{Align, Table};
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "List what the kernels can run on here, in the order in which it is taken, and why something cannot \
-        be used.\n\nA software adapter is a GPU played by the CPU, hundreds of times slower than simd: it is refused \
+        be used.\n\nA software adapter is a GPU played by the CPU, many times slower than simd: it is refused \
         unless --allow-software or VEILSUM_ALLOW_SOFTWARE=1 asks for it, for tests.",
     after_help = "Examples:
   veilsum devices

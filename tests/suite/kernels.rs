@@ -88,7 +88,7 @@ fn others() -> Vec<Box<dyn Backend>> {
 
 /// The backends on devices that this machine has, software adapters among them; never none on a machine of CI.
 ///
-/// They are hundreds of times slower than the others: 10^5 to 10^6 elements are much.
+/// They are many times slower than the others: 10^5 to 10^6 elements are much.
 fn devices() -> Vec<DeviceBackend> {
     // Opened once: every device has a queue and pipelines of its own.
     static OPENED: OnceLock<Vec<DeviceBackend>> = OnceLock::new();

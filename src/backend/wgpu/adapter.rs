@@ -64,7 +64,7 @@ const fn rank(kind: DeviceType) -> u32 {
 fn refusal(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, options: &OpenOptions) -> Option<String> {
     if info.device_type == DeviceType::Cpu && !options.allow_software {
         return Some(format!(
-            "a software adapter, hundreds of times slower than simd ({}=1 allows it for tests)",
+            "a software adapter, many times slower than simd ({}=1 allows it for tests)",
             OpenOptions::ALLOW_SOFTWARE
         ));
     }
