@@ -28,10 +28,20 @@ pub(super) fn run(
 ) -> Result<Vec<f32>, BackendError> {
     check::decode_shape(sum.len(), p)?;
     let placed = backend.placed_as(sum, ElementType::U32)?;
+    // An uploaded copy is ours to overwrite.
     let x = if matches!(sum, Buffer::Device(_)) { backend.copied(&placed)? } else { placed.into_owned() };
+    Ok(backend.elements::<f32>(&decoded(backend, x, p, signs)?)?.to_vec())
+}
+
+/// `dim` floats in the memory of the sum.
+fn decoded(
+    backend: &DeviceBackend,
+    x: DeviceBuffer,
+    p: &DecodeParams,
+    signs: &StreamKey,
+) -> Result<DeviceBuffer, BackendError> {
     transform(backend, &x, p, signs)?;
-    let x = DeviceBuffer::new(x.slice().memory.clone(), x.slice().offset, p.dim as usize, ElementType::F32)?;
-    Ok(backend.elements::<f32>(&x)?.to_vec())
+    DeviceBuffer::new(x.slice().memory.clone(), x.slice().offset, p.dim as usize, ElementType::F32)
 }
 
 /// Enqueues `x <- unit s H^T centre(x)`, from words to floats.
