@@ -2,10 +2,11 @@
 // there for the arithmetic and its error.
 //
 // clip_norms: 4 bytes read an element; a thread keeps its 16 elements in registers between maximum and sum.
-// clip_factors: one block a row; clip_scale, encode_place: 8 bytes an element, neighbours by neighbouring threads.
+// clip_mixed: the same, for the mixed clip. clip_factors: one block a row; clip_scale, encode_place: 8 bytes an element, neighbours by neighbouring threads.
 // Rows start anywhere, so that loads are of 4 bytes: a warp has 16 of them in flight a thread, 2 KiB.
 #include "common/params.cuh"
 #include "common/platform.cuh"
+#include "common/scaled.cuh"
 #include "common/wide.cuh"
 
 // Words of a row in `states`: N (3), bits of the largest |x|, factor, its exponent, shrink, clamped coordinates.
@@ -42,6 +43,46 @@ extern "C" __global__ void __launch_bounds__(256) clip_norms(const RowsPassParam
     if (t == 0) parts[(p.first_row + row) * p.chunks + chunk] = make_uint4(part.x, part.y, part.z, top);
 }
 REGISTER_KERNEL(clip_norms)
+
+// The bits of |y|, infinity as the largest float.
+__device__ __forceinline__ uint32_t mixed_magnitude(uint32_t x, float factor) {
+    return min(__float_as_uint(__uint_as_float(x) * factor) & 0x7fffffff, INFINITE - 1);
+}
+
+// v of a float, in units of 4^(top - 158).
+__device__ __forceinline__ Wide mixed_norm(uint32_t a, uint32_t top) {
+    const uint32_t fraction = __float_as_uint(__uint_as_float(a) - floorf(__uint_as_float(a)));
+    const uint32_t e = biased_exponent(fraction);
+    const uint64_t m = (fraction & 0x7fffff) | ((fraction & INFINITE) == 0 ? 0 : 0x800000);
+    // p and p^2 in units of 2^-62.
+    const uint64_t once = right64(m << (max(e, 88u) - 88), 88 - min(e, 88u));
+    const Wide twice = square(fraction, 127);
+    const uint64_t rest = once - (static_cast<uint64_t>(twice.y) << 32 | twice.x);
+    return wide_add(square(a, top), wide_of(right64(rest, 2 * (top - 127))));
+}
+
+extern "C" __global__ void __launch_bounds__(256) clip_mixed(const RowsPassParams p, const uint32_t* rows, uint4* parts) {
+    __shared__ uint32_t greatest[8];
+    __shared__ uint4 warps[8];
+    const uint32_t group = group_index(), t = threadIdx.x;
+    if (group >= p.groups) return;
+    const uint32_t row = group / p.chunks, chunk = group % p.chunks;
+    const uint32_t* x = rows + row * p.padded + chunk * 4096;
+    const uint32_t left = min(p.padded - chunk * 4096, 4096u);
+    // From the bits of 1 on.
+    uint32_t v[16], most = 0x3f800000;
+#pragma unroll
+    for (uint32_t i = 0; i < 16; i++) v[i] = t + 256 * i < left ? mixed_magnitude(x[t + 256 * i], p.factor) : 0;
+#pragma unroll
+    for (uint32_t i = 0; i < 16; i++) most = max(most, v[i]);
+    const uint32_t top = block_greatest(greatest, most);
+    Wide sum = {0, 0, 0};
+#pragma unroll
+    for (uint32_t i = 0; i < 16; i++) sum = wide_add(sum, mixed_norm(v[i], biased_exponent(top)));
+    const uint4 part = wide_total(warps, make_uint4(sum.x, sum.y, sum.z, 0));
+    if (t == 0) parts[(p.first_row + row) * p.chunks + chunk] = make_uint4(part.x, part.y, part.z, top);
+}
+REGISTER_KERNEL(clip_mixed)
 
 // floor(sqrt(n)).
 __device__ __forceinline__ uint32_t root(uint64_t n) {
@@ -103,15 +144,6 @@ extern "C" __global__ void __launch_bounds__(256) clip_factors(const RowsPassPar
     state[5] = one ? 0 : static_cast<uint32_t>(x);
 }
 REGISTER_KERNEL(clip_factors)
-
-// 2^x for -126 <= x <= 0.
-__device__ __forceinline__ float power(int32_t x) { return __uint_as_float(static_cast<uint32_t>(x + 127) << 23); }
-
-// v f 2^x, rounded once unless the result is denormal.
-__device__ __forceinline__ float scaled(float v, uint32_t f, int32_t x) {
-    const int32_t a = max(x, -126), b = max(x - a, -126), c = max(x - a - b, -126);
-    return v * __uint_as_float(f) * power(a) * power(b) * power(c);
-}
 
 extern "C" __global__ void __launch_bounds__(256) clip_scale(const RowsPassParams p, uint32_t* rows, const uint32_t* states) {
     const uint32_t group = group_index();

@@ -5,6 +5,7 @@
 // memory take 0.44. Rows of any length start anywhere, so that loads are of 4 bytes, neighbours by neighbouring threads.
 #include "common/params.cuh"
 #include "common/platform.cuh"
+#include "common/scaled.cuh"
 #include "common/stream.cuh"
 #include "common/wide.cuh"
 
@@ -29,20 +30,38 @@ __device__ __forceinline__ uint4 norm_of(uint32_t x, const RowsPassParams& p) {
     return make_uint4(norm.x, norm.y, norm.z, unclamped > p.linf ? 1 : 0);
 }
 
+// The mixed clip of a coordinate: with s^2 the ratio, w = s^2 v(y) = (s |y|)^2 + s^2 (p - p^2), g = floor(sqrt(w)), the
+// result g + (w - g^2) / (1 + 2g), with the sign of y. It is continuous in w, so that a root that is off by its last bit
+// does no harm.
+__device__ __forceinline__ float mixed_clip(float y, uint32_t f, int32_t x) {
+    const float a = fminf(fabsf(y), 3.40282347e38f), fraction = a - floorf(a);
+    const float z = scaled(a, f, x), s = scaled(1.0f, f, x);
+    const float w = z * z + s * s * (fraction - fraction * fraction);
+    const float g = floorf(__fsqrt_rn(w));
+    const float clipped = copysignf(g + (w - g * g) / (1.0f + 2.0f * g), y);
+    return f == 0x3f800000 && x == 0 ? y : clipped;
+}
+
 // Toward zero; what does not fit becomes the nearest bound, NaN 0: so the instruction does it.
-extern "C" __global__ void __launch_bounds__(256) encode_truncate(const RowsPassParams p, uint32_t* x, uint4* parts) {
+extern "C" __global__ void __launch_bounds__(256)
+    encode_truncate(const RowsPassParams p, uint32_t* x, uint4* parts, const uint32_t* states) {
     __shared__ uint4 warps[8];
     const uint32_t group = group_index();
     if (group >= p.groups) return;
     const uint32_t row = group / p.chunks, chunk = group % p.chunks;
     const uint32_t end = min(p.padded, chunk * 4096 + 4096);
     const float unit = static_cast<float>(1u << p.fraction_bits);
+    const uint32_t* state = states + (p.first_row + row) * STATE_WORDS;
+    const uint32_t f = state[4];
+    const int32_t exponent = static_cast<int32_t>(state[5]);
     uint4 sum = make_uint4(0, 0, 0, 0);
     x += row * p.padded;
 #pragma unroll 8
     for (uint32_t j = chunk * 4096 + threadIdx.x; j < end; j += 256) {
         // Two products: one factor may exceed the largest float where the coordinate does not. 2^F is exact.
-        const uint32_t v = static_cast<uint32_t>(__float2int_rz(__uint_as_float(x[j]) * p.factor * unit));
+        float y = __uint_as_float(x[j]) * p.factor;
+        if (p.norm != 0) y = mixed_clip(y, f, exponent);
+        const uint32_t v = static_cast<uint32_t>(__float2int_rz(y * unit));
         x[j] = v;
         sum = add_parts(sum, norm_of(v, p));
     }

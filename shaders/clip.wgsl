@@ -7,6 +7,8 @@
 //
 // clip_norms: chunks of 4096 elements to (N, largest |x|) relative to the chunk's own largest e. 4 bytes read an element
 //   from memory, 4 from the cache; 40 operations.
+// clip_mixed: the same of v(y) = f^2 + (2f + 1) p = y^2 + p - p^2, f and p the integer part and the fraction of |y|,
+//   y = x p.factor, with E at least that of 1: the mixed clip is a product by sqrt(C / sum v) and a little more.
 // clip_factors: the chunks of a row to its N, and the factor to 24 bits by an integer root and division: 32 steps each
 //   whatever the row holds. One group a row.
 // clip_scale: in place; 8 bytes an element, one product (and three exact ones by powers of two).
@@ -84,6 +86,53 @@ fn clip_norms(
     var sum = vec3(0u);
     for (var j = start + t; j < end; j += 256u) {
         sum = wide_add(sum, square(norms_rows[first + j], biased_exponent(top)));
+    }
+    sum = total(t, sum);
+    if t == 0u {
+        norms_parts[(p.first_row + row) * p.chunks + group % p.chunks] = vec4(sum, top);
+    }
+}
+
+// The bits of |y|, infinity as the largest float.
+fn mixed_magnitude(x: u32) -> u32 {
+    return min(bitcast<u32>(bitcast<f32>(x) * p.factor) & 0x7fffffffu, INFINITE - 1u);
+}
+
+// v of a float, in units of 4^(top - 158).
+fn mixed_norm(a: u32, top: u32) -> vec3<u32> {
+    let fraction = bitcast<u32>(bitcast<f32>(a) - floor(bitcast<f32>(a)));
+    let e = biased_exponent(fraction);
+    let m = (fraction & 0x7fffffu) | select(0x800000u, 0u, (fraction & INFINITE) == 0u);
+    // p and p^2 in units of 2^-62.
+    let once = wide_right(wide_left(vec3(m, 0u, 0u), max(e, 88u) - 88u), 88u - min(e, 88u));
+    let twice = square(fraction, 127u);
+    let rest = vec3(once.x - twice.x, once.y - twice.y - wide_below(once.x, twice.x), 0u);
+    return wide_add(square(a, top), wide_right(rest, 2u * (top - 127u)));
+}
+
+@compute @workgroup_size(256)
+fn clip_mixed(
+    @builtin(workgroup_id) block: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let group = block.x + block.y * grid.x;
+    if group >= p.groups {
+        return;
+    }
+    let row = group / p.chunks;
+    let start = group % p.chunks * 4096u;
+    let end = min(p.padded, start + 4096u);
+    let first = row * p.padded;
+    // The bits of 1.
+    var most = 0x3f800000u;
+    for (var j = start + t; j < end; j += 256u) {
+        most = max(most, mixed_magnitude(norms_rows[first + j]));
+    }
+    let top = greatest(t, most);
+    var sum = vec3(0u);
+    for (var j = start + t; j < end; j += 256u) {
+        sum = wide_add(sum, mixed_norm(mixed_magnitude(norms_rows[first + j]), biased_exponent(top)));
     }
     sum = total(t, sum);
     if t == 0u {

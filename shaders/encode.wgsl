@@ -1,6 +1,7 @@
 // The end of the float width of encode, and the integer width but for the noise (host plan: device/encode.rs).
 //
-// encode_truncate: floats in place to fixed point, and their norm: 8 bytes an element.
+// encode_truncate: floats in place to fixed point, and their norm: 8 bytes an element. With the mixed norm the records of
+//   rows are those of clip_mixed.
 // encode_norms: the norm alone, of fixed point from elsewhere: 4 bytes an element.
 // encode_shrink: the chunks of a row to the exact norm and to the largest num <= 2^30 with which x num / 2^30 keeps the
 //   bound: 31 steps whatever the row holds, so that nothing has to go to the host. One group a row.
@@ -15,6 +16,7 @@ const SHRINK_BITS: u32 = 30u;
 @group(0) @binding(0) var<uniform> p: RowsPassParams;
 @group(0) @binding(1) var<storage, read_write> truncate_x: array<u32>;
 @group(0) @binding(2) var<storage, read_write> truncate_parts: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> truncate_states: array<u32>;
 @group(0) @binding(1) var<storage, read> norms_fixed: array<u32>;
 @group(0) @binding(2) var<storage, read_write> norms_parts: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> shrink_parts: array<vec4<u32>>;
@@ -69,6 +71,34 @@ fn truncated(v: f32) -> u32 {
     return select(beyond, inside, least < 0x4f000000u);
 }
 
+// 2^x for -126 <= x <= 0.
+fn power(x: i32) -> f32 {
+    return bitcast<f32>(u32(x + 127) << 23u);
+}
+
+// v f 2^x.
+fn scaled(v: f32, f: u32, x: i32) -> f32 {
+    let a = max(x, -126);
+    let b = max(x - a, -126);
+    let c = max(x - a - b, -126);
+    return v * bitcast<f32>(f) * power(a) * power(b) * power(c);
+}
+
+// The mixed clip of a coordinate: with s^2 the ratio, w = s^2 v(y) = (s |y|)^2 + s^2 (p - p^2), g = floor(sqrt(w)), the
+// result g + (w - g^2) / (1 + 2g), with the sign of y. It is continuous in w, so that a root that is off by its last bit
+// does no harm.
+fn mixed_clip(y: f32, f: u32, x: i32) -> f32 {
+    let bits = bitcast<u32>(y);
+    let a = bitcast<f32>(min(bits & 0x7fffffffu, 0x7f7fffffu));
+    let fraction = a - floor(a);
+    let z = scaled(a, f, x);
+    let s = scaled(1.0, f, x);
+    let w = z * z + s * s * (fraction - fraction * fraction);
+    let g = floor(sqrt(w));
+    let clipped = bitcast<u32>(g + (w - g * g) / (1.0 + 2.0 * g)) | (bits & 0x80000000u);
+    return bitcast<f32>(select(clipped, bits, f == 0x3f800000u && x == 0));
+}
+
 @compute @workgroup_size(256)
 fn encode_truncate(
     @builtin(workgroup_id) block: vec3<u32>,
@@ -84,9 +114,16 @@ fn encode_truncate(
     let end = min(p.padded, start + 4096u);
     // Two products: one factor may exceed the largest float where the coordinate does not. 2^F is exact.
     let unit = f32(1u << p.fraction_bits);
+    let state = (p.first_row + row) * STATE_WORDS;
+    let f = truncate_states[state + 4u];
+    let exponent = bitcast<i32>(truncate_states[state + 5u]);
     var sum = vec4(0u);
     for (var j = start + t; j < end; j += 256u) {
-        let x = truncated(bitcast<f32>(truncate_x[row * p.padded + j]) * p.factor * unit);
+        var y = bitcast<f32>(truncate_x[row * p.padded + j]) * p.factor;
+        if p.norm == 1u {
+            y = mixed_clip(y, f, exponent);
+        }
+        let x = truncated(y * unit);
         truncate_x[row * p.padded + j] = x;
         sum = add_parts(sum, norm_of(x));
     }

@@ -4,11 +4,11 @@ use bytemuck::Zeroable;
 
 use super::rows::{Layout, RowState, chunks};
 use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, Memory};
-use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, Buffer, check};
-use crate::params::{ClipParams, RowsPassParams};
+use crate::params::{ClipParams, EncodeParams, RowsPassParams};
 
 static NORMS: Kernel = kernel("clip_norms", &[Access::Read, Access::ReadWrite]);
+static MIXED: Kernel = kernel("clip_mixed", &[Access::Read, Access::ReadWrite]);
 static FACTORS: Kernel = kernel("clip_factors", &[Access::Read, Access::ReadWrite]);
 static SCALE: Kernel = kernel("clip_scale", &[Access::ReadWrite, Access::Read]);
 static PLACE: Kernel = kernel("encode_place", &[Access::Read, Access::Read, Access::Read, Access::ReadWrite]);
@@ -26,7 +26,7 @@ fn split(bound: f64) -> (u32, i32) {
         return (1 << 31, UNBOUNDED);
     }
     let bits = bound.to_bits();
-    // A bound is an f32 or little less: a normal f64.
+    // A bound is a normal f64, or 0, which counts as 2^-1023.
     let mantissa = (bits & ((1 << 52) - 1)) | 1 << 52;
     ((mantissa >> 21) as u32, (bits >> 52 & 0x7ff) as i32 - 1023 - 31)
 }
@@ -53,16 +53,59 @@ pub(super) fn states(
         };
         backend.launch(&NORMS, groups, &params, &[batch.slice(x), parts.all()])?;
     }
-    let states = backend.states(layout.rows)?;
+    factors(backend, layout.rows, chunks, &parts, bound)
+}
+
+/// Enqueues the records of the mixed clip of rows of `padded` floats side by side, each times gamma: `sqrt(sum v)` for a
+/// norm, and the factor of it to `sqrt(c)`.
+pub(super) fn mixed_states(
+    backend: &DeviceBackend,
+    x: &DeviceBuffer,
+    rows: u64,
+    p: &EncodeParams,
+) -> Result<Memory, BackendError> {
+    let padded = u64::from(p.padded);
+    let chunks = chunks(padded);
+    let parts = backend.parts(rows, padded)?;
+    for piece in backend.pieces(rows, padded)? {
+        let count = piece.end - piece.start;
+        let params = RowsPassParams {
+            groups: (count * chunks) as u32,
+            chunks: chunks as u32,
+            first_row: piece.start as u32,
+            padded: p.padded,
+            factor: p.gamma,
+            ..RowsPassParams::zeroed()
+        };
+        let slice = x.part(piece.start * padded, count * padded);
+        backend.launch(&MIXED, count * chunks, &params, &[slice, parts.all()])?;
+    }
+    factors(backend, rows, chunks, &parts, mixed_bound(p).sqrt())
+}
+
+/// c of the mixed clip: the bound of `sum v`.
+pub(super) fn mixed_bound(p: &EncodeParams) -> f64 {
+    p.norm_bound() as f64 / f64::from(1u32 << p.fraction_bits)
+}
+
+/// Enqueues the factors of rows from the parts of their norms.
+fn factors(
+    backend: &DeviceBackend,
+    rows: u64,
+    chunks: u64,
+    parts: &Memory,
+    bound: f64,
+) -> Result<Memory, BackendError> {
+    let states = backend.states(rows)?;
     let (bound_mantissa, bound_exponent) = split(bound);
     let params = RowsPassParams {
-        groups: layout.rows as u32,
+        groups: rows as u32,
         chunks: chunks as u32,
         bound_mantissa,
         bound_exponent,
         ..RowsPassParams::zeroed()
     };
-    backend.launch(&FACTORS, layout.rows, &params, &[parts.all(), states.all()])?;
+    backend.launch(&FACTORS, rows, &params, &[parts.all(), states.all()])?;
     Ok(states)
 }
 
@@ -120,10 +163,8 @@ pub(super) fn run(backend: &DeviceBackend, x: &mut Buffer, p: &ClipParams) -> Re
         let states = states(backend, x, &layout, p.bound.into())?;
         let seen = backend.read_states(&states, layout.rows)?;
         finite(backend, x, &layout, &seen)?;
-        // Rows within the bound are not touched; where all are, nothing is.
-        if seen.iter().any(|state| factor(state.norm(), p.bound.into()) < 1.0) {
-            scale(backend, x, &layout, &states)?;
-        }
+        // Always: the time tells nothing of the rows.
+        scale(backend, x, &layout, &states)?;
         Ok(seen.iter().map(|state| state.norm().min(f32::MAX.into()) as f32).collect())
     })
 }

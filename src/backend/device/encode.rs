@@ -10,7 +10,7 @@ use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, Buffer, EncodeJob, EncodeReport, NonFinite, Packed, Rows, check};
 use crate::params::{EncodeParams, RowsPassParams, norm_kind};
 
-static TRUNCATE: Kernel = kernel("encode_truncate", 256, &[Access::ReadWrite, Access::ReadWrite]);
+static TRUNCATE: Kernel = kernel("encode_truncate", 256, &[Access::ReadWrite, Access::ReadWrite, Access::Read]);
 static NORMS: Kernel = kernel("encode_norms", 256, &[Access::Read, Access::ReadWrite]);
 static SHRINK: Kernel = kernel("encode_shrink", 256, &[Access::Read, Access::ReadWrite]);
 static ROUND: Kernel = kernel("encode_round", 128, &[Access::ReadWrite, Access::Read, Access::Read]);
@@ -27,6 +27,8 @@ struct Encoding {
     parts: Memory,
     /// Records of the rows.
     states: Memory,
+    /// Records of their mixed clip, if there is one.
+    mixed: Option<Memory>,
     rows: u64,
 }
 
@@ -39,7 +41,7 @@ pub(super) fn fixed(
     let from = backend.placed_as(&rows.buffer, ElementType::F32)?;
     let encoding = float_half(backend, rows, &from, job)?;
     let seen = backend.read_states(&encoding.states, encoding.rows)?;
-    let report = float_report(backend, rows, &from, job, &seen)?;
+    let report = float_report(backend, rows, &from, job, &encoding, &seen)?;
     Ok((Buffer::Device(encoding.x.cast(ElementType::I32)), report))
 }
 
@@ -55,7 +57,8 @@ pub(super) fn integer(
     // An uploaded copy is ours to overwrite.
     let x = if matches!(fixed, Buffer::Device(_)) { backend.copied(&placed)? } else { placed.into_owned() };
     let padded = job.params.padded.into();
-    let encoding = Encoding { x, parts: backend.parts(rows, padded)?, states: backend.states(rows)?, rows };
+    let encoding =
+        Encoding { x, parts: backend.parts(rows, padded)?, states: backend.states(rows)?, mixed: None, rows };
     passes(backend, &NORMS, &encoding, job, |slice| vec![slice, encoding.parts.all()])?;
     integer_half(backend, &encoding, job)?;
     let seen = backend.read_states(&encoding.states, rows)?;
@@ -72,7 +75,7 @@ pub(super) fn fused(
     let encoding = float_half(backend, rows, &from, job)?;
     integer_half(backend, &encoding, job)?;
     let seen = backend.read_states(&encoding.states, encoding.rows)?;
-    let mut report = float_report(backend, rows, &from, job, &seen)?;
+    let mut report = float_report(backend, rows, &from, job, &encoding, &seen)?;
     report.merge(&integer_report(&seen));
     Ok((words(encoding), report))
 }
@@ -102,9 +105,6 @@ fn float_half(
 ) -> Result<Encoding, BackendError> {
     check::rows_shape(rows, job)?;
     let p = &job.params;
-    if p.norm == norm_kind::MIXED {
-        return backend.unsupported("encode_fixed with the mixed norm");
-    }
     let layout = layout(rows);
     let bound = if clips(p) { f64::from(p.clip) * (1.0 - CLIP_MARGIN) } else { f64::INFINITY };
     let states = clip::states(backend, from, &layout, bound)?;
@@ -115,8 +115,10 @@ fn float_half(
     if p.rotate == 1 {
         fwht::transform(backend, &x, p.block_log2, 2f64.powf(-0.5 * f64::from(p.block_log2)) as f32)?;
     }
-    let encoding = Encoding { x, parts: backend.parts(layout.rows, padded)?, states, rows: layout.rows };
-    passes(backend, &TRUNCATE, &encoding, job, |slice| vec![slice, encoding.parts.all()])?;
+    let mixed = (p.norm == norm_kind::MIXED).then(|| clip::mixed_states(backend, &x, layout.rows, p)).transpose()?;
+    let encoding = Encoding { x, parts: backend.parts(layout.rows, padded)?, states, mixed, rows: layout.rows };
+    let factors = encoding.mixed.as_ref().unwrap_or(&encoding.states);
+    passes(backend, &TRUNCATE, &encoding, job, |slice| vec![slice, encoding.parts.all(), factors.all()])?;
     Ok(encoding)
 }
 
@@ -182,16 +184,22 @@ fn float_report(
     rows: &Rows,
     from: &DeviceBuffer,
     job: &EncodeJob<'_>,
+    encoding: &Encoding,
     seen: &[RowState],
 ) -> Result<EncodeReport, BackendError> {
     if job.non_finite == NonFinite::Error {
         clip::finite(backend, from, &layout(rows), seen)?;
     }
     let bound = if clips(&job.params) { f64::from(job.params.clip) } else { f64::INFINITY };
+    let mixed = match &encoding.mixed {
+        Some(states) => backend.read_states(states, encoding.rows)?,
+        None => Vec::new(),
+    };
     let mut report = EncodeReport::default();
-    for state in seen {
+    for (i, state) in seen.iter().enumerate() {
         let (norm, zeroed) = if state.finite() { (state.norm(), 0) } else { (0.0, 1) };
-        let ratio = factor(norm, bound);
+        let total = mixed.get(i).map_or(0.0, |state| state.norm().powi(2));
+        let ratio = factor(norm, bound) * factor(total, clip::mixed_bound(&job.params));
         report.merge(&EncodeReport {
             zeroed,
             clipped: usize::from(ratio < 1.0),

@@ -1,12 +1,13 @@
 //! noise, sum, mask, pack and unpack on devices: the oracle's bits.
 
 use veilsum::backend::device::DeviceBackend;
-use veilsum::backend::{Backend, BackendError, Buffer, MaskSign};
-use veilsum::params::Ring;
+use veilsum::backend::{Backend, BackendError, Buffer, EncodeJob, MaskSign, Rows};
+use veilsum::params::{ClipParams, DecodeParams, EncodeParams, Ring};
 use veilsum::sample::binomial::CentredBinomial;
 use veilsum::sample::noise::Noise;
 use veilsum::sample::table::NoiseTable;
 
+use super::emulated::Emulated;
 use super::integers::jagged_table;
 use super::*;
 
@@ -162,4 +163,44 @@ fn packed_words_are_the_oracle_s_and_come_back() {
         assert!(backend.unpack(&[0; 4], 3, 8).is_err() && backend.unpack(&[0; 2], usize::MAX, 8).is_err());
         assert!(backend.pack(&Buffer::from(vec![1.0f32]), 8).is_err());
     }
+}
+
+/// A device whose slices hold two rows, so that every stage takes several launches.
+#[test]
+fn short_slices_change_no_bit() {
+    let small = DeviceBackend::new(std::sync::Arc::new(Emulated::with_slices(8192)));
+    let data: Vec<f32> = scattered(5 * 3001, 4).iter().map(|&v| v as f32 / 4e9 - 0.5).collect();
+    let rows = Rows { stride: 3001, dim: 3000, ..Rows::dense(data.clone(), 1, data.len()).unwrap() };
+    let rows = Rows { rows: 5, ..rows };
+    let (signs, keys, law) = (stream(3), row_keys(5), jagged_table(9));
+    let params = EncodeParams { clip: 3.0, bits: 21, ..plain_params(3000, 2) };
+    let job = EncodeJob { noise: Some(&law), ..job(params, &signs, &keys) };
+    let x = scattered(20_001, 6);
+    let into = Buffer::from(scattered(5 * 4000, 1).iter().map(|v| v % PRIME).collect::<Vec<_>>());
+    let clip = ClipParams { rows: 5, dim: 2999, stride: 3001, bound: 2.0 };
+    let results = |backend: &DeviceBackend| {
+        let mut clipped = Buffer::from(data.clone());
+        let norms = backend.clip(&mut clipped, &clip).unwrap();
+        let (words, report) = backend.encode(&rows, &job).unwrap();
+        let (packed, _) = backend.encode_packed(&rows, &job).unwrap();
+        let noised = in_place(backend, &x, |x| backend.noise(x, 32, &law, &stream(5)));
+        let binomial = CentredBinomial::new(20).unwrap().into();
+        let counted = in_place(backend, &x, |x| backend.noise(x, 32, &binomial, &stream(5)));
+        let masked = in_place(backend, &x, |x| backend.mask(x, Ring::Bits(30), &stream(6), MaskSign::Add));
+        let start = scattered(4000, 2).iter().map(|v| v % PRIME).collect::<Vec<_>>();
+        let hidden = in_place(backend, &start, |x| backend.mask(x, Ring::Prime(PRIME), &stream(7), MaskSign::Subtract));
+        let summed = in_place(backend, &start, |x| backend.sum(x, &into, Ring::Prime(PRIME)));
+        let bytes = backend.pack(&Buffer::from(x.clone()), 13).unwrap();
+        let back = backend.download(&backend.unpack(&bytes, x.len(), 13).unwrap()).unwrap();
+        let undo = DecodeParams { padded: 20_000, dim: 19_999, ..params.decode(0.25) };
+        let decoded = backend.decode(&Buffer::from(x[..20_000].to_vec()), &undo, &signs).unwrap();
+        let words = backend.download(&words).unwrap();
+        (norms, clipped, words, report, packed, [noised, counted, masked, hidden, summed], (bytes, back, decoded))
+    };
+    assert!(results(&small) == results(&DeviceBackend::new(std::sync::Arc::new(Emulated::new()))));
+    // A row that no slice holds.
+    let long = Rows::dense(vec![0.0; 9000], 1, 9000).unwrap();
+    let keys = row_keys(1);
+    let error = small.encode(&long, &EncodeJob { keys: &keys, params: plain_params(9000, 0), ..job }).unwrap_err();
+    assert!(matches!(error, BackendError::OutOfRange { name: "words of a row", .. }), "{error}");
 }

@@ -61,10 +61,15 @@ impl Cells {
 
 impl Emulated {
     pub(crate) fn new() -> Self {
+        Self::with_slices(1 << 21)
+    }
+
+    /// A device whose launches get at most so many words of a buffer.
+    pub(crate) fn with_slices(max_slice_words: u64) -> Self {
         let limits = Limits {
             group_words: 227 * 256,
             fwht_tiles: &[13, 14, 15],
-            max_slice_words: 1 << 21,
+            max_slice_words,
             align_words: 4,
             max_memory_words: 1 << 27,
         };
