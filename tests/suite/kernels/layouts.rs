@@ -6,7 +6,10 @@ use std::fs;
 use std::mem::{offset_of, size_of};
 use std::path::Path;
 
-use veilsum::params::{ClipParams, DecodeParams, EncodeParams, EncryptParams, FwhtParams, FwhtPassParams, GhostParams};
+use veilsum::params::{
+    ClipParams, DecodeParams, EncodeParams, EncryptParams, EncryptPassParams, FwhtParams, FwhtPassParams, GhostParams,
+    GhostPassParams, GramParams, NttPassParams, ResidueParams, SelectParams,
+};
 
 /// Size in bytes, and the offset of every member but the padding.
 type Layout = (usize, BTreeMap<&'static str, usize>);
@@ -111,6 +114,95 @@ fn ghost() -> Layout {
     )
 }
 
+fn ntt_pass() -> Layout {
+    layout(
+        size_of::<NttPassParams>(),
+        [
+            ("groups", offset_of!(NttPassParams, groups)),
+            ("degree_log2", offset_of!(NttPassParams, degree_log2)),
+            ("limbs", offset_of!(NttPassParams, limbs)),
+            ("local_log2", offset_of!(NttPassParams, local_log2)),
+        ],
+    )
+}
+
+fn residues() -> Layout {
+    layout(
+        size_of::<ResidueParams>(),
+        [
+            ("groups", offset_of!(ResidueParams, groups)),
+            ("len", offset_of!(ResidueParams, len)),
+            ("other_len", offset_of!(ResidueParams, other_len)),
+            ("degree_log2", offset_of!(ResidueParams, degree_log2)),
+            ("limbs", offset_of!(ResidueParams, limbs)),
+        ],
+    )
+}
+
+fn encrypt_pass() -> Layout {
+    layout(
+        size_of::<EncryptPassParams>(),
+        [
+            ("groups", offset_of!(EncryptPassParams, groups)),
+            ("len", offset_of!(EncryptPassParams, len)),
+            ("degree_log2", offset_of!(EncryptPassParams, degree_log2)),
+            ("limbs", offset_of!(EncryptPassParams, limbs)),
+            ("first", offset_of!(EncryptPassParams, first)),
+            ("slots", offset_of!(EncryptPassParams, slots)),
+            ("eta", offset_of!(EncryptPassParams, eta)),
+            ("values", offset_of!(EncryptPassParams, values)),
+        ],
+    )
+}
+
+fn select() -> Layout {
+    layout(
+        size_of::<SelectParams>(),
+        [
+            ("groups", offset_of!(SelectParams, groups)),
+            ("rows", offset_of!(SelectParams, rows)),
+            ("dim", offset_of!(SelectParams, dim)),
+            ("offset", offset_of!(SelectParams, offset)),
+            ("stride", offset_of!(SelectParams, stride)),
+            ("trim", offset_of!(SelectParams, trim)),
+            ("rows_log2", offset_of!(SelectParams, rows_log2)),
+            ("columns_log2", offset_of!(SelectParams, columns_log2)),
+        ],
+    )
+}
+
+fn gram() -> Layout {
+    layout(
+        size_of::<GramParams>(),
+        [
+            ("groups", offset_of!(GramParams, groups)),
+            ("rows", offset_of!(GramParams, rows)),
+            ("dim", offset_of!(GramParams, dim)),
+            ("offset", offset_of!(GramParams, offset)),
+            ("stride", offset_of!(GramParams, stride)),
+            ("tiles", offset_of!(GramParams, tiles)),
+            ("pairs", offset_of!(GramParams, pairs)),
+            ("first", offset_of!(GramParams, first)),
+        ],
+    )
+}
+
+fn ghost_pass() -> Layout {
+    layout(
+        size_of::<GhostPassParams>(),
+        [
+            ("groups", offset_of!(GhostPassParams, groups)),
+            ("samples", offset_of!(GhostPassParams, samples)),
+            ("positions", offset_of!(GhostPassParams, positions)),
+            ("inputs", offset_of!(GhostPassParams, inputs)),
+            ("outputs", offset_of!(GhostPassParams, outputs)),
+            ("bias", offset_of!(GhostPassParams, bias)),
+            ("tiles", offset_of!(GhostPassParams, tiles)),
+            ("first", offset_of!(GhostPassParams, first)),
+        ],
+    )
+}
+
 /// What the assertions of a header say: struct to size and offsets.
 fn asserted(text: &str) -> BTreeMap<&str, (usize, BTreeMap<&str, usize>)> {
     let mut found: BTreeMap<&str, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
@@ -143,6 +235,12 @@ fn the_structs_of_the_cuda_header_are_those_of_rust() {
         ("FwhtParams", fwht()),
         ("FwhtPassParams", fwht_pass()),
         ("GhostParams", ghost()),
+        ("NttPassParams", ntt_pass()),
+        ("ResidueParams", residues()),
+        ("EncryptPassParams", encrypt_pass()),
+        ("SelectParams", select()),
+        ("GramParams", gram()),
+        ("GhostPassParams", ghost_pass()),
     ]);
     assert_eq!(asserted(&text), expected);
     // Every struct of the header asserts something.
