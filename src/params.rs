@@ -343,6 +343,76 @@ impl GhostParams {
     }
 }
 
+/// One launch of a kernel on rows (clip, encode, noise, pack): group g works on chunk `g % chunks` of row `g / chunks`
+/// of the launch. Members that a kernel has no use for are zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct RowsPassParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// Groups of a row.
+    pub chunks: u32,
+    /// Number of the launch's first row among the keys and the records of rows.
+    pub first_row: u32,
+    /// Element of the input slice at which the first row starts.
+    pub offset: u32,
+    /// Elements between the starts of two input rows.
+    pub stride: u32,
+    /// Elements of an input row; of a packed row.
+    pub dim: u32,
+    /// Elements of an output row.
+    pub padded: u32,
+    /// Number of a row's first coordinate in the keystream.
+    pub first: u32,
+    /// Ring width b.
+    pub bits: u32,
+    /// F.
+    pub fraction_bits: u32,
+    /// One of [`norm_kind`].
+    pub norm: u32,
+    /// One of [`rounding_kind`].
+    pub rounding: u32,
+    /// As in [`EncodeParams`].
+    pub linf: u32,
+    /// Thresholds of a table, or bits of a binomial draw.
+    pub count: u32,
+    /// 1 = with signs.
+    pub rotate: u32,
+    /// A factor of every element.
+    pub factor: f32,
+    /// The L2 bound is `bound_mantissa 2^bound_exponent`, with the highest bit set.
+    pub bound_mantissa: u32,
+    /// See `bound_mantissa`.
+    pub bound_exponent: i32,
+    /// Keeps `norm_bound` on a 16-byte boundary.
+    pub _pad: [u32; 2],
+    /// As in [`EncodeParams`].
+    pub norm_bound: [u32; 4],
+}
+
+/// One launch of a kernel on `len` elements side by side (mask, sum, decode). Members that a kernel has no use for are
+/// zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct FlatPassParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// Elements.
+    pub len: u32,
+    /// Number of the first element in a keystream.
+    pub first: u32,
+    /// Ring width b.
+    pub bits: u32,
+    /// The prime p.
+    pub modulus: u32,
+    /// Rows to add; 1 to subtract a mask; 1 = with signs.
+    pub count: u32,
+    /// A factor of every element.
+    pub factor: f32,
+    /// Another one, that may be denormal.
+    pub unit: f32,
+}
+
 #[cfg(test)]
 mod tests {
     use std::mem::{offset_of, size_of};

@@ -38,10 +38,14 @@ pub(crate) fn stream(position: u64, len: u64) -> Result<(), BackendError> {
 
 /// Checks words and ring of `noise`, and returns the words.
 pub(crate) fn noise<'a>(words: &'a mut Buffer, width: u32, noise: &Noise) -> Result<&'a mut [u32], BackendError> {
+    noise_shape(words.len(), width, noise)?;
+    words.as_u32_mut()
+}
+
+/// Checks ring and number of words of `noise`, wherever they live.
+pub(crate) fn noise_shape(len: usize, width: u32, noise: &Noise) -> Result<(), BackendError> {
     bits(width)?;
-    let words = words.as_u32_mut()?;
-    noise_fits(words.len(), noise)?;
-    Ok(words)
+    noise_fits(len, noise)
 }
 
 /// Checks that one key serves `len` coordinates of noise.
@@ -97,13 +101,17 @@ fn encode_params(p: &EncodeParams) -> Result<(), BackendError> {
 
 /// Checks rows and job of `encode_fixed`, and returns the rows as slices of `dim` floats.
 pub(crate) fn rows<'a>(rows: &'a Rows, job: &EncodeJob<'_>) -> Result<Vec<&'a [f32]>, BackendError> {
+    rows_shape(rows, job)?;
+    (0..rows.rows).map(|i| rows.row(i)).collect()
+}
+
+/// Checks rows and job of `encode_fixed`, wherever the rows live.
+pub(crate) fn rows_shape(rows: &Rows, job: &EncodeJob<'_>) -> Result<(), BackendError> {
     encode_params(&job.params)?;
     length("row", job.params.dim as usize, rows.dim)?;
     length("keys", rows.rows, job.keys.len())?;
     job_noise(job)?;
-    let data = rows.buffer.as_f32()?;
-    strided(data.len(), rows.offset, rows.stride, rows.rows, rows.dim)?;
-    (0..rows.rows).map(|i| rows.row(i)).collect()
+    strided(rows.buffer.len(), rows.offset, rows.stride, rows.rows, rows.dim)
 }
 
 /// Checks that `rows` rows of `dim` elements at `offset + i * stride` lie inside `len` elements.
@@ -121,20 +129,28 @@ fn strided(len: usize, offset: usize, stride: usize, rows: usize, dim: usize) ->
 
 /// Checks fixed-point coordinates and job of `encode_integer`.
 pub(crate) fn fixed<'a>(fixed: &'a Buffer, job: &EncodeJob<'_>) -> Result<&'a [i32], BackendError> {
+    fixed_shape(fixed.len(), job)?;
+    fixed.as_i32()
+}
+
+/// Checks the job of `encode_integer` for `len` coordinates, wherever they live.
+pub(crate) fn fixed_shape(len: usize, job: &EncodeJob<'_>) -> Result<(), BackendError> {
     encode_params(&job.params)?;
-    let data = fixed.as_i32()?;
     job_noise(job)?;
-    length("fixed", job.keys.len().saturating_mul(job.params.padded as usize), data.len())?;
-    Ok(data)
+    length("fixed", job.keys.len().saturating_mul(job.params.padded as usize), len)
 }
 
 /// Checks a buffer and parameters of `clip`, and returns the floats.
 pub(crate) fn clip<'a>(x: &'a mut Buffer, p: &ClipParams) -> Result<&'a mut [f32], BackendError> {
+    clip_shape(x.len(), p)?;
+    x.as_f32_mut()
+}
+
+/// Checks parameters of `clip` for a buffer of `len` floats, wherever it lives.
+pub(crate) fn clip_shape(len: usize, p: &ClipParams) -> Result<(), BackendError> {
     ensure(p.bound.is_finite() && p.bound > 0.0, "bound", "finite and > 0", f64::from(p.bound))?;
     ensure(p.dim >= 1, "dim", "at least 1", f64::from(p.dim))?;
-    let data = x.as_f32_mut()?;
-    strided(data.len(), 0, p.stride as usize, p.rows as usize, p.dim as usize)?;
-    Ok(data)
+    strided(len, 0, p.stride as usize, p.rows as usize, p.dim as usize)
 }
 
 /// Checks a buffer and parameters of `fwht`, and returns the floats.
@@ -157,24 +173,32 @@ pub(crate) fn sum<'a>(
     rows: &'a Buffer,
     ring: Ring,
 ) -> Result<(&'a mut [u32], &'a [u32]), BackendError> {
+    sum_shape(acc.len(), rows.len(), ring)?;
+    Ok((acc.as_u32_mut()?, rows.as_u32()?))
+}
+
+/// Checks ring and lengths of `sum`, wherever the words live.
+pub(crate) fn sum_shape(acc: usize, rows: usize, ring: Ring) -> Result<(), BackendError> {
     check_ring(ring)?;
-    let rows = rows.as_u32()?;
-    let acc = acc.as_u32_mut()?;
-    let whole = if acc.is_empty() { rows.is_empty() } else { rows.len().is_multiple_of(acc.len()) };
+    let whole = if acc == 0 { rows == 0 } else { rows.is_multiple_of(acc) };
     if !whole {
-        let expected = rows.len().next_multiple_of(acc.len().max(1)) * usize::from(!acc.is_empty());
-        return Err(BackendError::WrongLength { what: "rows", expected, found: rows.len() });
+        let expected = rows.next_multiple_of(acc.max(1)) * usize::from(acc != 0);
+        return Err(BackendError::WrongLength { what: "rows", expected, found: rows });
     }
-    Ok((acc, rows))
+    Ok(())
 }
 
 /// Checks ring and words of `mask`, but for [`residues`], and returns the words.
 pub(crate) fn mask_words(words: &mut Buffer, ring: Ring) -> Result<&mut [u32], BackendError> {
+    mask_shape(words.len(), ring)?;
+    words.as_u32_mut()
+}
+
+/// Checks ring and number of words of `mask`, wherever they live.
+pub(crate) fn mask_shape(len: usize, ring: Ring) -> Result<(), BackendError> {
     check_ring(ring)?;
-    let words = words.as_u32_mut()?;
     let bytes = if matches!(ring, Ring::Bits(_)) { 4 } else { NOISE_STRIDE };
-    stream(0, bytes.saturating_mul(words.len() as u64))?;
-    Ok(words)
+    stream(0, bytes.saturating_mul(len as u64))
 }
 
 fn check_ring(ring: Ring) -> Result<(), BackendError> {
@@ -195,12 +219,16 @@ pub(crate) fn residues(what: &'static str, x: &[u32], ring: Ring) -> Result<(), 
 
 /// Checks a buffer and parameters of `decode`, and returns the sum.
 pub(crate) fn decode<'a>(sum: &'a Buffer, p: &DecodeParams) -> Result<&'a [u32], BackendError> {
+    decode_shape(sum.len(), p)?;
+    sum.as_u32()
+}
+
+/// Checks parameters of `decode` for a sum of `len` words, wherever it lives.
+pub(crate) fn decode_shape(len: usize, p: &DecodeParams) -> Result<(), BackendError> {
     shape(p.dim, p.padded, p.block_log2, p.rotate)?;
     bits(p.bits)?;
     ensure(p.unit.is_finite(), "unit", "finite", f64::from(p.unit))?;
-    let data = sum.as_u32()?;
-    length("sum", p.padded as usize, data.len())?;
-    Ok(data)
+    length("sum", p.padded as usize, len)
 }
 
 /// Error that names the first NaN or infinity of a row known to hold one.

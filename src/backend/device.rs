@@ -8,22 +8,32 @@
 //! stays where it lives; new results are on the device ([`Backend::download`] brings them back).
 
 mod basis;
+mod clip;
+mod decode;
+mod encode;
 mod encrypt;
 mod fwht;
 mod ghost;
 mod gram;
 mod machine;
+mod mask;
 mod memory;
+mod noise;
 mod ntt;
+mod pack;
+mod rows;
 mod rows_check;
 mod select;
+mod sum;
 
 use std::sync::Arc;
 
 pub(super) use self::machine::failed;
 pub use self::machine::{Access, Device, Kernel, Launch, Limits, Memory, Slice, Storage, grid, next_id};
 pub use self::memory::{DeviceBuffer, ElementType};
-use super::{Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Rows};
+use super::{
+    Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Packed, Rows,
+};
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
@@ -86,44 +96,52 @@ impl Backend for DeviceBackend {
         self.device.finish()
     }
 
-    fn clip(&self, _x: &mut Buffer, _params: &ClipParams) -> Result<Vec<f32>, BackendError> {
-        self.unsupported("clip")
+    fn clip(&self, x: &mut Buffer, params: &ClipParams) -> Result<Vec<f32>, BackendError> {
+        self.submitted(clip::run(self, x, params))
     }
 
     fn fwht(&self, x: &mut Buffer, params: &FwhtParams) -> Result<(), BackendError> {
         self.submitted(fwht::run(self, x, params))
     }
 
-    fn encode_fixed(&self, _rows: &Rows, _job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        self.unsupported("encode_fixed")
+    fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        self.submitted(encode::fixed(self, rows, job))
     }
 
-    fn encode_integer(&self, _fixed: &Buffer, _job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
-        self.unsupported("encode_integer")
+    fn encode_integer(&self, fixed: &Buffer, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        self.submitted(encode::integer(self, fixed, job))
     }
 
-    fn noise(&self, _words: &mut Buffer, _bits: u32, _noise: &Noise, _key: &StreamKey) -> Result<(), BackendError> {
-        self.unsupported("noise")
+    fn encode(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
+        self.submitted(encode::fused(self, rows, job))
     }
 
-    fn sum(&self, _acc: &mut Buffer, _rows: &Buffer, _ring: Ring) -> Result<(), BackendError> {
-        self.unsupported("sum")
+    fn encode_packed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Packed, EncodeReport), BackendError> {
+        self.submitted(encode::packed(self, rows, job))
     }
 
-    fn pack(&self, _words: &Buffer, _bits: u32) -> Result<Vec<u8>, BackendError> {
-        self.unsupported("pack")
+    fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {
+        self.submitted(noise::run(self, words, bits, noise, key))
     }
 
-    fn unpack(&self, _bytes: &[u8], _len: usize, _bits: u32) -> Result<Buffer, BackendError> {
-        self.unsupported("unpack")
+    fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError> {
+        self.submitted(sum::run(self, acc, rows, ring))
     }
 
-    fn mask(&self, _words: &mut Buffer, _ring: Ring, _key: &StreamKey, _sign: MaskSign) -> Result<(), BackendError> {
-        self.unsupported("mask")
+    fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {
+        self.submitted(pack::run(self, words, bits))
     }
 
-    fn decode(&self, _sum: &Buffer, _params: &DecodeParams, _signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
-        self.unsupported("decode")
+    fn unpack(&self, bytes: &[u8], len: usize, bits: u32) -> Result<Buffer, BackendError> {
+        self.submitted(pack::unpack(self, bytes, len, bits))
+    }
+
+    fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError> {
+        self.submitted(mask::run(self, words, ring, key, sign))
+    }
+
+    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
+        self.submitted(decode::run(self, sum, params, signs))
     }
 
     fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {

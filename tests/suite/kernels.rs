@@ -1,6 +1,8 @@
 //! Kernels: known answers for the oracle, and the oracle against every other backend.
 
 mod device;
+mod device_encode;
+mod device_words;
 mod emulated;
 mod emulation;
 mod floats;

@@ -97,7 +97,7 @@ fn with_layer<T>(
     let [a, g] = buffers;
     check::robust::ghost_shape(a.len(), g.len(), p)?;
     if backend.kind() != BackendKind::Cuda {
-        return Err(BackendError::Unsupported { stage, backend: backend.kind().name() });
+        return backend.unsupported(stage);
     }
     let (a, g) = (backend.placed_as(a, ElementType::F32)?, backend.placed_as(g, ElementType::F32)?);
     if p.samples > 0 {

@@ -103,7 +103,7 @@ impl DeviceBackend {
 pub(super) fn run(backend: &DeviceBackend, rows: &Rows) -> Result<Gram, BackendError> {
     check::robust::gram_shape(rows)?;
     if backend.kind() != BackendKind::Cuda {
-        return Err(BackendError::Unsupported { stage: "gram", backend: backend.kind().name() });
+        return backend.unsupported("gram");
     }
     let x = backend.placed_as(&rows.buffer, ElementType::F32)?;
     one_slice(backend, x.len(), "gram")?;

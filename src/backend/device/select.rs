@@ -63,7 +63,7 @@ pub(super) fn run(backend: &DeviceBackend, rows: &Rows, choice: Choice) -> Resul
     let values_log2 = if large && rows_log2 + LEAST_COLUMNS > SMALL_LOG2 { LARGE_LOG2 } else { SMALL_LOG2 };
     let adds = backend.kind() == BackendKind::Cuda || choice == Choice::Median;
     if !adds || rows_log2 > values_log2 {
-        return Err(BackendError::Unsupported { stage, backend: backend.kind().name() });
+        return backend.unsupported(stage);
     }
     let (few, kernels, trim) = match choice {
         Choice::Median => (&MEDIAN_FEW, &MEDIAN, 0),

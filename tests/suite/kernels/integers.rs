@@ -11,7 +11,7 @@ use super::*;
 
 /// A table without a law behind it: any non-decreasing thresholds, among them equal ones, values that
 /// differ in their lower halves only, and the ends of the range.
-fn jagged_table(count: usize) -> Noise {
+pub(super) fn jagged_table(count: usize) -> Noise {
     let mut thresholds: Vec<u128> = (0..count as u128)
         .map(|k| (k << 120) / 3 + (k % 5) * (k % 2) + ((k % 3) << 64))
         .map(|t| t % (1 << 127))
@@ -25,7 +25,7 @@ fn jagged_table(count: usize) -> Noise {
 }
 
 /// Coordinates that hurt: ends of the range, ones, zero, and everything between.
-fn hostile() -> impl Strategy<Value = i32> {
+pub(super) fn hostile() -> impl Strategy<Value = i32> {
     prop_oneof![
         2 => any::<i32>(),
         3 => -70_000i32..70_000,
@@ -37,7 +37,7 @@ fn hostile() -> impl Strategy<Value = i32> {
     ]
 }
 
-fn integer_params() -> impl Strategy<Value = EncodeParams> {
+pub(super) fn integer_params() -> impl Strategy<Value = EncodeParams> {
     let bound =
         prop_oneof![Just(0u128), Just(u128::MAX), (0u32..127, 1u128..1 << 20).prop_map(|(s, m)| m.rotate_left(s))];
     let linf = prop_oneof![2 => Just(NO_LINF), 1 => 0u32..200_000, 1 => Just(1 << 31)];

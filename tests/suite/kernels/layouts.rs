@@ -7,8 +7,9 @@ use std::mem::{offset_of, size_of};
 use std::path::Path;
 
 use veilsum::params::{
-    ClipParams, DecodeParams, EncodeParams, EncryptParams, EncryptPassParams, FwhtParams, FwhtPassParams, GhostParams,
-    GhostPassParams, GramParams, NttPassParams, ResidueParams, SelectParams,
+    ClipParams, DecodeParams, EncodeParams, EncryptParams, EncryptPassParams, FlatPassParams, FwhtParams,
+    FwhtPassParams, GhostParams, GhostPassParams, GramParams, NttPassParams, ResidueParams, RowsPassParams,
+    SelectParams,
 };
 
 /// Size in bytes, and the offset of every member but the padding.
@@ -110,6 +111,49 @@ fn ghost() -> Layout {
             ("inputs", offset_of!(GhostParams, inputs)),
             ("outputs", offset_of!(GhostParams, outputs)),
             ("bias", offset_of!(GhostParams, bias)),
+        ],
+    )
+}
+
+fn rows_pass() -> Layout {
+    layout(
+        size_of::<RowsPassParams>(),
+        [
+            ("groups", offset_of!(RowsPassParams, groups)),
+            ("chunks", offset_of!(RowsPassParams, chunks)),
+            ("first_row", offset_of!(RowsPassParams, first_row)),
+            ("offset", offset_of!(RowsPassParams, offset)),
+            ("stride", offset_of!(RowsPassParams, stride)),
+            ("dim", offset_of!(RowsPassParams, dim)),
+            ("padded", offset_of!(RowsPassParams, padded)),
+            ("first", offset_of!(RowsPassParams, first)),
+            ("bits", offset_of!(RowsPassParams, bits)),
+            ("fraction_bits", offset_of!(RowsPassParams, fraction_bits)),
+            ("norm", offset_of!(RowsPassParams, norm)),
+            ("rounding", offset_of!(RowsPassParams, rounding)),
+            ("linf", offset_of!(RowsPassParams, linf)),
+            ("count", offset_of!(RowsPassParams, count)),
+            ("rotate", offset_of!(RowsPassParams, rotate)),
+            ("factor", offset_of!(RowsPassParams, factor)),
+            ("bound_mantissa", offset_of!(RowsPassParams, bound_mantissa)),
+            ("bound_exponent", offset_of!(RowsPassParams, bound_exponent)),
+            ("norm_bound", offset_of!(RowsPassParams, norm_bound)),
+        ],
+    )
+}
+
+fn flat_pass() -> Layout {
+    layout(
+        size_of::<FlatPassParams>(),
+        [
+            ("groups", offset_of!(FlatPassParams, groups)),
+            ("len", offset_of!(FlatPassParams, len)),
+            ("first", offset_of!(FlatPassParams, first)),
+            ("bits", offset_of!(FlatPassParams, bits)),
+            ("modulus", offset_of!(FlatPassParams, modulus)),
+            ("count", offset_of!(FlatPassParams, count)),
+            ("factor", offset_of!(FlatPassParams, factor)),
+            ("unit", offset_of!(FlatPassParams, unit)),
         ],
     )
 }
@@ -233,6 +277,7 @@ fn the_structs_of_the_cuda_header_are_those_of_rust() {
         ("EncodeParams", encode()),
         ("EncryptParams", encrypt()),
         ("FwhtParams", fwht()),
+        ("FlatPassParams", flat_pass()),
         ("FwhtPassParams", fwht_pass()),
         ("GhostParams", ghost()),
         ("NttPassParams", ntt_pass()),
@@ -241,6 +286,7 @@ fn the_structs_of_the_cuda_header_are_those_of_rust() {
         ("SelectParams", select()),
         ("GramParams", gram()),
         ("GhostPassParams", ghost_pass()),
+        ("RowsPassParams", rows_pass()),
     ]);
     assert_eq!(asserted(&text), expected);
     // Every struct of the header asserts something.

@@ -1,0 +1,176 @@
+//! Rows in memory of a device: launches that keep to its limits, and the records that kernels leave of a row.
+
+use std::ops::Range;
+
+use super::{DeviceBackend, DeviceBuffer, Memory, Slice};
+use crate::backend::BackendError;
+
+/// Elements of a row that one group of the kernels of `clip` and `encode` takes.
+pub(super) const CHUNK: u64 = 4096;
+/// Words of a chunk's part of a norm.
+const PART_WORDS: u64 = 4;
+/// Words of a row's record: `STATE_WORDS` of the kernels.
+const STATE_WORDS: usize = 8;
+/// Most words that a launch indexes: numbers of words fit 32 bits.
+const MOST_WORDS: u64 = 1 << 31;
+
+/// Where rows lie in a buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// Number of rows.
+    pub(super) rows: u64,
+    /// Elements a row.
+    pub(super) dim: u64,
+    /// Elements between the starts of two rows.
+    pub(super) stride: u64,
+    /// Element at which the first row starts.
+    pub(super) offset: u64,
+}
+
+/// The rows of one launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Which rows.
+    pub(super) rows: Range<u64>,
+    /// First element of the slice that holds them, on a boundary.
+    start: u64,
+    /// Elements of that slice.
+    words: u64,
+    /// Element of the slice at which the first row starts.
+    pub(super) offset: u32,
+}
+
+impl Batch {
+    /// How many rows.
+    pub(super) fn len(&self) -> u64 {
+        self.rows.end - self.rows.start
+    }
+
+    /// The slice of `x`.
+    pub(super) fn slice<'a>(&self, x: &'a DeviceBuffer) -> Slice<'a> {
+        x.part(self.start, self.words)
+    }
+}
+
+/// What the kernels leave of a row, read back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowState {
+    words: [u32; STATE_WORDS],
+}
+
+impl RowState {
+    /// False if the row holds NaN or an infinity.
+    pub(super) fn finite(&self) -> bool {
+        self.words[3] < f32::INFINITY.to_bits()
+    }
+
+    /// The L2 norm: `sqrt(N) 2^(E - 158)`, see `shaders/clip.wgsl`.
+    pub(super) fn norm(&self) -> f64 {
+        let [low, middle, high, largest, ..] = self.words;
+        let n = f64::from(high) * 2f64.powi(64) + f64::from(middle) * 2f64.powi(32) + f64::from(low);
+        n.sqrt() * 2f64.powi((largest >> 23).max(1) as i32 - 158)
+    }
+
+    /// Coordinates that the integer half has clamped.
+    pub(super) fn clamped(&self) -> u64 {
+        self.words[7].into()
+    }
+}
+
+/// Number of chunks of a row.
+pub(super) const fn chunks(len: u64) -> u64 {
+    len.div_ceil(CHUNK)
+}
+
+impl DeviceBackend {
+    /// Memory for the parts of the norms of rows; they tell of secret rows.
+    pub(super) fn parts(&self, rows: u64, len: u64) -> Result<Memory, BackendError> {
+        self.device().alloc((rows * chunks(len) * PART_WORDS).max(PART_WORDS), true)
+    }
+
+    /// Memory for the records of rows.
+    pub(super) fn states(&self, rows: u64) -> Result<Memory, BackendError> {
+        self.device().alloc((rows * STATE_WORDS as u64).max(PART_WORDS), true)
+    }
+
+    /// The records on the host. Waits for the device.
+    pub(super) fn read_states(&self, states: &Memory, rows: u64) -> Result<Vec<RowState>, BackendError> {
+        let mut words = vec![0; rows as usize * STATE_WORDS];
+        if !words.is_empty() {
+            self.device().read(states, 0, &mut words)?;
+        }
+        Ok(words.as_chunks().0.iter().map(|&words| RowState { words }).collect())
+    }
+
+    /// One row on the host. Waits for the device.
+    pub(super) fn read_row(&self, x: &DeviceBuffer, layout: &Layout, row: u64) -> Result<Vec<f32>, BackendError> {
+        let mut words = vec![0; layout.dim as usize];
+        let start = x.slice().offset + layout.offset + row * layout.stride;
+        self.device().read(x.slice().memory, start, &mut words)?;
+        Ok(bytemuck::cast_vec(words))
+    }
+
+    /// The rows in launches whose slices keep to the limits; rows of `out` words side by side start on boundaries where
+    /// a launch starts. Errors: a row that is too long.
+    pub(super) fn batches(&self, layout: &Layout, out: u64) -> Result<Vec<Batch>, BackendError> {
+        let limits = self.device().limits();
+        let (align, most) = (limits.align_words, limits.max_slice_words.min(MOST_WORDS));
+        // Rows between two boundaries of the output.
+        let step = align >> out.trailing_zeros().min(align.trailing_zeros());
+        let spare = most.saturating_sub(align).saturating_sub(layout.dim);
+        let within = if most < align + layout.dim { 0 } else { spare / layout.stride.max(1) + 1 };
+        let fit = within.min(most / out.max(1));
+        let size = if layout.rows <= fit { layout.rows.max(1) } else { fit - fit % step };
+        if size == 0 {
+            let (name, expected) = ("words of a row", "within one binding of this device");
+            return Err(BackendError::OutOfRange { name, expected, found: layout.dim.max(out) as f64 });
+        }
+        Ok((0..layout.rows.div_ceil(size))
+            .map(|i| layout.batch(i * size..layout.rows.min((i + 1) * size), align))
+            .collect())
+    }
+
+    /// Ranges of `len` elements for launches, each of which starts at a multiple of `unit` elements and on a boundary.
+    pub(super) fn spans(&self, len: u64, unit: u64) -> Result<Vec<Range<u64>>, BackendError> {
+        let pieces = self.pieces(len.div_ceil(unit), unit)?;
+        Ok(pieces.map(|p| p.start * unit..len.min(p.end * unit)).collect())
+    }
+}
+
+impl Layout {
+    /// Rows side by side from the start on.
+    pub(super) const fn dense(rows: u64, dim: u64) -> Self {
+        Self { rows, dim, stride: dim, offset: 0 }
+    }
+
+    fn batch(&self, rows: Range<u64>, align: u64) -> Batch {
+        let first = self.offset + rows.start * self.stride;
+        let start = first - first % align;
+        let words = first - start + (rows.end - rows.start - 1) * self.stride + self.dim;
+        Batch { rows, start, words, offset: (first - start) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_starts_on_a_boundary_and_holds_its_rows() {
+        let layout = Layout { rows: 10, dim: 5, stride: 7, offset: 3 };
+        let batch = layout.batch(9..10, 64);
+        assert_eq!(batch, Batch { rows: 9..10, start: 64, words: 7, offset: 2 });
+        let all = layout.batch(0..10, 64);
+        assert_eq!((all.start, all.words, all.offset, all.len()), (0, 3 + 9 * 7 + 5, 3, 10));
+    }
+
+    #[test]
+    fn a_record_tells_its_norm() {
+        // x = 1: m = 2^23 and E = 127, so that N = 2^46 2^16.
+        let one = RowState { words: [0, 1 << 30, 0, 1.0f32.to_bits(), 0, 0, 0, 5] };
+        assert_eq!((one.norm(), one.finite(), one.clamped()), (1.0, true, 5));
+        let denormal = RowState { words: [1 << 16, 0, 0, 1, 0, 0, 0, 0] };
+        assert_eq!(denormal.norm(), f64::from(f32::from_bits(1)));
+        assert!(!RowState { words: [0, 0, 0, f32::INFINITY.to_bits(), 0, 0, 0, 0] }.finite());
+    }
+}
