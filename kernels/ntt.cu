@@ -39,7 +39,7 @@ __device__ __forceinline__ void ntt_inverse(const NttPassParams& p, uint32_t* x,
     ntt_tile<TILE, R>(p, primes, roots).inverse(x, group_index() << TILE, p.degree_log2 == TILE);
 }
 
-#define NTT_KERNELS(tile, r, forward_blocks, inverse_blocks)                                                                                   \
+#define NTT_KERNELS(tile, r, forward_blocks, inverse_blocks)                                                           \
     extern "C" __global__ void __launch_bounds__(1 << (tile - r), forward_blocks)                                      \
         ntt_forward_##tile(const NttPassParams p, uint32_t* x, const uint4* primes, const uint2* roots) {              \
         ntt_forward<tile, r>(p, x, primes, roots);                                                                     \
