@@ -38,6 +38,16 @@ c_compiler_works() {
     return "$status"
 }
 
+# What the tests of the GPU backends need on a machine of Debian: a software adapter of Vulkan.
+prepare_software_adapter() {
+    local icds=(/usr/share/vulkan/icd.d/lvp_icd*.json)
+    if [ "$(uname -s)" != Linux ] || { [ -e "${icds[0]}" ] && ldconfig -p | grep -q 'libvulkan\.so\.1'; }; then
+        return 0
+    fi
+    # The suite says what is missing: it fails in CI and skips elsewhere.
+    install_packages mesa-vulkan-drivers libvulkan1 || true
+}
+
 # What every build needs. Cargo is not installed behind anybody's back.
 prepare_build() {
     if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then

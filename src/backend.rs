@@ -11,13 +11,14 @@ mod error;
 mod gram;
 mod job;
 mod lattice;
+pub mod probe;
 pub mod scalar;
 mod shrink;
 pub mod simd;
 pub mod wgpu;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use self::buffer::{Aligned, Buffer, Rows};
 pub use self::error::BackendError;
@@ -85,6 +86,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
         on_host(x)
     }
 
+    /// The device of a GPU backend; the host has none.
+    fn device(&self) -> Option<&dyn device::Device> {
+        None
+    }
+
     /// Waits until all verbs called so far have run. Errors: what went wrong since an error was last returned.
     fn finish(&self) -> Result<(), BackendError> {
         Ok(())
@@ -119,7 +125,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// `encode` into memory that an earlier call has filled: a round needs no new pages. `out` holds words; what
     /// was in it is lost, unless an error is returned.
     fn encode_into(&self, rows: &Rows, job: &EncodeJob<'_>, out: &mut Buffer) -> Result<EncodeReport, BackendError> {
-        out.as_u32()?;
+        if out.dtype() != "u32" {
+            return Err(BackendError::WrongType { expected: "u32", found: out.dtype() });
+        }
         let (words, report) = self.encode(rows, job)?;
         *out = words;
         Ok(report)
@@ -295,12 +303,35 @@ pub fn open(kind: Option<BackendKind>) -> Result<Arc<dyn Backend>, BackendError>
     open_with(kind, &OpenOptions::from_env())
 }
 
-/// Opens a backend; `None` picks the fastest that this machine has.
+/// Opens a backend; `None` picks the fastest that this machine has: CUDA, else a GPU over wgpu, else all cores of the
+/// CPU, whose [`Backend::describe`] then says why there is no GPU.
 pub fn open_with(kind: Option<BackendKind>, options: &OpenOptions) -> Result<Arc<dyn Backend>, BackendError> {
-    match kind.unwrap_or(BackendKind::Simd) {
+    let Some(kind) = kind else { return open_best(options) };
+    match kind {
         BackendKind::Scalar => Ok(Arc::new(scalar::Scalar)),
         BackendKind::Simd => Ok(Arc::new(simd::Simd::new())),
         BackendKind::Wgpu => Ok(Arc::new(device::DeviceBackend::new(Arc::new(wgpu::Wgpu::open(options)?)))),
         BackendKind::Cuda => Ok(Arc::new(device::DeviceBackend::new(Arc::new(cuda::Cuda::open(0)?)))),
     }
+}
+
+/// The first GPU backend that opens, or the CPU with the reasons of the others.
+fn open_best(options: &OpenOptions) -> Result<Arc<dyn Backend>, BackendError> {
+    // A driver that is absent stays absent: it is asked once a process, which takes longer than opening the CPU.
+    static ABSENT: OnceLock<String> = OnceLock::new();
+    if let (Some(reasons), false) = (ABSENT.get(), options.allow_software) {
+        return Ok(Arc::new(simd::Simd::new().with_note(reasons)));
+    }
+    let mut reasons = Vec::new();
+    for kind in [BackendKind::Cuda, BackendKind::Wgpu] {
+        match open_with(Some(kind), options) {
+            Ok(backend) => return Ok(backend),
+            Err(BackendError::Unavailable { name, reason }) => reasons.push(format!("no {name}: {reason}")),
+            Err(other) => reasons.push(format!("no {}: {other}", kind.name())),
+        }
+    }
+    let reasons = reasons.join("; ");
+    let simd = simd::Simd::new().with_note(&reasons);
+    ABSENT.get_or_init(|| reasons);
+    Ok(Arc::new(simd))
 }

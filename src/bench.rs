@@ -22,9 +22,9 @@ use self::limits::Limits;
 use self::machine::Machine;
 use self::measure::Settings;
 use self::record::{FORMAT, Header, Results, Row};
-use self::request::Case;
-use crate::backend::BackendError;
+use self::request::{Case, Target};
 use crate::backend::simd::isa::Isa;
+use crate::backend::{BackendError, BackendKind};
 use crate::math::ntt::NttError;
 use crate::report::ReportError;
 use crate::sample::SampleError;
@@ -140,16 +140,18 @@ impl Measurement<'_> {
             return Err(BenchError::OutOfRange { name: "--seconds", expected, found: seconds.to_string() });
         }
         let machine = Machine::detect();
-        let isas: Vec<Isa> =
-            Isa::ALL.into_iter().filter(|isa| self.cases.iter().any(|case| case.target.isa == *isa)).collect();
+        let targets = self.units();
         let each = seconds.min(LIMIT_SECONDS);
         let probed = |progress: &mut dyn FnMut(f64, &str), share| -> Result<Vec<Limits>, BenchError> {
             let pool = measure::pool(threads)?;
-            let probe = |isa: &Isa| {
-                progress(share, &format!("limits of {isa}"));
-                limits::measure(&machine, *isa, &pool, each)
+            let probe = |target: &&Target| {
+                progress(share, &format!("limits of {}", target.unit()));
+                Ok(match target.backend.device() {
+                    Some(device) => limits::measure_device(device, each)?,
+                    None => limits::measure(&machine, target.isa, &pool, each),
+                })
             };
-            Ok(isas.iter().map(probe).collect())
+            targets.iter().map(probe).collect()
         };
         let mut limits = probed(&mut progress, 0.0)?;
         let timings = measure::run(self.cases, &self.settings, &mut progress)?;
@@ -161,7 +163,7 @@ impl Measurement<'_> {
         }
         let mut rows = Vec::new();
         for (case, timing) in self.cases.iter().zip(&timings) {
-            let limit = limits.iter().find(|l| l.isa == case.target.isa.name());
+            let limit = limits.iter().find(|l| l.isa == case.target.unit());
             if let (Some(timing), Some(limit)) = (timing, limit) {
                 rows.push(Row::planned(case, threads).measured(&case.cost(), timing, limit, &machine));
             }
@@ -171,5 +173,13 @@ impl Measurement<'_> {
         let header =
             Header { veilsum_bench: FORMAT, version, machine, threads, seconds, interrupted, rows: rows_found, limits };
         Ok(Results { header, rows })
+    }
+
+    /// A target of each instruction set, slowest first, then of each GPU backend.
+    fn units(&self) -> Vec<&Target> {
+        let host = Isa::ALL.map(Isa::name);
+        let devices = [BackendKind::Wgpu, BackendKind::Cuda].map(BackendKind::name);
+        let named = |unit: &'static str| self.cases.iter().map(|c| &c.target).find(|target| target.unit() == unit);
+        host.into_iter().chain(devices).filter_map(named).collect()
     }
 }

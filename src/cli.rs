@@ -5,6 +5,7 @@
 pub mod account;
 pub mod bench;
 pub mod data;
+pub mod devices;
 pub mod dse;
 pub mod eval;
 pub mod sample;
@@ -41,6 +42,8 @@ pub enum Command {
     Data(data::Args),
     /// Measure the kernels and the limits of this machine.
     Bench(bench::Args),
+    /// List what the kernels can run on here, and why something cannot be used.
+    Devices(devices::Args),
 }
 
 /// Exit codes of the `veilsum` command.
@@ -90,5 +93,6 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Sample(args) => sample::run(args),
         Command::Data(args) => data::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Devices(args) => devices::run(&args),
     }
 }

@@ -78,6 +78,10 @@ pub enum BackendName {
     Scalar,
     /// Blocked kernels on all cores.
     Simd,
+    /// A GPU over Vulkan, Metal or DX12.
+    Wgpu,
+    /// A GPU over CUDA.
+    Cuda,
 }
 
 /// A period in rounds.

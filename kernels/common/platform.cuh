@@ -29,14 +29,6 @@ __device__ __forceinline__ T* dynamic_shared() {
     return reinterpret_cast<T*>(dynamic_shared_memory);
 }
 
-// An IEEE half as the f32 with the same value.
-__device__ __forceinline__ float half_to_float(unsigned short bits) {
-    // The instruction itself: cuda_fp16.h comes with headers of yet another package.
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-    return value;
-}
-
 #define REGISTER_KERNEL(entry)
 
 #else
@@ -47,8 +39,3 @@ __device__ __forceinline__ float half_to_float(unsigned short bits) {
 
 // The number of this block in a grid of one or two dimensions.
 __device__ __forceinline__ unsigned group_index() { return blockIdx.x + blockIdx.y * gridDim.x; }
-
-// A bfloat16 as the f32 with the same value.
-__device__ __forceinline__ float bfloat_to_float(unsigned short bits) {
-    return __uint_as_float(static_cast<unsigned>(bits) << 16);
-}

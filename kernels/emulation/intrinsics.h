@@ -83,15 +83,6 @@ inline float __int_as_float(int x) { return emulation::from_word<float>(static_c
 inline long long __double_as_longlong(double x) { return static_cast<long long>(emulation::to_word(x)); }
 inline double __longlong_as_double(long long x) { return emulation::from_word<double>(static_cast<uint64_t>(x)); }
 
-// An IEEE half as the f32 with the same value: the fraction times its power of two, both exact.
-inline float half_to_float(unsigned short bits) {
-    const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-    if (exponent == 31) return fraction != 0 ? NAN : sign * INFINITY;
-    return exponent == 0 ? sign * std::ldexp(static_cast<float>(fraction), -24)
-                         : sign * std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
-}
-
 // ---- arithmetic with the rounding in its name ----
 
 inline float __fadd_rn(float a, float b) { return a + b; }

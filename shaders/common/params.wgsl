@@ -151,3 +151,27 @@ struct FlatPassParams {
     factor: f32,
     unit: f32,
 }
+
+// One launch of `gram`, in CUDA only.
+struct GramParams {
+    groups: u32,
+    rows: u32,
+    dim: u32,
+    offset: u32,
+    stride: u32,
+    tiles: u32,
+    pairs: u32,
+    first: u32,
+}
+
+// One launch of the ghost verbs, in CUDA only.
+struct GhostPassParams {
+    groups: u32,
+    samples: u32,
+    positions: u32,
+    inputs: u32,
+    outputs: u32,
+    bias: u32,
+    tiles: u32,
+    first: u32,
+}

@@ -17,6 +17,7 @@ use self::driver::{DeviceMemory, Driver};
 use self::modules::Modules;
 pub use self::probe::{CudaInfo, DRIVER_CUDA, DRIVER_RELEASE, OLDEST, probe};
 use super::device::{Device, Launch, Limits, Memory, Slice, Storage, failed, grid, next_id};
+use super::probe::Found;
 use super::{BackendError, BackendKind};
 
 /// Most words of a slice: kernels count elements in 32 bits.
@@ -69,6 +70,31 @@ impl Cuda {
     }
 }
 
+/// The devices of the driver, or why there are none; [`super::open_with`] takes the first.
+pub(in crate::backend) fn found() -> Vec<Found> {
+    match probe() {
+        Ok(devices) => devices.iter().map(found_one).collect(),
+        Err(why) => vec![Found::nothing(BackendKind::Cuda, why)],
+    }
+}
+
+fn found_one(info: &CudaInfo) -> Found {
+    let (major, minor) = info.capability;
+    let second = (info.ordinal > 0).then(|| "the first device is used".to_owned());
+    Found {
+        backend: BackendKind::Cuda,
+        name: Some(info.name.clone()),
+        class: "discrete GPU",
+        driver: format!("CUDA {}.{}", info.driver.0, info.driver.1),
+        limits: vec![
+            ("compute capability", (10 * major + minor) as u64),
+            ("memory", info.memory),
+            ("shared memory of a block", u64::from(info.shared_bytes)),
+        ],
+        refused: info.refused().or(second),
+    }
+}
+
 /// What fits on a device like this.
 fn limits_of(info: &CudaInfo) -> Limits {
     // A tile of 2^k elements takes 2^(k + 2) bytes of shared memory.
@@ -118,6 +144,10 @@ impl Device for Cuda {
     }
 
     fn alloc(&self, words: u64, secret: bool) -> Result<Memory, BackendError> {
+        if words > self.limits.max_memory_words {
+            let (backend, most) = (BackendKind::Cuda.name(), 4 * self.limits.max_memory_words);
+            return Err(BackendError::DeviceMemory { backend, needed: words.saturating_mul(4), free: Some(most) });
+        }
         let memory = self.driver.alloc(words, secret)?;
         Ok(Memory::new(Allocation { memory, device: self.id }))
     }

@@ -92,6 +92,10 @@ impl Backend for DeviceBackend {
         }
     }
 
+    fn device(&self) -> Option<&dyn Device> {
+        Some(&*self.device)
+    }
+
     fn finish(&self) -> Result<(), BackendError> {
         self.device.finish()
     }

@@ -95,6 +95,13 @@ impl Simd {
         Isa::from_name(isa.name()).map(|isa| Self { dispatch: Dispatch::new(isa), note: None })
     }
 
+    /// The same backend, with a note for [`Backend::describe`].
+    #[must_use]
+    pub(super) fn with_note(self, note: &str) -> Self {
+        let notes: Vec<&str> = self.note.iter().map(String::as_str).chain([note]).collect();
+        Self { note: Some(notes.join("; ")), ..self }
+    }
+
     /// The instruction set that its kernels run on.
     #[must_use]
     pub const fn isa(&self) -> Isa {

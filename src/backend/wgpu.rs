@@ -12,7 +12,7 @@ mod shaders;
 
 use std::sync::Arc;
 
-pub use self::adapter::{Found, adapters};
+pub use self::adapter::probe;
 pub use self::memory::WgpuMemory;
 use self::pipelines::Pipelines;
 use self::queue::Shared;

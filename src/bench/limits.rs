@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cost::{Cost, Motion, Operation};
 use super::machine::Machine;
+use crate::backend::BackendError;
+use crate::backend::device::Device;
 use crate::backend::simd::isa::Isa;
 use crate::backend::simd::probe;
 
@@ -53,10 +55,11 @@ impl Level {
     }
 }
 
-/// Limits of one instruction set at one number of threads.
+/// Limits of one instruction set at one number of threads, or of a GPU: then the only level is its memory, all motions
+/// are copies, and the rates of operations are 0, not measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
-    /// The instruction set.
+    /// The instruction set, or the backend of a GPU.
     pub isa: String,
     /// The caches from the first, and memory.
     pub levels: Vec<Level>,
@@ -98,7 +101,8 @@ impl Limits {
     pub fn bound(&self, cost: &Cost, machine: &Machine, threads: usize) -> Bound {
         let level = &self.levels[machine.level_of(cost.footprint(), threads).min(self.levels.len() - 1)];
         let memory: f64 = Motion::ALL.map(|m| cost.bytes[m as usize] / (1e9 * level.of(m))).iter().sum();
-        let ports = Operation::ALL.map(|o| cost.operations[o as usize] / (1e9 * self.rate(o)));
+        let port = |rate: f64, operations: f64| if rate > 0.0 { operations / (1e9 * rate) } else { 0.0 };
+        let ports = Operation::ALL.map(|o| port(self.rate(o), cost.operations[o as usize]));
         let longest = Operation::ALL.into_iter().max_by(|a, b| ports[*a as usize].total_cmp(&ports[*b as usize]));
         let longest = longest.unwrap_or(Operation::Float);
         let most = ports[longest as usize];
@@ -120,6 +124,35 @@ impl Limits {
         (self.products, self.chacha) = (self.products.max(other.products), self.chacha.max(other.chacha));
     }
 }
+
+/// The limit of a GPU: the bandwidth of copies of 256 MiB, or of what one memory may hold, bytes read and written.
+///
+/// # Errors
+/// No room on the device, and what it refuses.
+pub fn measure_device(device: &dyn Device, seconds: f64) -> Result<Limits, BackendError> {
+    let words = device.limits().max_memory_words.min(1 << 26);
+    let (from, to) = (device.alloc(words, false)?, device.alloc(words, false)?);
+    // The first copy fills both with zeros.
+    device.copy(&from.all(), &to.all())?;
+    device.finish()?;
+    let (mut best, begun) = (f64::INFINITY, Instant::now());
+    while best.is_infinite() || begun.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        for _ in 0..COPIES {
+            device.copy(&from.all(), &to.all())?;
+        }
+        device.finish()?;
+        best = best.min(start.elapsed().as_secs_f64() / f64::from(COPIES));
+    }
+    let rate = 8.0 * words as f64 / best / 1e9;
+    let level =
+        Level { level: "copy".into(), bytes: 8 * words as usize, read: rate, write: rate, copy: rate, update: rate };
+    let isa = device.kind().name().to_owned();
+    Ok(Limits { isa, levels: vec![level], floats: 0.0, words: 0.0, products: 0.0, chacha: 0.0, sharing: 0.0 })
+}
+
+/// Copies of a timed run on a device, so that starting and waiting do not count.
+const COPIES: u32 = 8;
 
 /// Memory of one thread; the level's part of it is used.
 struct Bench<'a> {

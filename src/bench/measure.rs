@@ -1,12 +1,14 @@
 //! Timing in turns: every case of a group runs once a lap, so that a slow moment of the machine meets all
 //! of them and not the one whose turn it was.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::BenchError;
 use super::request::Case;
 use super::stages::Body;
+use crate::backend::Backend;
 
 /// A timed run lasts at least this long, so that the clock does not count; short calls are batched.
 const LEAST_RUN: f64 = 20e-6;
@@ -47,6 +49,8 @@ pub struct Timing {
 /// A case in the course of its measurement.
 struct Runner {
     body: Body,
+    /// A device is waited for at the end of a timed run.
+    backend: Arc<dyn Backend>,
     batch: usize,
     /// Seconds a call of each timed run.
     runs: Vec<f64>,
@@ -56,13 +60,14 @@ struct Runner {
 
 impl Runner {
     /// Warms the body up and finds how many calls fill [`LEAST_RUN`].
-    fn new(mut body: Body) -> Result<Self, BenchError> {
+    fn new(mut body: Body, backend: Arc<dyn Backend>) -> Result<Self, BenchError> {
         body()?;
+        backend.finish()?;
         let mut batch = 1;
         loop {
-            let seconds = time(&mut body, batch)?;
+            let seconds = time(&mut body, batch, &*backend)?;
             if seconds >= LEAST_RUN || batch >= 1 << 20 {
-                return Ok(Self { body, batch, runs: Vec::new(), best: seconds / batch as f64, spent: 0.0 });
+                return Ok(Self { body, backend, batch, runs: Vec::new(), best: seconds / batch as f64, spent: 0.0 });
             }
             // At least twice as many, at most as many as the present speed asks for.
             let wanted = (LEAST_RUN / seconds.max(1e-9) * 1.2 * batch as f64) as usize;
@@ -73,8 +78,9 @@ impl Runner {
     fn run(&mut self) -> Result<(), BenchError> {
         if self.best < LONG_CALL {
             (self.body)()?;
+            self.backend.finish()?;
         }
-        let seconds = time(&mut self.body, self.batch)?;
+        let seconds = time(&mut self.body, self.batch, &*self.backend)?;
         let call = seconds / self.batch as f64;
         self.spent += seconds;
         self.best = self.best.min(call);
@@ -95,11 +101,12 @@ impl Runner {
     }
 }
 
-fn time(body: &mut Body, batch: usize) -> Result<f64, BenchError> {
+fn time(body: &mut Body, batch: usize, backend: &dyn Backend) -> Result<f64, BenchError> {
     let start = Instant::now();
     for _ in 0..batch {
         body()?;
     }
+    backend.finish()?;
     Ok(start.elapsed().as_secs_f64())
 }
 
@@ -164,7 +171,7 @@ fn laps(
             break;
         }
         progress(0.0, &case.id());
-        runners.push(Runner::new(case.open()?)?);
+        runners.push(Runner::new(case.open()?, case.target.backend.clone())?);
     }
     while !stopped() && runners.iter().any(|r| !r.done(settings.seconds)) {
         let mut shown = 0;
@@ -186,10 +193,11 @@ fn laps(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::scalar::Scalar;
 
     #[test]
     fn short_calls_are_batched_and_errors_come_through() {
-        let mut runner = Runner::new(Box::new(|| Ok(()))).unwrap();
+        let mut runner = Runner::new(Box::new(|| Ok(())), Arc::new(Scalar)).unwrap();
         assert!(runner.batch > 100, "{}", runner.batch);
         (0..5).for_each(|_| runner.run().unwrap());
         assert!(runner.done(0.0) && !runner.done(1e9));
@@ -197,7 +205,7 @@ mod tests {
         assert!(timing.runs == 5 && timing.best <= timing.median && timing.best < 1e-5, "{timing:?}");
         let refuse: Body =
             Box::new(|| Err(BenchError::OutOfRange { name: "x", expected: "1".into(), found: "2".into() }));
-        assert!(Runner::new(refuse).is_err());
+        assert!(Runner::new(refuse, Arc::new(Scalar)).is_err());
     }
 
     #[test]
@@ -206,7 +214,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(1));
             Ok(())
         });
-        let runner = Runner::new(sleep).unwrap();
+        let runner = Runner::new(sleep, Arc::new(Scalar)).unwrap();
         assert_eq!(runner.batch, 1);
         assert_eq!(runner.timing(), None);
     }

@@ -47,7 +47,7 @@ pub struct Row {
     pub variant: String,
     /// Backend.
     pub backend: String,
-    /// Instruction set.
+    /// Instruction set; for a GPU the backend once more.
     pub isa: String,
     /// log2 of the elements of a row; a whole number for a power of two.
     #[serde(serialize_with = "whole_if_whole")]
@@ -77,7 +77,7 @@ pub struct Row {
     /// That least time, in nanoseconds an element.
     #[serde(default)]
     pub limit_ns_per_element: f64,
-    /// What the limit is: `L1`, `L2`, `L3`, `DRAM`, `floats`, `words`, `products`, `chacha`.
+    /// What the limit is: `L1`, `L2`, `L3`, `DRAM`, `copy` (of a GPU's memory), `floats`, `words`, `products`, `chacha`.
     #[serde(default)]
     pub limited_by: String,
     /// Bytes that must move for an element.
@@ -145,7 +145,7 @@ impl Row {
             stage: case.stage.name.to_owned(),
             variant: case.shape.variant.to_owned(),
             backend: case.target.backend.kind().name().to_owned(),
-            isa: case.target.isa.name().to_owned(),
+            isa: case.target.unit().to_owned(),
             log2_dim: case.shape.log2(),
             rows: case.shape.rows,
             threads,

@@ -7,7 +7,7 @@ use super::cost::Cost;
 use super::stages::{Body, STAGES, Shape, Stage, find, unknown};
 use crate::backend::simd::Simd;
 use crate::backend::simd::isa::Isa;
-use crate::backend::{self, Backend, BackendError, BackendKind};
+use crate::backend::{self, Backend, BackendError, BackendKind, Buffer, OpenOptions};
 
 /// Most elements of a case: 4 GiB of floats.
 const MOST_ELEMENTS: usize = 1 << 30;
@@ -17,10 +17,12 @@ const MOST_ELEMENTS: usize = 1 << 30;
 pub struct Request {
     /// `fwht` or, for one variant, `encode/skellam`; default: all.
     pub stages: Vec<String>,
-    /// `scalar`, `simd`; default: `simd`.
+    /// `scalar`, `simd`, `wgpu`, `cuda`; default: `simd`.
     pub backends: Vec<String>,
     /// Instruction sets of `simd`, or `all`; default: the best, or what `VEILSUM_ISA` says.
     pub isas: Vec<String>,
+    /// How a GPU is picked.
+    pub devices: OpenOptions,
     /// Elements a row; default: those of each stage.
     pub sizes: Vec<usize>,
     /// Rows; default: those of each stage.
@@ -32,8 +34,25 @@ pub struct Request {
 pub struct Target {
     /// The backend.
     pub backend: Arc<dyn Backend>,
-    /// What its code was compiled for; the oracle is portable.
+    /// What its code was compiled for; the oracle is portable, and so is the host side of a GPU.
     pub isa: Isa,
+}
+
+impl Target {
+    /// What the limits are measured for: the instruction set, or the backend of a GPU.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        if self.backend.device().is_some() { self.backend.kind().name() } else { self.isa.name() }
+    }
+
+    /// The buffer where the backend's verbs run.
+    ///
+    /// # Errors
+    /// No room on a device.
+    pub fn place(&self, x: impl Into<Buffer>) -> Result<Buffer, BackendError> {
+        let x = x.into();
+        if self.backend.device().is_some() { self.backend.upload(&x) } else { Ok(x) }
+    }
 }
 
 /// One line of the table to be.
@@ -85,7 +104,7 @@ impl Case {
 /// Unknown names, sizes and rows that a named stage does not take, instruction sets that are absent. With
 /// all stages, a size is left out where a stage does not take it, and an error if none does.
 pub fn plan(request: &Request) -> Result<Vec<Case>, BenchError> {
-    let targets = targets(&request.backends, &request.isas)?;
+    let targets = targets(request)?;
     let chosen = choose(&request.stages)?;
     let mut cases = Vec::new();
     for (stage, variants) in &chosen {
@@ -99,7 +118,10 @@ pub fn plan(request: &Request) -> Result<Vec<Case>, BenchError> {
                 }
                 let shape = Shape { variant, dim, rows };
                 let default = request.sizes.is_empty();
-                let wanted = |t: &&Target| t.backend.kind() != BackendKind::Scalar || !default || dim <= stage.oracle;
+                let wanted = |t: &&Target| {
+                    (t.backend.kind() != BackendKind::Scalar || !default || dim <= stage.oracle)
+                        && (stage.devices || t.backend.device().is_none())
+                };
                 cases.extend(targets.iter().filter(wanted).map(|t| Case { stage, shape, target: t.clone() }));
             }
         }
@@ -111,6 +133,9 @@ pub fn plan(request: &Request) -> Result<Vec<Case>, BenchError> {
         };
         if let Some(error) = chosen.iter().find_map(refused) {
             return Err(error);
+        }
+        if let (Some((stage, _)), Some(target)) = (chosen.iter().find(|(s, _)| !s.devices), targets.first()) {
+            return Err(BackendError::Unsupported { stage: stage.name, backend: target.backend.kind().name() }.into());
         }
     }
     Ok(cases)
@@ -160,13 +185,14 @@ fn fits(stage: &'static Stage, dim: usize, rows: usize) -> Result<(), BenchError
 }
 
 /// Backends with their instruction sets.
-fn targets(backends: &[String], isas: &[String]) -> Result<Vec<Target>, BenchError> {
-    let known = [BackendKind::Scalar, BackendKind::Simd];
+fn targets(request: &Request) -> Result<Vec<Target>, BenchError> {
+    let Request { backends, isas, devices, .. } = request;
+    let known = [BackendKind::Scalar, BackendKind::Simd, BackendKind::Wgpu, BackendKind::Cuda];
     let mut kinds = Vec::new();
     for name in backends {
         let kind = known.into_iter().find(|k| k.name() == name).ok_or_else(|| BackendError::Unavailable {
             name: name.clone(),
-            reason: format!("this build has {}", known.map(BackendKind::name).join(" and ")),
+            reason: format!("this build has {}", known.map(BackendKind::name).join(", ")),
         })?;
         kinds.push(kind);
     }
@@ -181,7 +207,7 @@ fn targets(backends: &[String], isas: &[String]) -> Result<Vec<Target>, BenchErr
     for kind in kinds {
         match kind {
             BackendKind::Scalar | BackendKind::Wgpu | BackendKind::Cuda => {
-                targets.push(Target { backend: backend::open(Some(kind))?, isa: Isa::Portable });
+                targets.push(Target { backend: backend::open_with(Some(kind), devices)?, isa: Isa::Portable });
             }
             BackendKind::Simd => {
                 for isa in instruction_sets(isas)? {
@@ -288,7 +314,7 @@ mod tests {
         r.rows = Some(9);
         assert!(error(&r).contains("at most 8 at size 134217728, found 9"));
         for (backend, isa, word) in [
-            ("wgpu", "", "this build has scalar and simd"),
+            ("opencl", "", "this build has scalar, simd, wgpu, cuda"),
             ("simd", "sse9", "portable"),
             ("scalar", "avx2", "--isa avx2 is for the backend simd, and only scalar was asked for"),
         ] {

@@ -44,9 +44,13 @@ pub fn rows(results: &Results) -> Table {
     table
 }
 
-/// `simd avx512`; the oracle needs no second word.
+/// `simd avx512`; the oracle and a GPU need no second word.
 fn target(row: &Row) -> String {
-    if row.backend == "scalar" { row.backend.clone() } else { format!("{} {}", row.backend, row.isa) }
+    if row.backend == "scalar" || row.backend == row.isa {
+        row.backend.clone()
+    } else {
+        format!("{} {}", row.backend, row.isa)
+    }
 }
 
 /// Three digits that mean something.
@@ -94,7 +98,7 @@ pub fn limits(header: &Header) -> Table {
 #[must_use]
 pub fn ports(header: &Header) -> Table {
     let mut table = Table::new(["limits", "floats", "words", "products", "chacha", "shared"]);
-    for limits in &header.limits {
+    for limits in header.limits.iter().filter(|limits| limits.floats > 0.0) {
         let mut cells = vec![format!("{}, 10^9 lane operations/s", limits.isa)];
         cells.extend(Operation::ALL.map(|o| format!("{:.1}", limits.rate(o))));
         cells.push(format!("{:.0} %", 100.0 * limits.sharing));
@@ -130,7 +134,7 @@ pub fn machine(header: &Header) -> String {
 /// What the columns mean, for people who see the table for the first time.
 pub const LEGEND: &str = "Times are per element of all rows, the best and the median run. GB/s counts the bytes that must move. \
 The limit is the least time that the bandwidths and port rates measured on the spot allow: L1, L2, L3 or DRAM if memory is it, \
-else the kind of lane operations (floats, words, products, chacha).";
+else the kind of lane operations (floats, words, products, chacha); copy: the bandwidth of copies within a GPU.";
 
 /// The roofline as an SVG picture: lane operations a second over operations a byte, the roofs of the fastest
 /// instruction set, and a point a row.
@@ -145,8 +149,8 @@ pub fn roofline(results: &Results) -> String {
     let speed = |r: &Row| r.operations_per_element * r.elements_per_s / 1e9;
     let left = drawn.iter().map(|r| intensity(r)).fold(0.25, f64::min) / 2.0;
     let right = drawn.iter().map(|r| intensity(r)).fold(16.0, f64::max) * 2.0;
-    // The last instruction set of the list is the fastest.
-    if let Some(limits) = results.header.limits.last() {
+    // The last instruction set of the list is the fastest; operations of a GPU are not measured.
+    if let Some(limits) = results.header.limits.iter().rfind(|limits| limits.floats > 0.0) {
         for level in &limits.levels {
             let bandwidth = level.of(Motion::Update);
             let ridge = (limits.floats / bandwidth).clamp(left, right);

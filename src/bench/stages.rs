@@ -99,6 +99,8 @@ pub struct Stage {
     pub sizes: &'static [usize],
     /// Largest default size for the oracle.
     pub oracle: usize,
+    /// True if it is a verb of every backend, false if only the host has it.
+    pub devices: bool,
     /// Rows.
     pub rows: Rows,
     /// The floor of a call.
@@ -116,6 +118,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 12, 1 << 16, 1 << 20, 1 << 24],
         oracle: 1 << 20,
+        devices: true,
         rows: MANY,
         // A multiply-add of the norm and a product.
         cost: |s| Cost::of(s.elements()).update(8.0).float(2.0),
@@ -128,6 +131,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(0..=27),
         sizes: &[1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 24],
         oracle: 1 << 16,
+        devices: true,
         rows: BATCH,
         // An addition an output of each of log2(d) butterflies, and the scale.
         cost: |s| Cost::of(s.elements()).update(8.0).float(s.log2() + 1.0),
@@ -140,6 +144,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(0..=27),
         sizes: &[1 << 12, 1 << 16, 1 << 20],
         oracle: 1 << 16,
+        devices: true,
         rows: MANY,
         cost: |s| {
             // The transform; norm, signs, scale, conversion; fraction, threshold, rounding, norm, wrap; its
@@ -162,6 +167,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 30),
         sizes: &[1 << 14, 1 << 20],
         oracle: 1 << 20,
+        devices: false,
         rows: ONE,
         cost: |s| {
             let rounds = if s.variant == "chacha8" { CHACHA8 } else { CHACHA20 };
@@ -176,6 +182,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 14, 1 << 20],
         oracle: 1 << 14,
+        devices: true,
         rows: ONE,
         cost: |s| {
             let bytes = if s.variant == "binomial-12" { 6.0 } else { 16.0 };
@@ -190,6 +197,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 12, 1 << 16, 1 << 20],
         oracle: 1 << 20,
+        devices: true,
         rows: ONE,
         cost: |s| Cost::of(s.elements()).copy(6.0).word(1.0),
         open: open::pack,
@@ -201,6 +209,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 12, 1 << 16, 1 << 20],
         oracle: 1 << 20,
+        devices: true,
         rows: ONE,
         cost: |s| Cost::of(s.elements()).copy(6.0).word(1.0),
         open: open::unpack,
@@ -212,6 +221,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 14, 1 << 20],
         oracle: 1 << 16,
+        devices: true,
         rows: ONE,
         cost: |s| match s.variant {
             // Four products of 32 bits by p, an addition with a reduction.
@@ -227,6 +237,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 12, 1 << 16, 1 << 20],
         oracle: 1 << 20,
+        devices: true,
         rows: Rows { default: |_| 16, range: 1..=1 << 20 },
         cost: |s| {
             // An addition, or one with a reduction (a difference and a minimum).
@@ -242,6 +253,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(0..=27),
         sizes: &[1 << 12, 1 << 16, 1 << 20],
         oracle: 1 << 16,
+        devices: true,
         rows: ONE,
         // Conversion, transform, unit, sign; centring; one bit of signs.
         cost: |s| Cost::of(s.elements()).copy(8.0).float(s.log2() + 3.0).word(2.0).keystream(1.0 / 8.0, CHACHA20),
@@ -254,6 +266,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(10..=15),
         sizes: DEGREES,
         oracle: 1 << 12,
+        devices: true,
         rows: MANY,
         cost: |s| transforms(Cost::of(s.elements()).update(8.0), 1.0, s).ntts(s.rows),
         open: open::ntt,
@@ -265,6 +278,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(10..=15),
         sizes: DEGREES,
         oracle: 1 << 12,
+        devices: true,
         rows: MANY,
         // The factor is a product by a constant.
         cost: |s| transforms(Cost::of(s.elements()).update(8.0).product(3.0), 1.0, s).ntts(s.rows),
@@ -277,6 +291,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(10..=15),
         sizes: DEGREES,
         oracle: 1 << 12,
+        devices: true,
         rows: MANY,
         // Pointwise: a 64-bit product and its reduction, which is two more.
         cost: |s| transforms(Cost::of(s.elements()).update(8.0).read(4.0).product(6.0), 3.0, s).ntts(3 * s.rows),
@@ -289,6 +304,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 14, 400_000],
         oracle: 1 << 14,
+        devices: true,
         rows: Rows { default: |_| 25, range: 1..=1 << 11 },
         // (n + 1) / 2 multiply-adds an element, each on a lane of 64 bits.
         cost: |s| Cost::of(s.elements()).read(4.0).float(s.rows as f64 + 1.0),
@@ -301,6 +317,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 14, 1_000_000],
         oracle: 1 << 14,
+        devices: true,
         rows: Rows { default: |_| 10, range: 1..=1 << 15 },
         cost: selection,
         open: open::median,
@@ -312,6 +329,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 14, 1_000_000],
         oracle: 1 << 14,
+        devices: true,
         rows: Rows { default: |_| 10, range: 1..=1 << 15 },
         cost: selection,
         open: open::trimmed_mean,
@@ -323,6 +341,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::Any(1..=1 << 13),
         sizes: &[1 << 8, 1 << 10],
         oracle: 1 << 8,
+        devices: true,
         rows: Rows { default: |_| 64, range: 1..=1 << 12 },
         cost: ghost,
         open: open::ghost,
@@ -334,6 +353,7 @@ pub static STAGES: &[Stage] = &[
         dims: Dims::PowersOfTwo(10..=15),
         sizes: &[1 << 12, 1 << 13, 1 << 14],
         oracle: 1 << 12,
+        devices: true,
         rows: MANY,
         // Two limbs for two values: one inverse transform a value, its factor, the product with s, and 8 bytes of
         // keystream that become a residue; the error is 6 bytes for two values.

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Exit, Failure};
+use crate::backend::OpenOptions;
 use crate::bench::compare::{Unmatched, check_common, check_tolerance, compare};
 use crate::bench::record::{Results, Row};
 use crate::bench::request::{Case, Request, plan, size};
@@ -20,12 +21,14 @@ use crate::report::terminal::{Align, Table};
 #[command(
     long_about = "Measure the kernels, and beside each what this machine could do at best.\n\n\
         Bandwidths and port rates are measured on the spot with the same instruction set and threads; `of limit` \
-        is the least time that they allow over the best time seen. Cases run in turns, so that a slow moment of \
+        is the least time that they allow over the best time seen. The limit of a GPU is the bandwidth of copies \
+        within its memory; its buffers are uploaded once. Cases run in turns, so that a slow moment of \
         the machine meets all of them. Close other programs, and compare ratios rather than times.",
     after_help = "Examples:
   veilsum bench                                      every stage at its usual sizes
   veilsum bench fwht encode/skellam --threads 1      two stages on one thread
   veilsum bench fwht --size 2^10,2^16 --backend scalar,simd --isa all
+  veilsum bench fwht --backend simd,wgpu             a GPU beside the CPU (see veilsum devices)
   veilsum bench --json > before.jsonl                a header, then a JSON object a row
   veilsum bench --against before.jsonl               ratios; fails if something became slower
   veilsum bench --from after.jsonl --against before.jsonl --markdown
@@ -38,9 +41,12 @@ pub struct Args {
     /// Stages, or STAGE/VARIANT; default: all (see --list).
     #[arg(value_name = "STAGE")]
     pub stages: Vec<String>,
-    /// Backends: scalar, simd; several with commas or repeated. Default: simd.
+    /// Backends: scalar, simd, wgpu, cuda; several with commas or repeated. Default: simd.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub backend: Vec<String>,
+    /// Takes a GPU played by the CPU for wgpu, for tests (or VEILSUM_ALLOW_SOFTWARE=1).
+    #[arg(long)]
+    pub allow_software: bool,
     /// Instruction sets of simd: portable, neon, avx2, avx512, avx512ifma, or all that this processor has. Default: the best of this processor, or VEILSUM_ISA.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub isa: Vec<String>,
@@ -138,6 +144,7 @@ fn planned(args: &Args) -> Result<Vec<Case>, BenchError> {
         stages: args.stages.clone(),
         backends: args.backend.clone(),
         isas: args.isa.clone(),
+        devices: OpenOptions { allow_software: args.allow_software || OpenOptions::from_env().allow_software },
         sizes,
         rows: args.rows.map(|rows| rows as usize),
     })

@@ -138,6 +138,8 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let backend = backend::open(config.backend.map(|b| match b {
         BackendName::Scalar => BackendKind::Scalar,
         BackendName::Simd => BackendKind::Simd,
+        BackendName::Wgpu => BackendKind::Wgpu,
+        BackendName::Cuda => BackendKind::Cuda,
     }))?;
     let plan = Plan {
         session,

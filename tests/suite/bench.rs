@@ -73,6 +73,30 @@ fn json_rows_carry_the_promised_keys() {
     assert!(isas("scalar") == 2 && isas("simd") >= 2);
 }
 
+/// On whatever `veilsum devices` calls usable, a software adapter here: rows of a device are fractions of its copies.
+#[test]
+fn a_device_is_measured_against_its_own_copies() {
+    let devices = Command::new(env!("CARGO_BIN_EXE_veilsum")).args(["devices", "--json", "--allow-software"]).output();
+    let devices: Value = serde_json::from_slice(&devices.unwrap().stdout).unwrap();
+    let usable = |d: &&Value| d["backend"] == "wgpu" && d["usable"] == true;
+    if devices.as_array().unwrap().iter().find(usable).is_none() {
+        assert!(std::env::var("CI").is_err(), "CI needs mesa-vulkan-drivers and libvulkan1: {devices}");
+        eprintln!("SKIPPED on wgpu: {devices}");
+        return;
+    }
+    let args = "fwht --size 4096 --backend wgpu,simd --allow-software --threads 1 --seconds 0.001 --json";
+    let lines = lines(&succeeds(&args.split(' ').collect::<Vec<_>>()));
+    let limits = lines[0]["limits"].as_array().unwrap();
+    let level = &limits.iter().find(|l| l["isa"] == "wgpu").expect("limits of the device")["levels"][0];
+    assert!(level["level"] == "copy" && level["copy"].as_f64() > Some(0.0), "{level}");
+    let row = lines[1..].iter().find(|r| r["backend"] == "wgpu").expect("a row of the device");
+    assert_eq!((&row["isa"], &row["limited_by"]), (&Value::from("wgpu"), &Value::from("copy")));
+    let fraction = row["gb_per_s"].as_f64().unwrap() / level["update"].as_f64().unwrap();
+    assert!((row["fraction_of_limit"].as_f64().unwrap() / fraction - 1.0).abs() < 1e-6, "{row}");
+    let message = fails(&["keystream", "--backend", "wgpu", "--allow-software"], 2);
+    assert!(message.contains("keystream") && message.contains("wgpu"), "{message}");
+}
+
 #[test]
 fn noise_rows_count_samples() {
     let args = ["noise", "--size", "100", "--threads", "1", "--seconds", "0.001", "--json"];
@@ -175,8 +199,7 @@ fn wrong_requests_are_exit_2_with_the_right_value() {
         (&["encode/skelam"], "did you mean \"skellam\""),
         (&["fwht", "--size", "1000"], "a power of two, 2^0 to 2^27, found 1000"),
         (&["fwht", "--size", "many"], "numbers of elements such as 65536"),
-        (&["--backend", "wgpu"], "this build has scalar and simd"),
-        (&["--backend", "cuda"], "this build has scalar and simd"),
+        (&["--backend", "opencl"], "this build has scalar, simd, wgpu, cuda"),
         (&["--isa", "sse9"], "the instruction sets are portable"),
         (&["--backend", "scalar", "--isa", "portable"], "is for the backend simd"),
         (&["--threads", "0"], "--threads is 0, expected 1 to"),

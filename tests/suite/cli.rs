@@ -5,7 +5,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 fn veilsum(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_veilsum")).args(args).stdin(Stdio::null()).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
+    command.args(args).env_remove("VEILSUM_ALLOW_SOFTWARE").stdin(Stdio::null()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -16,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 fn every_command_teaches_itself() {
     let main = veilsum(&["--help"]);
     assert!(main.status.success());
-    for command in ["train", "account", "eval", "sweep", "dse", "sample", "data", "bench"] {
+    for command in ["train", "account", "eval", "sweep", "dse", "sample", "data", "bench", "devices"] {
         assert!(text(&main.stdout).contains(command), "{command}");
         let help = veilsum(&[command, "--help"]);
         assert!(help.status.success());
@@ -38,6 +39,30 @@ fn the_promised_shape_of_account() {
     for key in ["delta", "order", "accountant", "neighboring"] {
         assert!(!value[key].is_null(), "{key}: {value}");
     }
+}
+
+#[test]
+fn devices_say_what_is_usable_and_why_something_is_not() {
+    let list = |args: &[&str]| {
+        let output = veilsum(&[&["devices", "--json"], args].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap().as_array().unwrap().clone()
+    };
+    let devices = list(&[]);
+    for device in &devices {
+        assert_eq!(device["usable"] == true, device["reason"].is_null(), "{device}");
+        assert!(device["device"].is_string() || !device["reason"].is_null(), "{device}");
+        assert!(device["class"] != "software adapter" || device["usable"] == false, "{device}");
+    }
+    for backend in ["cuda", "wgpu", "simd"] {
+        assert!(devices.iter().any(|d| d["backend"] == backend), "{backend}: {devices:?}");
+    }
+    let simd = devices.iter().find(|d| d["backend"] == "simd").unwrap();
+    assert!(simd["usable"] == true && simd["limits"]["threads"].as_u64() > Some(0), "{simd}");
+    let allowed = list(&["--allow-software"]);
+    assert!(allowed.iter().all(|d| d["class"] != "software adapter" || d["usable"] == true), "{allowed:?}");
+    let table = veilsum(&["devices"]);
+    assert!(table.status.success() && text(&table.stdout).contains("simd"), "{}", text(&table.stdout));
 }
 
 #[test]

@@ -103,8 +103,12 @@ fn devices() -> Vec<DeviceBackend> {
 }
 
 fn open_devices() -> Vec<DeviceBackend> {
-    // The CUDA kernels run on the processor everywhere, and on a GPU too where there is one.
-    let mut devices = vec![DeviceBackend::new(Arc::new(Emulated::new()))];
+    // The CUDA kernels run on the processor, and on a GPU too where there is one.
+    let mut devices = Vec::new();
+    match emulation::unavailable() {
+        None => devices.push(DeviceBackend::new(Arc::new(Emulated::new()))),
+        Some(why) => eprintln!("SKIPPED on emulated CUDA: {why}"),
+    }
     devices.extend(Cuda::open(0).ok().map(|device| DeviceBackend::new(Arc::new(device))));
     match Wgpu::open(&OpenOptions { allow_software: true }) {
         Ok(device) => devices.push(DeviceBackend::new(Arc::new(device))),

@@ -84,7 +84,8 @@ fn cases() -> Vec<Case> {
     let of = |stage: &veilsum::bench::stages::Stage| {
         let sizes = vec![stage.sizes.iter().copied().filter(|d| *d >= 1 << 12 || *d == stage.oracle).min()?];
         let names = vec![stage.name.to_owned()];
-        plan(&Request { stages: names, backends: both.clone(), isas: vec!["all".into()], sizes, rows: None }).ok()
+        let isas = vec!["all".into()];
+        plan(&Request { stages: names, backends: both.clone(), isas, sizes, ..Request::default() }).ok()
     };
     STAGES.iter().filter_map(of).flatten().collect()
 }

@@ -7,7 +7,7 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::pool::Pool;
-use super::probe::{CudaInfo, OLDEST, probe};
+use super::probe::{CudaInfo, probe};
 use super::staging::Staging;
 use crate::backend::device::failed;
 use crate::backend::{BackendError, BackendKind};
@@ -99,7 +99,7 @@ impl Driver {
     /// Opens a device.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] with the reason: no driver, no such device, too old, no memory pools.
+    /// [`BackendError::Unavailable`] with the reason: no driver, no such device, too old, no memory pool.
     pub(super) fn open(ordinal: usize) -> Result<Arc<Self>, BackendError> {
         let unavailable = |reason: String| BackendError::Unavailable { name: CUDA.to_owned(), reason };
         let found = probe().map_err(unavailable)?;
@@ -108,11 +108,8 @@ impl Driver {
             .into_iter()
             .nth(ordinal)
             .ok_or_else(|| unavailable(format!("there is no device {ordinal}, the driver lists {count}")))?;
-        if info.capability < OLDEST {
-            return Err(unavailable(format!(
-                "{} has compute capability {}.{}; the kernels need {}.{}",
-                info.name, info.capability.0, info.capability.1, OLDEST.0, OLDEST.1
-            )));
+        if let Some(why) = info.refused() {
+            return Err(unavailable(why));
         }
         let opened = || -> Result<_, DriverError> {
             let context = CudaContext::new(ordinal)?;

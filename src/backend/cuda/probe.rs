@@ -31,6 +31,17 @@ pub struct CudaInfo {
     pub driver: (i32, i32),
 }
 
+impl CudaInfo {
+    /// Why the kernels do not run on it.
+    pub(super) fn refused(&self) -> Option<String> {
+        let (found, needed) = (self.capability, OLDEST);
+        (found < needed).then(|| {
+            let name = &self.name;
+            format!("{name} has compute capability {}.{}; the kernels need {}.{}", found.0, found.1, needed.0, needed.1)
+        })
+    }
+}
+
 /// The devices, in the driver's order; the error says in words why there are none.
 ///
 /// # Errors

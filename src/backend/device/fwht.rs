@@ -10,6 +10,8 @@ use crate::params::{FwhtParams, FwhtPassParams};
 
 /// log2 of the least neighbours of a tile of columns: 32 bytes, a sector of memory.
 const LEAST_COLUMNS: u32 = 3;
+/// The same where there is a choice: 64 bytes.
+const GOOD_COLUMNS: u32 = 4;
 /// log2 of the largest block that [`SMALL`] takes.
 const SMALL_BLOCK: u32 = 1;
 /// Elements of a group of [`SMALL`] and of [`PAIR`].
@@ -56,21 +58,19 @@ impl Pass {
     }
 }
 
-/// The fewest passes for blocks of `2^block_log2`: one in the smallest tile that holds it, else the largest tile and
-/// then columns, as equal as they can be.
+/// The fewest passes for blocks of `2^block_log2`: one in the smallest tile that holds it, else a tile and then columns,
+/// as equal as they can be. Among tiles with as few passes the smallest has most groups at work at once.
 fn passes(tiles: &[u32], block_log2: u32) -> Vec<Pass> {
-    let largest = tiles.last().copied().unwrap_or(0);
     if let Some(&tile) = tiles.iter().find(|&&t| t >= block_log2) {
         return vec![Pass { tile, bits: 0..block_log2 }];
     }
-    let mut passes = vec![Pass { tile: largest, bits: 0..largest }];
-    let above = block_log2 - largest;
-    let count = above.div_ceil(largest - LEAST_COLUMNS);
-    passes.extend(
-        (0..count)
-            .map(|i| Pass { tile: largest, bits: largest + above * i / count..largest + above * (i + 1) / count }),
-    );
-    passes
+    let columns = |tile: u32, least: u32| (block_log2 - tile).div_ceil(tile - least);
+    let Some(count) = tiles.iter().map(|&tile| columns(tile, LEAST_COLUMNS)).min() else { return Vec::new() };
+    let smallest = |least: u32| tiles.iter().copied().find(|&tile| columns(tile, least) == count);
+    let Some(tile) = smallest(GOOD_COLUMNS).or_else(|| smallest(LEAST_COLUMNS)) else { return Vec::new() };
+    let above = block_log2 - tile;
+    let bits = (0..count).map(|i| tile + above * i / count..tile + above * (i + 1) / count);
+    std::iter::once(0..tile).chain(bits).map(|bits| Pass { tile, bits }).collect()
 }
 
 /// `y = scale H x` in place on every block.
@@ -161,6 +161,7 @@ mod tests {
                 let passes = passes(tiles, block_log2);
                 assert!(passes.len() <= most);
                 assert!(passes.len() == 1 || block_log2 > *tiles.last().unwrap());
+                assert!(passes.iter().all(|pass| tiles.contains(&pass.tile)));
                 let mut next = 0;
                 for pass in &passes {
                     assert_eq!(pass.bits.start, next);
@@ -173,5 +174,8 @@ mod tests {
             }
         }
         assert_eq!(passes(&[12], 21).len(), 2);
+        // The smallest tile of two passes with at least 16 columns, at 2^27 with 8.
+        let tile = |block_log2| passes(&[13, 14, 15], block_log2)[0].tile;
+        assert_eq!([16, 20, 22, 23, 24, 25, 26, 27].map(tile), [13, 13, 13, 14, 14, 15, 15, 15]);
     }
 }

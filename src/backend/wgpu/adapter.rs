@@ -2,18 +2,8 @@
 
 use wgpu::{Backends, DeviceType};
 
-use crate::backend::{BackendError, OpenOptions};
-
-/// An adapter, or why it is not taken.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Name, driver, type.
-    pub info: wgpu::AdapterInfo,
-    /// What it allows.
-    pub limits: wgpu::Limits,
-    /// Why it is not taken; nothing if it may be.
-    pub refused: Option<String>,
-}
+use crate::backend::probe::Found;
+use crate::backend::{BackendError, BackendKind, OpenOptions};
 
 fn all() -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -26,14 +16,38 @@ fn all() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// Every adapter of this machine, the best first.
+/// Every adapter of this machine, the best first; one entry that says so if there is none.
 #[must_use]
-pub fn adapters(options: &OpenOptions) -> Vec<Found> {
-    let found = |adapter: wgpu::Adapter| {
-        let (info, limits) = (adapter.get_info(), adapter.limits());
-        Found { refused: refusal(&adapter, &info, options), info, limits }
-    };
-    all().into_iter().map(found).collect()
+pub fn probe(options: &OpenOptions) -> Vec<Found> {
+    let found: Vec<Found> = all().iter().map(|adapter| entry(adapter, options)).collect();
+    if found.is_empty() { vec![Found::nothing(BackendKind::Wgpu, NO_ADAPTER.into())] } else { found }
+}
+
+const NO_ADAPTER: &str = "no adapter: neither a Vulkan driver (Linux), Metal (macOS) nor DX12 (Windows) was found";
+
+fn entry(adapter: &wgpu::Adapter, options: &OpenOptions) -> Found {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    Found {
+        backend: BackendKind::Wgpu,
+        class: match info.device_type {
+            DeviceType::DiscreteGpu => "discrete GPU",
+            DeviceType::IntegratedGpu => "integrated GPU",
+            DeviceType::VirtualGpu => "virtual GPU",
+            DeviceType::Cpu => "software adapter",
+            DeviceType::Other => "other",
+        },
+        driver: driver(&info),
+        limits: vec![
+            ("buffer_bytes", limits.max_buffer_size),
+            ("binding_bytes", limits.max_storage_buffer_binding_size),
+            ("group_bytes", u64::from(limits.max_compute_workgroup_storage_size)),
+            ("group_threads", u64::from(limits.max_compute_invocations_per_workgroup)),
+            ("subgroup_least", u64::from(info.subgroup_min_size)),
+            ("subgroup_most", u64::from(info.subgroup_max_size)),
+        ],
+        refused: refusal(adapter, &info, options),
+        name: Some(info.name),
+    }
 }
 
 /// The order in which adapters are tried.
@@ -71,11 +85,11 @@ pub(super) fn pick(options: &OpenOptions) -> Result<wgpu::Adapter, BackendError>
         let info = adapter.get_info();
         match refusal(&adapter, &info, options) {
             None => return Ok(adapter),
-            Some(reason) => reasons.push(format!("{} is {reason}", info.name)),
+            Some(reason) => reasons.push(format!("{}: {reason}", info.name)),
         }
     }
     if reasons.is_empty() {
-        reasons.push("no adapter: neither a Vulkan driver (Linux), Metal (macOS) nor DX12 (Windows) was found".into());
+        reasons.push(NO_ADAPTER.into());
     }
     Err(unavailable(reasons.join("; ")))
 }
@@ -96,9 +110,13 @@ fn unavailable(reason: String) -> BackendError {
     BackendError::Unavailable { name: "wgpu".into(), reason }
 }
 
+/// Interface and driver.
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    format!("{:?}, {} {}", info.backend, info.driver, info.driver_info).trim().to_owned()
+}
+
 /// Name, interface and driver in one line.
 pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
-    let driver = format!("{} {}", info.driver, info.driver_info);
     let software = if info.device_type == DeviceType::Cpu { ", software" } else { "" };
-    format!("wgpu ({}, {:?}, {}{software})", info.name, info.backend, driver.trim())
+    format!("wgpu ({}, {}{software})", info.name, driver(info))
 }

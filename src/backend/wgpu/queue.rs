@@ -13,8 +13,8 @@ use crate::backend::{BackendError, BackendKind};
 const PARAMS: u64 = 256;
 /// Launches after which what is recorded is submitted, so that the device does not wait for a long verb.
 const LAUNCHES: u64 = 64;
-/// Bytes that one read brings to the host at a time.
-const READ: u64 = 64 << 20;
+/// Bytes that go to the device or come from it at a time: what is staged takes as much memory again.
+const PART: usize = 64 << 20;
 
 /// A device and its queue, as the backend and its memory hold them.
 pub(super) struct Shared {
@@ -100,6 +100,10 @@ impl Shared {
         // Scopes are popped in the reverse order.
         let errors = scopes.map(Some).into_iter().rev().flatten().map(|scope| pollster::block_on(scope.pop()));
         let first = errors.fold(None, |first, error| first.or(error));
+        if first.is_some() {
+            // What a lost device makes is invalid without an error; its loss is reported when all work has ended.
+            self.poll(PollType::wait_indefinitely())?;
+        }
         self.check()?;
         first.map_or(Ok(made), |error| Err(translate(what, needed, &error)))
     }
@@ -151,15 +155,17 @@ impl Shared {
 
     fn wait(&self) -> Result<(), BackendError> {
         self.check()?;
-        // wgpu panics here if the device is lost meanwhile and the driver says so at the fence.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(PollType::wait_indefinitely())));
-        self.check()?;
-        match polled {
+        self.poll(PollType::wait_indefinitely())?;
+        self.check()
+    }
+
+    fn poll(&self, how: PollType) -> Result<(), BackendError> {
+        // wgpu panics here if the driver reports the loss of the device at its fence.
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failed("waiting for the device", error.to_string())),
             Err(_) => {
-                let reason = "waiting for it failed".to_owned();
-                *lock(&self.failure.lost) = Some(reason);
+                lock(&self.failure.lost).get_or_insert_with(|| "waiting for it failed".to_owned());
                 self.check()
             }
         }
@@ -169,12 +175,19 @@ impl Shared {
     pub(super) fn write(&self, buffer: &wgpu::Buffer, at: u64, bytes: &[u8]) -> Result<(), BackendError> {
         // A write takes effect before the commands of the next submission.
         self.submit()?;
-        self.guarded("upload", bytes.len() as u64, || self.queue.write_buffer(buffer, at, bytes))
+        for (part, i) in bytes.chunks(PART).zip(0u64..) {
+            self.guarded("upload", part.len() as u64, || {
+                self.queue.write_buffer(buffer, at + i * PART as u64, part);
+                // Starts the copy, after which its staging memory is free again.
+                self.queue.submit([]);
+            })?;
+        }
+        Ok(())
     }
 
     /// Waits, and copies bytes of a buffer.
     pub(super) fn read(&self, buffer: &wgpu::Buffer, at: u64, out: &mut [u8]) -> Result<(), BackendError> {
-        let size = READ.min(out.len() as u64);
+        let size = PART.min(out.len()) as u64;
         let staging = self.guarded("read-back", size, || {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
             let label = Some("veilsum read-back");

@@ -48,6 +48,12 @@ fn residues(len: usize, p: u32) -> Vec<u32> {
     words(len).into_iter().map(|w| w % p).collect()
 }
 
+/// The rows of a stage, where it runs.
+fn dense(target: &Target, shape: &Shape) -> Result<Rows, BenchError> {
+    let buffer = target.place(floats(shape.elements()))?;
+    Ok(Rows { buffer, offset: 0, stride: shape.dim, rows: shape.rows, dim: shape.dim })
+}
+
 /// `--size` is at most 2^27, and so is the product with the rows: see `request`.
 const fn int(n: usize) -> u32 {
     n as u32
@@ -56,7 +62,8 @@ const fn int(n: usize) -> u32 {
 pub(super) fn clip(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let fresh = floats(shape.elements());
-    let mut x = Buffer::from(fresh.clone());
+    let mut x = target.place(fresh.clone())?;
+    let again = target.clone();
     let first = fresh.iter().map(|v| v * v).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
     let mut bound = first;
     let (rows, dim) = (int(shape.rows), int(shape.dim));
@@ -66,7 +73,7 @@ pub(super) fn clip(target: &Target, shape: &Shape) -> Opened {
         bound *= 1.0 - 1.0 / 65536.0;
         if bound < first * 1e-9 {
             bound = first;
-            x = Buffer::from(fresh.clone());
+            x = again.place(fresh.clone())?;
         }
         let norms = backend.clip(&mut x, &ClipParams { rows, dim, stride: dim, bound })?;
         black_box(norms);
@@ -76,7 +83,7 @@ pub(super) fn clip(target: &Target, shape: &Shape) -> Opened {
 
 pub(super) fn fwht(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let mut x = Buffer::from(floats(shape.elements()));
+    let mut x = target.place(floats(shape.elements()))?;
     let params = FwhtParams {
         len: int(shape.elements()),
         block_log2: shape.dim.ilog2(),
@@ -88,7 +95,7 @@ pub(super) fn fwht(target: &Target, shape: &Shape) -> Opened {
 
 pub(super) fn encode(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let rows = Rows::dense(floats(shape.elements()), shape.rows, shape.dim)?;
+    let rows = dense(target, shape)?;
     let key = |row: usize| RowKeys { rounding: stream(row as u8), noise: stream(!(row as u8)) };
     let keys: Vec<RowKeys> = (0..shape.rows).map(key).collect();
     let signs = stream(3);
@@ -153,14 +160,14 @@ pub(super) fn keystream(target: &Target, shape: &Shape) -> Opened {
 pub(super) fn noise(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let law = law(shape.variant)?;
-    let mut x = Buffer::from(words(shape.elements()));
+    let mut x = target.place(words(shape.elements()))?;
     let key = stream(4);
     Ok(Box::new(move || Ok(backend.noise(black_box(&mut x), 32, &law, &key)?)))
 }
 
 pub(super) fn pack(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let x = Buffer::from(words(shape.elements()));
+    let x = target.place(words(shape.elements()))?;
     Ok(Box::new(move || {
         black_box(backend.pack(black_box(&x), BITS)?);
         Ok(())
@@ -170,7 +177,7 @@ pub(super) fn pack(target: &Target, shape: &Shape) -> Opened {
 pub(super) fn unpack(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let len = shape.elements();
-    let bytes = backend.pack(&Buffer::from(words(len)), BITS)?;
+    let bytes = backend.pack(&target.place(words(len))?, BITS)?;
     Ok(Box::new(move || {
         black_box(backend.unpack(black_box(&bytes), len, BITS)?);
         Ok(())
@@ -183,14 +190,14 @@ pub(super) fn sum(target: &Target, shape: &Shape) -> Opened {
         "modular" => (residues(shape.elements(), PRIME), Ring::Prime(PRIME)),
         _ => (words(shape.elements()), Ring::Bits(BITS)),
     };
-    let rows = Buffer::from(data);
-    let mut acc = Buffer::from(vec![0u32; shape.dim]);
+    let rows = target.place(data)?;
+    let mut acc = target.place(vec![0u32; shape.dim])?;
     Ok(Box::new(move || Ok(backend.sum(black_box(&mut acc), &rows, ring)?)))
 }
 
 pub(super) fn decode(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let sum = Buffer::from(words(shape.elements()));
+    let sum = target.place(words(shape.elements()))?;
     let signs = stream(3);
     let params = DecodeParams {
         dim: int(shape.dim),
@@ -210,28 +217,28 @@ pub(super) fn decode(target: &Target, shape: &Shape) -> Opened {
 pub(super) fn ntt(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let basis = RnsBasis::new(shape.dim, &[PRIME])?;
-    let mut x = Buffer::from(residues(shape.elements(), PRIME));
+    let mut x = target.place(residues(shape.elements(), PRIME))?;
     Ok(Box::new(move || Ok(backend.ntt(black_box(&mut x), &basis)?)))
 }
 
 pub(super) fn intt(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let basis = RnsBasis::new(shape.dim, &[PRIME])?;
-    let mut x = Buffer::from(residues(shape.elements(), PRIME));
+    let mut x = target.place(residues(shape.elements(), PRIME))?;
     Ok(Box::new(move || Ok(backend.intt(black_box(&mut x), &basis)?)))
 }
 
 pub(super) fn polymul(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let basis = RnsBasis::new(shape.dim, &[PRIME])?;
-    let mut a = Buffer::from(residues(shape.elements(), PRIME));
+    let mut a = target.place(residues(shape.elements(), PRIME))?;
     let b = a.clone();
     Ok(Box::new(move || Ok(backend.polymul(black_box(&mut a), &b, &basis)?)))
 }
 
 pub(super) fn gram(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let rows = Rows::dense(floats(shape.elements()), shape.rows, shape.dim)?;
+    let rows = dense(target, shape)?;
     Ok(Box::new(move || {
         black_box(backend.gram(black_box(&rows))?);
         Ok(())
@@ -240,7 +247,7 @@ pub(super) fn gram(target: &Target, shape: &Shape) -> Opened {
 
 pub(super) fn median(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let rows = Rows::dense(floats(shape.elements()), shape.rows, shape.dim)?;
+    let rows = dense(target, shape)?;
     Ok(Box::new(move || {
         black_box(backend.median(black_box(&rows))?);
         Ok(())
@@ -249,7 +256,7 @@ pub(super) fn median(target: &Target, shape: &Shape) -> Opened {
 
 pub(super) fn trimmed_mean(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let rows = Rows::dense(floats(shape.elements()), shape.rows, shape.dim)?;
+    let rows = dense(target, shape)?;
     let trim = shape.rows / 5;
     Ok(Box::new(move || {
         black_box(backend.trimmed_mean(black_box(&rows), trim)?);
@@ -260,7 +267,7 @@ pub(super) fn trimmed_mean(target: &Target, shape: &Shape) -> Opened {
 pub(super) fn ghost(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
     let positions = super::positions(shape.variant);
-    let activations = Buffer::from(floats(shape.elements() * positions));
+    let activations = target.place(floats(shape.elements() * positions))?;
     let gradients = activations.clone();
     let params = GhostParams::new(int(shape.rows), int(positions), int(shape.dim), int(shape.dim)).without_bias();
     if shape.variant == "sum" {
@@ -282,7 +289,7 @@ pub(super) fn mask(target: &Target, shape: &Shape) -> Opened {
         "modular" => (residues(shape.elements(), PRIME), Ring::Prime(PRIME)),
         _ => (words(shape.elements()), Ring::Bits(BITS)),
     };
-    let mut x = Buffer::from(data);
+    let mut x = target.place(data)?;
     let key = stream(6);
     Ok(Box::new(move || Ok(backend.mask(black_box(&mut x), ring, &key, MaskSign::Add)?)))
 }
@@ -294,7 +301,8 @@ pub(super) fn encrypt(target: &Target, shape: &Shape) -> Opened {
     let params = EncryptParams { slots: 2, width: 20, offset: 16, eta: 21 };
     let secret = LatticeSecret::sample(&*backend, &basis, &stream(7))?;
     let (expand, error) = (stream(8), stream(9));
-    let message = Buffer::from(words(2 * shape.elements()).into_iter().map(|w| w >> 12).collect::<Vec<u32>>());
+    let message = words(2 * shape.elements()).into_iter().map(|w| w >> 12).collect::<Vec<u32>>();
+    let message = target.place(message)?;
     Ok(Box::new(move || {
         let (basis, secret, message) = (&basis, &secret, black_box(&message));
         black_box(backend.encrypt(&EncryptJob { basis, params, secret, expand: &expand, error: &error, message })?);

@@ -66,7 +66,7 @@ impl Emulated {
             fwht_tiles: &[13, 14, 15],
             max_slice_words: 1 << 21,
             align_words: 4,
-            max_memory_words: 1 << 24,
+            max_memory_words: 1 << 27,
         };
         Self { id: next_id(), limits, launches: AtomicU64::new(0), turn: Mutex::new(()) }
     }
@@ -171,7 +171,7 @@ impl Device for Emulated {
         if words > self.limits.max_memory_words {
             return Err(BackendError::DeviceMemory {
                 backend: "cuda",
-                needed: 4 * words,
+                needed: words.saturating_mul(4),
                 free: Some(4 * self.limits.max_memory_words),
             });
         }

@@ -1,253 +1,122 @@
-//! The structs that cross to a kernel have the layout that its headers say. `kernels/common/params.cuh` asserts size and
-//! offsets for its compilers; here the same lines are compared with Rust.
+//! The parameters that cross to a device have one layout, in Rust, in the shaders and in the CUDA kernels.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::mem::{offset_of, size_of};
-use std::path::Path;
 
+use naga::{Module, TypeInner};
 use veilsum::params::{
     ClipParams, DecodeParams, EncodeParams, EncryptParams, EncryptPassParams, FlatPassParams, FwhtParams,
     FwhtPassParams, GhostParams, GhostPassParams, GramParams, NttPassParams, ResidueParams, RowsPassParams,
     SelectParams,
 };
 
-/// Size in bytes, and the offset of every member but the padding.
-type Layout = (usize, BTreeMap<&'static str, usize>);
+/// A struct: its name, its size, and its members with their offsets.
+type Layout = (&'static str, usize, Vec<(&'static str, usize)>);
 
-fn layout<const N: usize>(size: usize, members: [(&'static str, usize); N]) -> Layout {
-    (size, BTreeMap::from(members))
+/// The layout of a struct, its padding left out: only `offset_of!` knows it, and takes no variable.
+macro_rules! layout {
+    ($name:ident { $($member:ident),+ }) => {
+        (stringify!($name), size_of::<$name>(), vec![$((stringify!($member), offset_of!($name, $member))),+])
+    };
 }
 
-fn clip() -> Layout {
-    layout(
-        size_of::<ClipParams>(),
-        [
-            ("rows", offset_of!(ClipParams, rows)),
-            ("dim", offset_of!(ClipParams, dim)),
-            ("stride", offset_of!(ClipParams, stride)),
-            ("bound", offset_of!(ClipParams, bound)),
-        ],
-    )
+/// Every struct that a shader or a kernel gets.
+fn layouts() -> Vec<Layout> {
+    vec![
+        layout!(ClipParams { rows, dim, stride, bound }),
+        layout!(EncryptParams { slots, width, offset, eta }),
+        layout!(FwhtParams { len, block_log2, scale }),
+        layout!(FwhtPassParams { groups, len, columns_log2, stride_log2, active_bits, scale }),
+        layout!(EncodeParams {
+            dim,
+            padded,
+            block_log2,
+            rotate,
+            bits,
+            fraction_bits,
+            norm,
+            rounding,
+            linf,
+            gamma,
+            clip,
+            norm_bound
+        }),
+        layout!(DecodeParams { dim, padded, block_log2, rotate, bits, unit }),
+        layout!(GhostParams { samples, positions, inputs, outputs, bias }),
+        layout!(NttPassParams { groups, degree_log2, limbs, local_log2 }),
+        layout!(ResidueParams { groups, len, other_len, degree_log2, limbs }),
+        layout!(EncryptPassParams { groups, len, degree_log2, limbs, first, slots, eta, values }),
+        layout!(SelectParams { groups, rows, dim, offset, stride, trim, rows_log2, columns_log2 }),
+        layout!(GramParams { groups, rows, dim, offset, stride, tiles, pairs, first }),
+        layout!(GhostPassParams { groups, samples, positions, inputs, outputs, bias, tiles, first }),
+        layout!(RowsPassParams {
+            groups,
+            chunks,
+            first_row,
+            offset,
+            stride,
+            dim,
+            padded,
+            first,
+            bits,
+            fraction_bits,
+            norm,
+            rounding,
+            linf,
+            count,
+            rotate,
+            factor,
+            bound_mantissa,
+            bound_exponent,
+            norm_bound
+        }),
+        layout!(FlatPassParams { groups, len, first, bits, modulus, count, factor, unit }),
+    ]
 }
 
-fn fwht() -> Layout {
-    layout(
-        size_of::<FwhtParams>(),
-        [
-            ("len", offset_of!(FwhtParams, len)),
-            ("block_log2", offset_of!(FwhtParams, block_log2)),
-            ("scale", offset_of!(FwhtParams, scale)),
-        ],
-    )
+fn shared() -> Module {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/common/params.wgsl");
+    naga::front::wgsl::parse_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn fwht_pass() -> Layout {
-    layout(
-        size_of::<FwhtPassParams>(),
-        [
-            ("groups", offset_of!(FwhtPassParams, groups)),
-            ("len", offset_of!(FwhtPassParams, len)),
-            ("columns_log2", offset_of!(FwhtPassParams, columns_log2)),
-            ("stride_log2", offset_of!(FwhtPassParams, stride_log2)),
-            ("active_bits", offset_of!(FwhtPassParams, active_bits)),
-            ("scale", offset_of!(FwhtPassParams, scale)),
-        ],
-    )
+/// A struct of a shader: its name, its size, and its members with their offsets.
+type Found = (String, u32, Vec<(String, u32)>);
+
+/// Every struct of a module, without the members that are padding.
+fn structs(module: &Module) -> Vec<Found> {
+    let members = |members: &[naga::StructMember]| {
+        let named = members.iter().map(|m| (m.name.clone().unwrap(), m.offset));
+        named.filter(|(name, _)| !name.starts_with("_pad")).collect()
+    };
+    let all = module.types.iter().filter_map(|(_, ty)| match &ty.inner {
+        TypeInner::Struct { members: list, span } => Some((ty.name.clone().unwrap(), *span, members(list))),
+        _ => None,
+    });
+    all.collect()
 }
 
-fn encode() -> Layout {
-    layout(
-        size_of::<EncodeParams>(),
-        [
-            ("dim", offset_of!(EncodeParams, dim)),
-            ("padded", offset_of!(EncodeParams, padded)),
-            ("block_log2", offset_of!(EncodeParams, block_log2)),
-            ("rotate", offset_of!(EncodeParams, rotate)),
-            ("bits", offset_of!(EncodeParams, bits)),
-            ("fraction_bits", offset_of!(EncodeParams, fraction_bits)),
-            ("norm", offset_of!(EncodeParams, norm)),
-            ("rounding", offset_of!(EncodeParams, rounding)),
-            ("linf", offset_of!(EncodeParams, linf)),
-            ("gamma", offset_of!(EncodeParams, gamma)),
-            ("clip", offset_of!(EncodeParams, clip)),
-            ("norm_bound", offset_of!(EncodeParams, norm_bound)),
-        ],
-    )
+#[test]
+fn every_struct_of_the_shaders_has_the_layout_of_its_twin() {
+    let found = structs(&shared());
+    let expected = layouts();
+    assert_eq!(found.len(), expected.len(), "a struct is missing in params.wgsl or in this test");
+    for (name, size, members) in expected {
+        let (_, span, found) = found.iter().find(|(found, ..)| found == name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(*span as usize, size, "size of {name}");
+        assert!(size.is_multiple_of(16), "size of {name}");
+        let found: Vec<_> = found.iter().map(|(name, offset)| (name.as_str(), *offset as usize)).collect();
+        assert_eq!(found, members, "members of {name}");
+    }
 }
 
-fn decode() -> Layout {
-    layout(
-        size_of::<DecodeParams>(),
-        [
-            ("dim", offset_of!(DecodeParams, dim)),
-            ("padded", offset_of!(DecodeParams, padded)),
-            ("block_log2", offset_of!(DecodeParams, block_log2)),
-            ("rotate", offset_of!(DecodeParams, rotate)),
-            ("bits", offset_of!(DecodeParams, bits)),
-            ("unit", offset_of!(DecodeParams, unit)),
-        ],
-    )
+#[test]
+fn a_member_in_another_place_is_seen() {
+    let swapped = naga::front::wgsl::parse_str("struct A { y: u32, x: u32, _pad: vec2<u32> }").unwrap();
+    let members = vec![("y".to_owned(), 0), ("x".to_owned(), 4)];
+    assert_eq!(structs(&swapped), [("A".to_owned(), 16, members)]);
 }
 
-fn encrypt() -> Layout {
-    layout(
-        size_of::<EncryptParams>(),
-        [
-            ("slots", offset_of!(EncryptParams, slots)),
-            ("width", offset_of!(EncryptParams, width)),
-            ("offset", offset_of!(EncryptParams, offset)),
-            ("eta", offset_of!(EncryptParams, eta)),
-        ],
-    )
-}
-
-fn ghost() -> Layout {
-    layout(
-        size_of::<GhostParams>(),
-        [
-            ("samples", offset_of!(GhostParams, samples)),
-            ("positions", offset_of!(GhostParams, positions)),
-            ("inputs", offset_of!(GhostParams, inputs)),
-            ("outputs", offset_of!(GhostParams, outputs)),
-            ("bias", offset_of!(GhostParams, bias)),
-        ],
-    )
-}
-
-fn rows_pass() -> Layout {
-    layout(
-        size_of::<RowsPassParams>(),
-        [
-            ("groups", offset_of!(RowsPassParams, groups)),
-            ("chunks", offset_of!(RowsPassParams, chunks)),
-            ("first_row", offset_of!(RowsPassParams, first_row)),
-            ("offset", offset_of!(RowsPassParams, offset)),
-            ("stride", offset_of!(RowsPassParams, stride)),
-            ("dim", offset_of!(RowsPassParams, dim)),
-            ("padded", offset_of!(RowsPassParams, padded)),
-            ("first", offset_of!(RowsPassParams, first)),
-            ("bits", offset_of!(RowsPassParams, bits)),
-            ("fraction_bits", offset_of!(RowsPassParams, fraction_bits)),
-            ("norm", offset_of!(RowsPassParams, norm)),
-            ("rounding", offset_of!(RowsPassParams, rounding)),
-            ("linf", offset_of!(RowsPassParams, linf)),
-            ("count", offset_of!(RowsPassParams, count)),
-            ("rotate", offset_of!(RowsPassParams, rotate)),
-            ("factor", offset_of!(RowsPassParams, factor)),
-            ("bound_mantissa", offset_of!(RowsPassParams, bound_mantissa)),
-            ("bound_exponent", offset_of!(RowsPassParams, bound_exponent)),
-            ("norm_bound", offset_of!(RowsPassParams, norm_bound)),
-        ],
-    )
-}
-
-fn flat_pass() -> Layout {
-    layout(
-        size_of::<FlatPassParams>(),
-        [
-            ("groups", offset_of!(FlatPassParams, groups)),
-            ("len", offset_of!(FlatPassParams, len)),
-            ("first", offset_of!(FlatPassParams, first)),
-            ("bits", offset_of!(FlatPassParams, bits)),
-            ("modulus", offset_of!(FlatPassParams, modulus)),
-            ("count", offset_of!(FlatPassParams, count)),
-            ("factor", offset_of!(FlatPassParams, factor)),
-            ("unit", offset_of!(FlatPassParams, unit)),
-        ],
-    )
-}
-
-fn ntt_pass() -> Layout {
-    layout(
-        size_of::<NttPassParams>(),
-        [
-            ("groups", offset_of!(NttPassParams, groups)),
-            ("degree_log2", offset_of!(NttPassParams, degree_log2)),
-            ("limbs", offset_of!(NttPassParams, limbs)),
-            ("local_log2", offset_of!(NttPassParams, local_log2)),
-        ],
-    )
-}
-
-fn residues() -> Layout {
-    layout(
-        size_of::<ResidueParams>(),
-        [
-            ("groups", offset_of!(ResidueParams, groups)),
-            ("len", offset_of!(ResidueParams, len)),
-            ("other_len", offset_of!(ResidueParams, other_len)),
-            ("degree_log2", offset_of!(ResidueParams, degree_log2)),
-            ("limbs", offset_of!(ResidueParams, limbs)),
-        ],
-    )
-}
-
-fn encrypt_pass() -> Layout {
-    layout(
-        size_of::<EncryptPassParams>(),
-        [
-            ("groups", offset_of!(EncryptPassParams, groups)),
-            ("len", offset_of!(EncryptPassParams, len)),
-            ("degree_log2", offset_of!(EncryptPassParams, degree_log2)),
-            ("limbs", offset_of!(EncryptPassParams, limbs)),
-            ("first", offset_of!(EncryptPassParams, first)),
-            ("slots", offset_of!(EncryptPassParams, slots)),
-            ("eta", offset_of!(EncryptPassParams, eta)),
-            ("values", offset_of!(EncryptPassParams, values)),
-        ],
-    )
-}
-
-fn select() -> Layout {
-    layout(
-        size_of::<SelectParams>(),
-        [
-            ("groups", offset_of!(SelectParams, groups)),
-            ("rows", offset_of!(SelectParams, rows)),
-            ("dim", offset_of!(SelectParams, dim)),
-            ("offset", offset_of!(SelectParams, offset)),
-            ("stride", offset_of!(SelectParams, stride)),
-            ("trim", offset_of!(SelectParams, trim)),
-            ("rows_log2", offset_of!(SelectParams, rows_log2)),
-            ("columns_log2", offset_of!(SelectParams, columns_log2)),
-        ],
-    )
-}
-
-fn gram() -> Layout {
-    layout(
-        size_of::<GramParams>(),
-        [
-            ("groups", offset_of!(GramParams, groups)),
-            ("rows", offset_of!(GramParams, rows)),
-            ("dim", offset_of!(GramParams, dim)),
-            ("offset", offset_of!(GramParams, offset)),
-            ("stride", offset_of!(GramParams, stride)),
-            ("tiles", offset_of!(GramParams, tiles)),
-            ("pairs", offset_of!(GramParams, pairs)),
-            ("first", offset_of!(GramParams, first)),
-        ],
-    )
-}
-
-fn ghost_pass() -> Layout {
-    layout(
-        size_of::<GhostPassParams>(),
-        [
-            ("groups", offset_of!(GhostPassParams, groups)),
-            ("samples", offset_of!(GhostPassParams, samples)),
-            ("positions", offset_of!(GhostPassParams, positions)),
-            ("inputs", offset_of!(GhostPassParams, inputs)),
-            ("outputs", offset_of!(GhostPassParams, outputs)),
-            ("bias", offset_of!(GhostPassParams, bias)),
-            ("tiles", offset_of!(GhostPassParams, tiles)),
-            ("first", offset_of!(GhostPassParams, first)),
-        ],
-    )
-}
-
-/// What the assertions of a header say: struct to size and offsets.
+/// What the assertions of a CUDA header say: struct to size and offsets.
 fn asserted(text: &str) -> BTreeMap<&str, (usize, BTreeMap<&str, usize>)> {
     let mut found: BTreeMap<&str, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
     for line in text.lines() {
@@ -267,29 +136,14 @@ fn asserted(text: &str) -> BTreeMap<&str, (usize, BTreeMap<&str, usize>)> {
     found
 }
 
+/// The header's compilers check its assertions, this test compares them.
 #[test]
-fn the_structs_of_the_cuda_header_are_those_of_rust() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/common/params.cuh");
-    let text = fs::read_to_string(path).unwrap();
-    let expected = BTreeMap::from([
-        ("ClipParams", clip()),
-        ("DecodeParams", decode()),
-        ("EncodeParams", encode()),
-        ("EncryptParams", encrypt()),
-        ("FwhtParams", fwht()),
-        ("FlatPassParams", flat_pass()),
-        ("FwhtPassParams", fwht_pass()),
-        ("GhostParams", ghost()),
-        ("NttPassParams", ntt_pass()),
-        ("ResidueParams", residues()),
-        ("EncryptPassParams", encrypt_pass()),
-        ("SelectParams", select()),
-        ("GramParams", gram()),
-        ("GhostPassParams", ghost_pass()),
-        ("RowsPassParams", rows_pass()),
-    ]);
-    assert_eq!(asserted(&text), expected);
+fn every_struct_of_the_cuda_header_has_the_layout_of_its_twin() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/common/params.cuh");
+    let text = std::fs::read_to_string(path).unwrap();
+    let twins = layouts().into_iter().map(|(name, size, members)| (name, (size, BTreeMap::from_iter(members))));
+    assert_eq!(asserted(&text), twins.collect());
     // Every struct of the header asserts something.
-    let declared: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("struct ")?.strip_suffix(" {")).collect();
-    assert_eq!(declared.len(), expected.len(), "{declared:?}");
+    let declared = text.lines().filter_map(|line| line.strip_prefix("struct ")?.strip_suffix(" {"));
+    assert_eq!(declared.count(), layouts().len());
 }
