@@ -30,38 +30,38 @@ __device__ __forceinline__ NttTile<TILE, R> ntt_tile(const NttPassParams& p, con
 template <int TILE, int R>
 __device__ __forceinline__ void ntt_forward(const NttPassParams& p, uint32_t* x, const uint4* primes, const uint2* roots) {
     if (group_index() >= p.groups) return;
-    ntt_tile<TILE, R>(p, primes, roots).forward(x + (static_cast<size_t>(group_index()) << TILE));
+    ntt_tile<TILE, R>(p, primes, roots).forward(x, group_index() << TILE);
 }
 
 template <int TILE, int R>
 __device__ __forceinline__ void ntt_inverse(const NttPassParams& p, uint32_t* x, const uint4* primes, const uint2* roots) {
     if (group_index() >= p.groups) return;
-    ntt_tile<TILE, R>(p, primes, roots).inverse(x + (static_cast<size_t>(group_index()) << TILE), p.degree_log2 == TILE);
+    ntt_tile<TILE, R>(p, primes, roots).inverse(x, group_index() << TILE, p.degree_log2 == TILE);
 }
 
-#define NTT_KERNELS(tile, r, blocks)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(1 << (tile - r), blocks)                                              \
+#define NTT_KERNELS(tile, r, forward_blocks, inverse_blocks)                                                           \
+    extern "C" __global__ void __launch_bounds__(1 << (tile - r), forward_blocks)                                      \
         ntt_forward_##tile(const NttPassParams p, uint32_t* x, const uint4* primes, const uint2* roots) {              \
         ntt_forward<tile, r>(p, x, primes, roots);                                                                     \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(1 << (tile - r), blocks)                                              \
+    extern "C" __global__ void __launch_bounds__(1 << (tile - r), inverse_blocks)                                      \
         ntt_inverse_##tile(const NttPassParams p, uint32_t* x, const uint4* primes, const uint2* roots) {              \
         ntt_inverse<tile, r>(p, x, primes, roots);                                                                     \
     }
 
-NTT_KERNELS(10, 4, 16)
+NTT_KERNELS(10, 4, 16, 16)
 REGISTER_KERNEL(ntt_forward_10)
 REGISTER_KERNEL(ntt_inverse_10)
-NTT_KERNELS(11, 4, 8)
+NTT_KERNELS(11, 4, 8, 8)
 REGISTER_KERNEL(ntt_forward_11)
 REGISTER_KERNEL(ntt_inverse_11)
-NTT_KERNELS(12, 4, 4)
+NTT_KERNELS(12, 4, 4, 3)
 REGISTER_KERNEL(ntt_forward_12)
 REGISTER_KERNEL(ntt_inverse_12)
-NTT_KERNELS(13, 5, 2)
+NTT_KERNELS(13, 5, 2, 2)
 REGISTER_KERNEL(ntt_forward_13)
 REGISTER_KERNEL(ntt_inverse_13)
-NTT_KERNELS(14, 5, 1)
+NTT_KERNELS(14, 5, 1, 1)
 REGISTER_KERNEL(ntt_forward_14)
 REGISTER_KERNEL(ntt_inverse_14)
 

@@ -6,6 +6,9 @@
 // for two values and 6 operations, r = rows_log2; neighbouring threads have neighbouring coordinates, so that no two meet
 // in a bank. n = 16: 80 bytes a value, at 128 bytes a cycle, 132 multiprocessors and 1.8 GHz 3.8e11 values a second:
 // shared memory is the limit (4 bytes at 4.3 TB/s are 1.1e12).
+//
+// Up to 32 rows are sorted in the registers of one thread a coordinate (the kernels _rows_N): n = 10 takes 80 comparators of
+// 2 operations and 6 a value, 220 for 44 bytes: 1.4e11 coordinates a second by arithmetic, 1.0e11 by memory, the limit.
 #include "common/params.cuh"
 #include "common/platform.cuh"
 
@@ -81,6 +84,83 @@ __device__ __forceinline__ void trimmed_mean(const SelectParams& p, const uint32
         out[coordinate] = static_cast<float>(sum / static_cast<double>(p.rows - 2 * p.trim));
     }
 }
+
+// The steps of the network from distance J of runs of K on. Templates, so that every index is a constant and `v` stays in
+// registers.
+template <int N, int K, int J>
+__device__ __forceinline__ void select_network(uint32_t (&v)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if ((i & J) != 0) continue;
+        const uint32_t low = min(v[i], v[i | J]), high = max(v[i], v[i | J]);
+        v[i] = (i & K) == 0 ? low : high;
+        v[i | J] = (i & K) == 0 ? high : low;
+    }
+    if constexpr (J > 1)
+        select_network<N, K, J / 2>(v);
+    else if constexpr (K < N)
+        select_network<N, 2 * K, K>(v);
+}
+
+// The sorted keys of the thread's coordinate, those beyond the last row above all others.
+template <int N>
+__device__ __forceinline__ void select_registers(const SelectParams& p, const uint32_t* x, uint32_t coordinate, uint32_t* first, uint32_t (&v)[N]) {
+#pragma unroll
+    for (uint32_t row = 0; row < N; row++) v[row] = row < p.rows ? x[p.offset + row * p.stride + coordinate] : 0;
+#pragma unroll
+    for (uint32_t row = 0; row < N; row++) {
+        select_check(p, v[row], row, coordinate, first);
+        v[row] = row < p.rows ? select_key(v[row]) : 0xffffffffu;
+    }
+    select_network<N, 2, 1>(v);
+}
+
+template <int N>
+__device__ __forceinline__ void median_rows(const SelectParams& p, const uint32_t* x, float* out, uint32_t* first) {
+    const uint32_t coordinate = group_index() * 256 + threadIdx.x;
+    if (group_index() >= p.groups || coordinate >= p.dim) return;
+    uint32_t v[N], low = 0, high = 0;
+    select_registers<N>(p, x, coordinate, first, v);
+#pragma unroll
+    for (uint32_t row = 0; row < N; row++) {
+        low = row == (p.rows - 1) / 2 ? v[row] : low;
+        high = row == p.rows / 2 ? v[row] : high;
+    }
+    out[coordinate] = static_cast<float>((static_cast<double>(select_value(low)) + static_cast<double>(select_value(high))) / 2);
+}
+
+template <int N>
+__device__ __forceinline__ void trimmed_mean_rows(const SelectParams& p, const uint32_t* x, float* out, uint32_t* first) {
+    const uint32_t coordinate = group_index() * 256 + threadIdx.x;
+    if (group_index() >= p.groups || coordinate >= p.dim) return;
+    uint32_t v[N];
+    select_registers<N>(p, x, coordinate, first, v);
+    double sum = 0;
+#pragma unroll
+    for (uint32_t row = 0; row < N; row++)
+        if (row >= p.trim && row < p.rows - p.trim) sum += select_value(v[row]);
+    out[coordinate] = static_cast<float>(sum / static_cast<double>(p.rows - 2 * p.trim));
+}
+
+#define SELECT_KERNELS(n)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        median_rows_##n(const SelectParams p, const uint32_t* x, float* out, uint32_t* first) {                        \
+        median_rows<n>(p, x, out, first);                                                                              \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        trimmed_mean_rows_##n(const SelectParams p, const uint32_t* x, float* out, uint32_t* first) {                  \
+        trimmed_mean_rows<n>(p, x, out, first);                                                                        \
+    }
+
+SELECT_KERNELS(8)
+REGISTER_KERNEL(median_rows_8)
+REGISTER_KERNEL(trimmed_mean_rows_8)
+SELECT_KERNELS(16)
+REGISTER_KERNEL(median_rows_16)
+REGISTER_KERNEL(trimmed_mean_rows_16)
+SELECT_KERNELS(32)
+REGISTER_KERNEL(median_rows_32)
+REGISTER_KERNEL(trimmed_mean_rows_32)
 
 extern "C" __global__ void __launch_bounds__(256)
     median_12(const SelectParams p, const uint32_t* x, float* out, uint32_t* first) { median(p, x, out, first); }

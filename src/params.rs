@@ -178,6 +178,28 @@ pub struct SelectParams {
     pub columns_log2: u32,
 }
 
+/// One launch of a kernel of the ghost verbs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct GhostPassParams {
+    /// Groups with work.
+    pub groups: u32,
+    /// Samples of the batch.
+    pub samples: u32,
+    /// Positions of a sample.
+    pub positions: u32,
+    /// Width of the activations.
+    pub inputs: u32,
+    /// Width of the output gradients.
+    pub outputs: u32,
+    /// 1 if the layer has a bias.
+    pub bias: u32,
+    /// Tiles of pairs of a sample, tiles of columns, or segments to add.
+    pub tiles: u32,
+    /// First segment, or entries of the sum.
+    pub first: u32,
+}
+
 /// One launch of a kernel of `gram`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -127,11 +127,11 @@ struct NttTile {
     // The 2^(R + 5) residues that a warp holds in the round of the lowest bits, from 128 contiguous bytes a step.
     __device__ __forceinline__ static uint32_t warp_first() { return (threadIdx.x >> 5) << (R + 5) | (threadIdx.x & 31); }
 
-    // From [0, 4 p) to [0, p).
-    __device__ __forceinline__ void forward(uint32_t* x) const {
+    // The tile that begins at x[first], from [0, 4 p) to [0, p). An index is one register, a pointer two.
+    __device__ __forceinline__ void forward(uint32_t* x, uint32_t first) const {
         uint32_t v[1 << R];
 #pragma unroll
-        for (uint32_t r = 0; r < 1u << R; r++) v[r] = x[high() + (r << (TILE - R))];
+        for (uint32_t r = 0; r < 1u << R; r++) v[r] = x[first + high() + (r << (TILE - R))];
         forward_round<TILE - R, TILE>(v, high());
         put(v, high(), TILE - R);
         __syncthreads();
@@ -145,14 +145,14 @@ struct NttTile {
         __syncwarp();
         get(v, warp_first(), 5);
 #pragma unroll
-        for (uint32_t r = 0; r < 1u << R; r++) x[warp_first() + (r << 5)] = ring.whole(v[r]);
+        for (uint32_t r = 0; r < 1u << R; r++) x[first + warp_first() + (r << 5)] = ring.whole(v[r]);
     }
 
     // From [0, p) to [0, p) if the tile is a whole row, else to [0, 2 p).
-    __device__ __forceinline__ void inverse(uint32_t* x, bool whole_row) const {
+    __device__ __forceinline__ void inverse(uint32_t* x, uint32_t first, bool whole_row) const {
         uint32_t v[1 << R];
 #pragma unroll
-        for (uint32_t r = 0; r < 1u << R; r++) v[r] = x[warp_first() + (r << 5)];
+        for (uint32_t r = 0; r < 1u << R; r++) v[r] = x[first + warp_first() + (r << 5)];
         put(v, warp_first(), 5);
         __syncwarp();
         get(v, low(), 0);
@@ -168,6 +168,6 @@ struct NttTile {
         inverse_round<TILE - R, TILE - 1>(v, high());
         inverse_top(v, whole_row);
 #pragma unroll
-        for (uint32_t r = 0; r < 1u << R; r++) x[high() + (r << (TILE - R))] = v[r];
+        for (uint32_t r = 0; r < 1u << R; r++) x[first + high() + (r << (TILE - R))] = v[r];
     }
 };

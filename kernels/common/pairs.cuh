@@ -19,10 +19,12 @@ struct PairsRows {
 
     // Rows 16 tile .. of columns start .. start + PAIRS_PANEL, widened; zeros from column `end` on.
     __device__ __forceinline__ void fill(uint32_t tile, uint32_t start, uint32_t end, double* panel) const {
-        for (uint32_t i = threadIdx.x; i < 16 * PAIRS_PANEL; i += 256) {
-            const uint32_t row = i / PAIRS_PANEL, k = i % PAIRS_PANEL, column = start + k;
+        const uint32_t k = threadIdx.x % PAIRS_PANEL, column = start + k;
+#pragma unroll
+        for (uint32_t half = 0; half < 2; half++) {
+            const uint32_t row = threadIdx.x / PAIRS_PANEL + 8 * half;
             const bool there = 16 * tile + row < count && column < end;
-            panel[row * PAIRS_STRIDE + k] = there ? x[(16 * tile + row) * stride + column] : 0.0;
+            panel[row * PAIRS_STRIDE + k] = there ? x[(16 * tile + row) * stride + column] : 0.0f;
         }
     }
 
@@ -64,5 +66,5 @@ __device__ __forceinline__ double sum_of_threads(double x) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
-    return sums[0];
+    return threadIdx.x == 0 ? sums[0] : 0.0;
 }

@@ -125,71 +125,6 @@ static_assert(offsetof(FwhtPassParams, stride_log2) == 12, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, active_bits) == 16, "FwhtPassParams");
 static_assert(offsetof(FwhtPassParams, scale) == 20, "FwhtPassParams");
 
-// One launch of a kernel on rows: group g works on chunk g % chunks of row g / chunks.
-struct RowsPassParams {
-    uint32_t groups;
-    uint32_t chunks;
-    uint32_t first_row;
-    uint32_t offset;
-    uint32_t stride;
-    uint32_t dim;
-    uint32_t padded;
-    uint32_t first;
-    uint32_t bits;
-    uint32_t fraction_bits;
-    uint32_t norm;
-    uint32_t rounding;
-    uint32_t linf;
-    uint32_t count;
-    uint32_t rotate;
-    float factor;
-    uint32_t bound_mantissa;
-    int32_t bound_exponent;
-    uint32_t _pad[2];
-    uint32_t norm_bound[4];
-};
-static_assert(sizeof(RowsPassParams) == 96, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, groups) == 0, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, chunks) == 4, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, first_row) == 8, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, offset) == 12, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, stride) == 16, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, dim) == 20, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, padded) == 24, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, first) == 28, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, bits) == 32, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, fraction_bits) == 36, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, norm) == 40, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, rounding) == 44, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, linf) == 48, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, count) == 52, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, rotate) == 56, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, factor) == 60, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, bound_mantissa) == 64, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, bound_exponent) == 68, "RowsPassParams");
-static_assert(offsetof(RowsPassParams, norm_bound) == 80, "RowsPassParams");
-
-// One launch of a kernel on `len` elements side by side.
-struct FlatPassParams {
-    uint32_t groups;
-    uint32_t len;
-    uint32_t first;
-    uint32_t bits;
-    uint32_t modulus;
-    uint32_t count;
-    float factor;
-    float unit;
-};
-static_assert(sizeof(FlatPassParams) == 32, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, groups) == 0, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, len) == 4, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, first) == 8, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, bits) == 12, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, modulus) == 16, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, count) == 20, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, factor) == 24, "FlatPassParams");
-static_assert(offsetof(FlatPassParams, unit) == 28, "FlatPassParams");
-
 // One launch of `ntt` or `intt`: a group has 2^local_log2 residues, or 2048 in the passes across tiles.
 struct NttPassParams {
     uint32_t groups;
@@ -302,3 +237,68 @@ static_assert(offsetof(GhostPassParams, outputs) == 16, "GhostPassParams");
 static_assert(offsetof(GhostPassParams, bias) == 20, "GhostPassParams");
 static_assert(offsetof(GhostPassParams, tiles) == 24, "GhostPassParams");
 static_assert(offsetof(GhostPassParams, first) == 28, "GhostPassParams");
+
+// One launch of a kernel on rows: group g works on chunk g % chunks of row g / chunks.
+struct RowsPassParams {
+    uint32_t groups;
+    uint32_t chunks;
+    uint32_t first_row;
+    uint32_t offset;
+    uint32_t stride;
+    uint32_t dim;
+    uint32_t padded;
+    uint32_t first;
+    uint32_t bits;
+    uint32_t fraction_bits;
+    uint32_t norm;
+    uint32_t rounding;
+    uint32_t linf;
+    uint32_t count;
+    uint32_t rotate;
+    float factor;
+    uint32_t bound_mantissa;
+    int32_t bound_exponent;
+    uint32_t _pad[2];
+    uint32_t norm_bound[4];
+};
+static_assert(sizeof(RowsPassParams) == 96, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, groups) == 0, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, chunks) == 4, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, first_row) == 8, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, offset) == 12, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, stride) == 16, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, dim) == 20, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, padded) == 24, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, first) == 28, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, bits) == 32, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, fraction_bits) == 36, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, norm) == 40, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, rounding) == 44, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, linf) == 48, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, count) == 52, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, rotate) == 56, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, factor) == 60, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, bound_mantissa) == 64, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, bound_exponent) == 68, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, norm_bound) == 80, "RowsPassParams");
+
+// One launch of a kernel on `len` elements side by side.
+struct FlatPassParams {
+    uint32_t groups;
+    uint32_t len;
+    uint32_t first;
+    uint32_t bits;
+    uint32_t modulus;
+    uint32_t count;
+    float factor;
+    float unit;
+};
+static_assert(sizeof(FlatPassParams) == 32, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, groups) == 0, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, len) == 4, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, first) == 8, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, bits) == 12, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, modulus) == 16, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, count) == 20, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, factor) == 24, "FlatPassParams");
+static_assert(offsetof(FlatPassParams, unit) == 28, "FlatPassParams");

@@ -71,42 +71,6 @@ struct GhostParams {
     _pad2: u32,
 }
 
-// One launch of a kernel on rows: group g works on chunk g % chunks of row g / chunks.
-struct RowsPassParams {
-    groups: u32,
-    chunks: u32,
-    first_row: u32,
-    offset: u32,
-    stride: u32,
-    dim: u32,
-    padded: u32,
-    first: u32,
-    bits: u32,
-    fraction_bits: u32,
-    norm: u32,
-    rounding: u32,
-    linf: u32,
-    count: u32,
-    rotate: u32,
-    factor: f32,
-    bound_mantissa: u32,
-    bound_exponent: i32,
-    _pad0: u32,
-    _pad1: u32,
-    norm_bound: vec4<u32>,
-}
-
-// One launch of a kernel on `len` elements side by side.
-struct FlatPassParams {
-    groups: u32,
-    len: u32,
-    first: u32,
-    bits: u32,
-    modulus: u32,
-    count: u32,
-    factor: f32,
-    unit: f32,
-
 // One launch of `ntt` or `intt`.
 struct NttPassParams {
     groups: u32,
@@ -149,4 +113,65 @@ struct SelectParams {
     trim: u32,
     rows_log2: u32,
     columns_log2: u32,
+}
+
+// One launch of a kernel on rows: group g works on chunk g % chunks of row g / chunks.
+struct RowsPassParams {
+    groups: u32,
+    chunks: u32,
+    first_row: u32,
+    offset: u32,
+    stride: u32,
+    dim: u32,
+    padded: u32,
+    first: u32,
+    bits: u32,
+    fraction_bits: u32,
+    norm: u32,
+    rounding: u32,
+    linf: u32,
+    count: u32,
+    rotate: u32,
+    factor: f32,
+    bound_mantissa: u32,
+    bound_exponent: i32,
+    _pad0: u32,
+    _pad1: u32,
+    norm_bound: vec4<u32>,
+}
+
+// One launch of a kernel on `len` elements side by side.
+struct FlatPassParams {
+    groups: u32,
+    len: u32,
+    first: u32,
+    bits: u32,
+    modulus: u32,
+    count: u32,
+    factor: f32,
+    unit: f32,
+}
+
+// One launch of `gram`, in CUDA only.
+struct GramParams {
+    groups: u32,
+    rows: u32,
+    dim: u32,
+    offset: u32,
+    stride: u32,
+    tiles: u32,
+    pairs: u32,
+    first: u32,
+}
+
+// One launch of the ghost verbs, in CUDA only.
+struct GhostPassParams {
+    groups: u32,
+    samples: u32,
+    positions: u32,
+    inputs: u32,
+    outputs: u32,
+    bias: u32,
+    tiles: u32,
+    first: u32,
 }

@@ -13,6 +13,7 @@ mod decode;
 mod encode;
 mod encrypt;
 mod fwht;
+mod ghost;
 mod gram;
 mod machine;
 mod mask;
@@ -21,6 +22,7 @@ mod noise;
 mod ntt;
 mod pack;
 mod rows;
+mod rows_check;
 mod select;
 mod sum;
 
@@ -160,21 +162,21 @@ impl Backend for DeviceBackend {
 
     fn ghost_norms(
         &self,
-        _activations: &Buffer,
-        _gradients: &Buffer,
-        _params: &GhostParams,
+        activations: &Buffer,
+        gradients: &Buffer,
+        params: &GhostParams,
     ) -> Result<Vec<f64>, BackendError> {
-        self.unsupported("ghost_norms")
+        ghost::norms(self, activations, gradients, params)
     }
 
     fn ghost_sum(
         &self,
-        _activations: &Buffer,
-        _gradients: &Buffer,
-        _coefficients: &[f32],
-        _params: &GhostParams,
+        activations: &Buffer,
+        gradients: &Buffer,
+        coefficients: &[f32],
+        params: &GhostParams,
     ) -> Result<Vec<f32>, BackendError> {
-        self.unsupported("ghost_sum")
+        ghost::sum(self, activations, gradients, coefficients, params)
     }
 
     fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {

@@ -73,16 +73,26 @@ pub(crate) fn ghost<'a>(
     gradients: &'a Buffer,
     p: &GhostParams,
 ) -> Result<(&'a [f32], &'a [f32]), BackendError> {
+    ghost_parameters(p)?;
+    let (activations, gradients) = (activations.as_f32()?, gradients.as_f32()?);
+    ghost_shape(activations.len(), gradients.len(), p)?;
+    Ok((activations, gradients))
+}
+
+/// Checks parameters of the ghost verbs and the lengths of their buffers, wherever they live.
+pub(crate) fn ghost_shape(activations: usize, gradients: usize, p: &GhostParams) -> Result<(), BackendError> {
+    ghost_parameters(p)?;
+    length("activations", elements(p, p.inputs)?, activations)?;
+    length("gradients", elements(p, p.outputs)?, gradients)
+}
+
+fn ghost_parameters(p: &GhostParams) -> Result<(), BackendError> {
     for (name, value) in [("positions", p.positions), ("inputs", p.inputs), ("outputs", p.outputs)] {
         ensure(value >= 1, name, "at least 1", f64::from(value))?;
     }
     ensure(p.bias <= 1, "bias", "0 or 1", f64::from(p.bias))?;
     let gradient = (f64::from(p.inputs) + f64::from(p.bias)) * f64::from(p.outputs);
-    ensure(gradient <= MAX_GRADIENT, "(inputs + bias) * outputs", "at most 2^31", gradient)?;
-    let (activations, gradients) = (activations.as_f32()?, gradients.as_f32()?);
-    length("activations", elements(p, p.inputs)?, activations.len())?;
-    length("gradients", elements(p, p.outputs)?, gradients.len())?;
-    Ok((activations, gradients))
+    ensure(gradient <= MAX_GRADIENT, "(inputs + bias) * outputs", "at most 2^31", gradient)
 }
 
 /// `samples * positions * width`, if memory can hold as much.

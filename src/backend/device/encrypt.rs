@@ -1,5 +1,7 @@
 //! Plan of one-shot encryption: `a s` in the order of the transform, back to coefficients, then errors and message.
 
+use std::borrow::Cow;
+
 use zeroize::Zeroizing;
 
 use super::ntt::{Direction, Ring, transform_piece};
@@ -38,7 +40,7 @@ struct Inputs<'a> {
 /// `c_j = a_j s + e_j + m_j`, on the device.
 pub(super) fn run(backend: &DeviceBackend, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
     check::lattice::encrypt_parameters(job)?;
-    let message = backend.placed_as(job.message, ElementType::U32)?;
+    let message = message(backend, job)?;
     check::lattice::encrypt_length(job)?;
     check_width(backend, &message, job.params.width)?;
     let blocks = message.len().div_ceil(job.block());
@@ -105,6 +107,18 @@ fn check_width(backend: &DeviceBackend, message: &DeviceBuffer, width: u32) -> R
     }
     let bits = if message.is_empty() { 0 } else { backend.elements::<u32>(&seen)?[0] };
     if u64::from(bits) >> width != 0 { Err(BackendError::MessageTooWide { width }) } else { Ok(()) }
+}
+
+/// The message on the device; one from the host in memory that is wiped.
+fn message<'a>(backend: &DeviceBackend, job: &EncryptJob<'a>) -> Result<Cow<'a, DeviceBuffer>, BackendError> {
+    match job.message {
+        Buffer::HostU32(values) if !values.is_empty() => {
+            let memory = backend.device().alloc(values.len() as u64, true)?;
+            backend.device().write(&memory, 0, values)?;
+            DeviceBuffer::new(memory, 0, values.len(), ElementType::U32).map(Cow::Owned)
+        }
+        other => backend.placed_as(other, ElementType::U32),
+    }
 }
 
 /// The secret as pairs (value, quotient), in memory that is wiped.

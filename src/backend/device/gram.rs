@@ -1,5 +1,6 @@
 //! Plan of the inner products and distances of all pairs, for devices with doubles.
 
+use super::rows_check::{Strided, check_finite};
 use super::select::one_slice;
 use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel};
 use crate::backend::{Backend, BackendError, BackendKind, Gram, Rows, check};
@@ -23,7 +24,6 @@ const fn kernel(entry: &'static str, shared_words: u32, buffers: &'static [Acces
 static PRODUCTS: Kernel = kernel("gram_products", 2 * 2 * 16 * 33, &[Access::Read, Access::ReadWrite]);
 static DISTANCES: Kernel = kernel("gram_distances", 2 * 256, &[Access::Read, Access::Read, Access::ReadWrite]);
 static ADD: Kernel = kernel("gram_add", 0, &[Access::ReadWrite, Access::Read]);
-static CHECK: Kernel = kernel("gram_check", 0, &[Access::Read, Access::ReadWrite]);
 
 /// The rows on the device.
 struct Input<'a> {
@@ -64,13 +64,7 @@ impl Input<'_> {
             let groups = pairs.div_ceil(256) as u64;
             backend.launch(&ADD, groups, &self.params(groups, count, pairs, first), &[total.slice(), parts.slice()])?;
         }
-        let words = backend.elements::<u32>(&total)?;
-        Ok(words
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|&[low, high]| f64::from_bits(u64::from(high) << 32 | u64::from(low)))
-            .collect())
+        backend.doubles(&total)
     }
 
     /// The lower triangle of inner products.
@@ -94,18 +88,14 @@ impl Input<'_> {
             self.backend.launch(&DISTANCES, groups, &params, &[self.x.slice(), list.all(), parts.slice()])
         })
     }
+}
 
-    /// The first value that is not finite.
-    fn first_bad(&self) -> Result<(), BackendError> {
-        let first = self.backend.zeros(1, ElementType::U32)?;
-        let segments = self.rows.dim.div_ceil(SEGMENT);
-        let groups = (segments * self.rows.rows) as u64;
-        let params = self.params(groups, segments, 0, 0);
-        self.backend.launch(&CHECK, groups, &params, &[self.x.slice(), first.slice()])?;
-        match self.backend.elements::<u32>(&first)?.first() {
-            Some(0) | None => Ok(()),
-            Some(&found) => Err(check::robust::non_finite_at(self.rows, !found)),
-        }
+impl DeviceBackend {
+    /// The doubles in pairs of words. Waits for the device.
+    pub(super) fn doubles(&self, x: &DeviceBuffer) -> Result<Vec<f64>, BackendError> {
+        let words = self.elements::<u32>(x)?;
+        let double = |&[low, high]: &[u32; 2]| f64::from_bits(u64::from(high) << 32 | u64::from(low));
+        Ok(words.as_chunks::<2>().0.iter().map(double).collect())
     }
 }
 
@@ -113,7 +103,7 @@ impl Input<'_> {
 pub(super) fn run(backend: &DeviceBackend, rows: &Rows) -> Result<Gram, BackendError> {
     check::robust::gram_shape(rows)?;
     if backend.kind() != BackendKind::Cuda {
-        return Err(BackendError::Unsupported { stage: "gram", backend: backend.kind().name() });
+        return backend.unsupported("gram");
     }
     let x = backend.placed_as(&rows.buffer, ElementType::F32)?;
     one_slice(backend, x.len(), "gram")?;
@@ -122,7 +112,10 @@ pub(super) fn run(backend: &DeviceBackend, rows: &Rows) -> Result<Gram, BackendE
     let at = |i: usize, j: usize| products[i * (i + 1) / 2 + j];
     // A row's own product is finite exactly if the row is: squares of f32 cannot overflow f64.
     if (0..n).any(|i| !at(i, i).is_finite()) {
-        input.first_bad()?;
+        let at = Strided { rows: n, dim: rows.dim, offset: rows.offset, stride: rows.stride };
+        if let Some((row, coordinate)) = check_finite(backend, "gram", &x, &at)? {
+            return Err(BackendError::NonFinite { row, coordinate });
+        }
     }
     let pairs = || (0..n).flat_map(|i| (0..=i).map(move |j| (i, j)));
     let mut distances: Vec<f64> = pairs().map(|(i, j)| (at(i, i) + at(j, j)) - 2.0 * at(i, j)).collect();

@@ -35,6 +35,19 @@ const fn kernel(entry: &'static str, threads: u32, values_log2: u32) -> Kernel {
 static MEDIAN: [Kernel; 2] = [kernel("median_12", 256, SMALL_LOG2), kernel("median_15", 1024, LARGE_LOG2)];
 static TRIMMED: [Kernel; 2] = [kernel("trimmed_mean_12", 256, SMALL_LOG2), kernel("trimmed_mean_15", 1024, LARGE_LOG2)];
 
+const fn few(entry: &'static str) -> Kernel {
+    let buffers = &[Access::Read, Access::ReadWrite, Access::ReadWrite];
+    Kernel { file: "select", entry, threads: 256, shared_words: 0, params: size_of::<SelectParams>(), buffers }
+}
+
+/// At most 8, 16, 32 rows, in registers, one coordinate a thread (in CUDA only).
+static MEDIAN_FEW: [Kernel; 3] = [few("median_rows_8"), few("median_rows_16"), few("median_rows_32")];
+static TRIMMED_FEW: [Kernel; 3] =
+    [few("trimmed_mean_rows_8"), few("trimmed_mean_rows_16"), few("trimmed_mean_rows_32")];
+/// log2 of the rows of the first of them, and of the coordinates of a group.
+const FEW_LOG2: u32 = 3;
+const FEW_COLUMNS_LOG2: u32 = 8;
+
 /// Median or trimmed mean of checked rows.
 pub(super) fn run(backend: &DeviceBackend, rows: &Rows, choice: Choice) -> Result<Vec<f32>, BackendError> {
     check::robust::select_shape(rows)?;
@@ -50,13 +63,17 @@ pub(super) fn run(backend: &DeviceBackend, rows: &Rows, choice: Choice) -> Resul
     let values_log2 = if large && rows_log2 + LEAST_COLUMNS > SMALL_LOG2 { LARGE_LOG2 } else { SMALL_LOG2 };
     let adds = backend.kind() == BackendKind::Cuda || choice == Choice::Median;
     if !adds || rows_log2 > values_log2 {
-        return Err(BackendError::Unsupported { stage, backend: backend.kind().name() });
+        return backend.unsupported(stage);
     }
-    let (kernels, trim) = match choice {
-        Choice::Median => (&MEDIAN, 0),
-        Choice::Trimmed(trim) => (&TRIMMED, trim),
+    let (few, kernels, trim) = match choice {
+        Choice::Median => (&MEDIAN_FEW, &MEDIAN, 0),
+        Choice::Trimmed(trim) => (&TRIMMED_FEW, &TRIMMED, trim),
     };
-    let columns_log2 = values_log2 - rows_log2;
+    let few = few.get(rows_log2.saturating_sub(FEW_LOG2) as usize).filter(|_| backend.kind() == BackendKind::Cuda);
+    let (kernel, columns_log2) = match few {
+        Some(kernel) => (kernel, FEW_COLUMNS_LOG2),
+        None => (&kernels[usize::from(values_log2 == LARGE_LOG2)], values_log2 - rows_log2),
+    };
     let groups = (rows.dim as u64).div_ceil(1 << columns_log2);
     let params = SelectParams {
         groups: groups as u32,
@@ -72,7 +89,6 @@ pub(super) fn run(backend: &DeviceBackend, rows: &Rows, choice: Choice) -> Resul
     one_slice(backend, x.len(), stage)?;
     let out = backend.zeros(rows.dim, ElementType::F32)?;
     let first = backend.zeros(1, ElementType::U32)?;
-    let kernel = &kernels[usize::from(values_log2 == LARGE_LOG2)];
     backend.launch(kernel, groups, &params, &[x.slice(), out.slice(), first.slice()])?;
     match backend.elements::<u32>(&first)?.first() {
         Some(0) | None => Ok(backend.elements::<f32>(&out)?.to_vec()),

@@ -13,15 +13,15 @@ const SHADERS: &[Shader] = &[
     ("clip", &[WIDE], include_str!("../../../shaders/clip.wgsl")),
     ("decode", &[], include_str!("../../../shaders/decode.wgsl")),
     ("encode", &[PRG, WIDE], include_str!("../../../shaders/encode.wgsl")),
+    ("encrypt", &[MODULAR, PRG], include_str!("../../../shaders/encrypt.wgsl")),
     ("fwht", &[], include_str!("../../../shaders/fwht.wgsl")),
     ("mask", &[PRG, WIDE], include_str!("../../../shaders/mask.wgsl")),
     ("noise", &[PRG], include_str!("../../../shaders/noise.wgsl")),
-    ("pack", &[], include_str!("../../../shaders/pack.wgsl")),
-    ("sum", &[], include_str!("../../../shaders/sum.wgsl")),
     ("ntt", &[MODULAR], include_str!("../../../shaders/ntt.wgsl")),
+    ("pack", &[], include_str!("../../../shaders/pack.wgsl")),
     ("residues", &[MODULAR], include_str!("../../../shaders/residues.wgsl")),
     ("select", &[], include_str!("../../../shaders/select.wgsl")),
-    ("encrypt", &[MODULAR, PRG], include_str!("../../../shaders/encrypt.wgsl")),
+    ("sum", &[], include_str!("../../../shaders/sum.wgsl")),
 ];
 
 /// The whole text of a shader, or nothing if there is none of that name.

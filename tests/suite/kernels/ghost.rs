@@ -1,7 +1,7 @@
 //! Ghost clipping against the oracle, which builds every sample's gradient.
 
 use proptest::prelude::*;
-use veilsum::backend::{Backend, BackendError, Buffer};
+use veilsum::backend::{Backend, BackendError, BackendKind, Buffer};
 use veilsum::params::GhostParams;
 
 use super::*;
@@ -72,12 +72,29 @@ impl Layer {
     }
 }
 
+/// The devices with doubles; the others say that they have no ghost verbs.
+fn doubles() -> Vec<DeviceBackend> {
+    let (p, one) = (GhostParams::new(1, 1, 1, 1), Buffer::from(vec![1f32]));
+    let (with, without): (Vec<_>, Vec<_>) = devices().into_iter().partition(|d| d.kind() == BackendKind::Cuda);
+    for backend in without {
+        let refused = |stage| BackendError::Unsupported { stage, backend: "wgpu" };
+        assert_eq!(backend.ghost_norms(&one, &one, &p), Err(refused("ghost_norms")));
+        assert_eq!(backend.ghost_sum(&one, &one, &[1.0], &p), Err(refused("ghost_sum")));
+    }
+    with
+}
+
+/// The host's backends and those of [`doubles`].
+fn exact() -> Vec<Box<dyn Backend>> {
+    all().into_iter().chain(doubles().into_iter().map(|d| Box::new(d) as Box<dyn Backend>)).collect()
+}
+
 #[test]
 fn a_layer_by_hand() {
     let (a, g) = (vec![1.0, 2.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], vec![3.0, 1.0, 1.0, -1.0]);
     let layer = Layer { p: GhostParams::new(2, 2, 2, 1), a, g };
     let bare = Layer { p: layer.p.without_bias(), a: layer.a.clone(), g: layer.g.clone() };
-    for backend in all() {
+    for backend in exact() {
         assert_eq!(layer.norms(&*backend), [74.0, 1.0]);
         assert_eq!(layer.sum(&*backend, &[2.0, 0.5]), [6.0, 13.5, 8.0]);
         assert_eq!(bare.norms(&*backend), [58.0, 1.0]);
@@ -102,6 +119,9 @@ proptest! {
             let norms = layer.norms(&backend);
             prop_assert_eq!(&*first.get_or_insert_with(|| norms.clone()), &norms, "{}", backend.describe());
         }
+        for backend in doubles() {
+            layer.check(&backend);
+        }
     }
 }
 
@@ -117,6 +137,9 @@ fn larger_layers_on_several_threads() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
             let five = pool.install(|| (layer.norms(&backend), layer.sum(&backend, &c)));
             assert!(one == five, "{}", backend.describe());
+        }
+        for backend in doubles() {
+            layer.check(&backend);
         }
     }
 }
@@ -135,6 +158,9 @@ fn a_gradient_that_cancels() {
         for backend in blocked() {
             layer.check(&backend);
         }
+        for backend in doubles() {
+            layer.check(&backend);
+        }
     }
 }
 
@@ -143,7 +169,7 @@ fn bad_samples_are_named_and_shapes_refused() {
     for p in [GhostParams::new(3, 1, 4, 2), GhostParams::new(3, 5, 4, 2), GhostParams::new(3, 2, 40, 20)] {
         let mut layer = Layer::new(p, 4, 1.0);
         let width = (p.positions * p.inputs) as usize;
-        for backend in all() {
+        for backend in exact() {
             for poison in [f32::NAN, f32::INFINITY] {
                 for (in_gradients, coordinate) in [(false, 3), (true, width + 1)] {
                     let mut bad = Layer { p, a: layer.a.clone(), g: layer.g.clone() };
@@ -160,7 +186,7 @@ fn bad_samples_are_named_and_shapes_refused() {
             }
         }
         layer.a.pop();
-        for backend in all() {
+        for backend in exact() {
             let error = backend.ghost_norms(&layer.a.clone().into(), &layer.g.clone().into(), &p).unwrap_err();
             assert!(matches!(error, BackendError::WrongLength { what: "activations", .. }), "{error}");
         }
@@ -171,7 +197,7 @@ fn bad_samples_are_named_and_shapes_refused() {
 fn edges_of_the_ghost_parameters() {
     let p = GhostParams::new(1, 1, 1, 1);
     let one = |v: f32| Buffer::from(vec![v]);
-    for backend in all() {
+    for backend in exact() {
         for (bad, name) in [
             (GhostParams { positions: 0, ..p }, "positions"),
             (GhostParams { inputs: 0, ..p }, "inputs"),

@@ -6,7 +6,8 @@ use std::mem::{offset_of, size_of};
 use naga::{Module, TypeInner};
 use veilsum::params::{
     ClipParams, DecodeParams, EncodeParams, EncryptParams, EncryptPassParams, FlatPassParams, FwhtParams,
-    FwhtPassParams, GhostParams, GramParams, NttPassParams, ResidueParams, RowsPassParams, SelectParams,
+    FwhtPassParams, GhostParams, GhostPassParams, GramParams, NttPassParams, ResidueParams, RowsPassParams,
+    SelectParams,
 };
 
 /// A struct: its name, its size, and its members with their offsets.
@@ -42,6 +43,12 @@ fn layouts() -> Vec<Layout> {
         }),
         layout!(DecodeParams { dim, padded, block_log2, rotate, bits, unit }),
         layout!(GhostParams { samples, positions, inputs, outputs, bias }),
+        layout!(NttPassParams { groups, degree_log2, limbs, local_log2 }),
+        layout!(ResidueParams { groups, len, other_len, degree_log2, limbs }),
+        layout!(EncryptPassParams { groups, len, degree_log2, limbs, first, slots, eta, values }),
+        layout!(SelectParams { groups, rows, dim, offset, stride, trim, rows_log2, columns_log2 }),
+        layout!(GramParams { groups, rows, dim, offset, stride, tiles, pairs, first }),
+        layout!(GhostPassParams { groups, samples, positions, inputs, outputs, bias, tiles, first }),
         layout!(RowsPassParams {
             groups,
             chunks,
@@ -64,11 +71,6 @@ fn layouts() -> Vec<Layout> {
             norm_bound
         }),
         layout!(FlatPassParams { groups, len, first, bits, modulus, count, factor, unit }),
-        layout!(NttPassParams { groups, degree_log2, limbs, local_log2 }),
-        layout!(ResidueParams { groups, len, other_len, degree_log2, limbs }),
-        layout!(EncryptPassParams { groups, len, degree_log2, limbs, first, slots, eta, values }),
-        layout!(SelectParams { groups, rows, dim, offset, stride, trim, rows_log2, columns_log2 }),
-        layout!(GramParams { groups, rows, dim, offset, stride, tiles, pairs, first }),
     ]
 }
 
