@@ -4,9 +4,11 @@
 //! `cargo bench --bench kernels` runs all of them, `cargo bench --bench kernels -- fwht` one stage.
 //! `RAYON_NUM_THREADS=1` gives the figures of one thread. The limits of the machine: `veilsum bench`.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use veilsum::backend::scalar::fwht;
 use veilsum::bench::request::{Case, Request, plan};
 use veilsum::bench::stages::STAGES;
 use veilsum::sample::table::NoiseTable;
@@ -31,6 +33,17 @@ fn measure(b: &mut criterion::Bencher<'_>, case: &Case) {
     b.iter(|| call().unwrap_or_else(|e| panic!("{}: {e}", case.id())));
 }
 
+/// The blocked transform, one lane at a time: the yardstick of `fwht/simd`, at the same sizes.
+fn blocked(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fwht");
+    group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(700));
+    for dim in [1 << 12, 1 << 16, 1 << 20] {
+        let mut x = vec![0f32; dim];
+        group.throughput(Throughput::Elements(dim as u64));
+        group.bench_function(BenchmarkId::new("blocked", dim), |b| b.iter(|| fwht::blocked(black_box(&mut x))));
+    }
+}
+
 /// How long a noise table takes to make.
 fn tables(c: &mut Criterion) {
     let mut group = c.benchmark_group("table");
@@ -40,5 +53,5 @@ fn tables(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, kernels, tables);
+criterion_group!(benches, kernels, blocked, tables);
 criterion_main!(benches);

@@ -24,7 +24,7 @@ pub use self::error::BackendError;
 pub use self::gram::Gram;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
 pub use self::lattice::{EncryptJob, LatticeSecret, SECRET_ETA};
-use self::scalar::pack::packed_len;
+pub use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
 use crate::params::{ClipParams, DecodeParams, FwhtParams, GhostParams, Ring};
@@ -164,8 +164,21 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// serves.
     fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError>;
 
-    /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding.
-    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError>;
+    /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding:
+    /// `x = unit * signs * H^T centre(sum)`. The buffer of words becomes one of `dim` floats, in the same memory where
+    /// the backend can.
+    ///
+    /// With k the block's log2, a coordinate is off by at most `(k + 4) 2^-24 |x|_2` (x with its padding), and by `2^-149`
+    /// where it is denormal. Errors: bits out of range, a sum that is not `padded` words, a unit that is not finite; the
+    /// sum is left as it was then.
+    fn decode_in_place(&self, sum: &mut Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<(), BackendError>;
+
+    /// `decode_in_place` on a copy.
+    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
+        let mut x = sum.clone();
+        self.decode_in_place(&mut x, params, signs)?;
+        Ok(x.as_f32()?.to_vec())
+    }
 
     /// Inner products and squared distances of all pairs of n rows.
     ///
@@ -212,8 +225,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// clipping with book-keeping (Bu et al. 2023). Returns `[(inputs + bias) x outputs]` row by row, the bias last.
     ///
     /// With K = samples * positions an entry is off by at most `(260 + K / 256) 2^-24 sum |c a g|`, plus
-    /// `2^-149 sum (1 + |g|)` where products are denormal. Errors: shapes, a coefficient that is not finite, NaN or
-    /// an infinity (the row is the sample), a partial sum beyond the largest `f32`.
+    /// `2^-149 sum (1 + |a|)` where products are denormal. Errors: shapes, a coefficient that is not finite, NaN or
+    /// an infinity (the row is the sample), a product `c g` or a partial sum beyond the largest `f32`.
     fn ghost_sum(
         &self,
         activations: &Buffer,

@@ -9,7 +9,7 @@ pub mod plain;
 
 use std::fmt;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, packed_len};
 
 /// Who sent a frame, or who gets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +56,14 @@ pub struct VectorShape {
     pub len: u32,
     /// Ring width in bits, 1..=63: addition is mod `2^bits`.
     pub bits: u32,
+}
+
+impl VectorShape {
+    /// Bytes of such a vector, packed: [`packed_len`].
+    #[must_use]
+    pub const fn packed_len(self) -> usize {
+        packed_len(self.len as usize, self.bits)
+    }
 }
 
 /// What a machine has to say when it is finished.

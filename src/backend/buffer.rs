@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use bytemuck::{Pod, Zeroable};
 
 use super::BackendError;
-use super::device::DeviceBuffer;
+use super::device::{DeviceBuffer, ElementType};
 
 /// One cache line.
 #[repr(C, align(64))]
@@ -175,6 +175,17 @@ impl Buffer {
         }
     }
 
+    /// The same memory, each element read as a word of its bits.
+    #[must_use]
+    pub fn into_bits(self) -> Self {
+        match self {
+            Self::HostF32(v) => Self::HostU32(v.cast()),
+            Self::HostI32(v) => Self::HostU32(v.cast()),
+            Self::HostU32(v) => Self::HostU32(v),
+            Self::Device(v) => Self::Device(v.cast(ElementType::U32)),
+        }
+    }
+
     /// The floats, or an error that names the type found.
     pub fn as_f32(&self) -> Result<&[f32], BackendError> {
         match self {
@@ -195,6 +206,14 @@ impl Buffer {
     pub fn as_u32(&self) -> Result<&[u32], BackendError> {
         match self {
             Self::HostU32(v) => Ok(v),
+            other => Err(other.refused("u32")),
+        }
+    }
+
+    /// The residues themselves; an empty vector stays.
+    pub(crate) fn take_u32(&mut self) -> Result<Aligned<u32>, BackendError> {
+        match self {
+            Self::HostU32(v) => Ok(std::mem::take(v)),
             other => Err(other.refused("u32")),
         }
     }

@@ -132,6 +132,10 @@ impl Backend for DeviceBackend {
         self.submitted(mask::run(self, words, ring, key, sign))
     }
 
+    fn decode_in_place(&self, sum: &mut Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<(), BackendError> {
+        self.submitted(decode::in_place(self, sum, params, signs))
+    }
+
     fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
         self.submitted(decode::run(self, sum, params, signs))
     }

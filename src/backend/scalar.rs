@@ -109,8 +109,9 @@ impl Backend for Scalar {
         Ok(pack::unpack(bytes, len, bits).into())
     }
 
-    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
-        Ok(decode::decode(check::decode(sum, params)?, params, signs))
+    fn decode_in_place(&self, sum: &mut Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<(), BackendError> {
+        *sum = decode::decode(check::decode(sum, params)?, params, signs).into();
+        Ok(())
     }
 
     fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {

@@ -3,7 +3,7 @@
 //! Each kernel body is written once and compiled for AVX-512, AVX2, NEON and the compiler's own target; the
 //! choice is made once a process from what the processor has, or by `VEILSUM_ISA=portable|neon|avx2|avx512|avx512ifma`.
 //! Reductions run over fixed segments and add the parts in order, so that neither the instruction set nor
-//! the number of threads changes a bit of any result.
+//! the number of threads changes a bit of any result. Only `ghost_sum` leaves its product to a library.
 
 #![allow(
     clippy::needless_range_loop,
@@ -56,6 +56,8 @@ use crate::sample::noise::Noise;
 
 /// Elements that one task of a long row takes; also the segment of reductions, hence part of the result.
 pub(super) const SEGMENT: usize = 1 << 14;
+/// Elements above which data are taken to come from beyond the second-level cache: what comes next is asked for.
+const FAR: usize = 1 << 18;
 
 /// Blocked kernels on all cores.
 #[derive(Clone, Debug)]
@@ -190,8 +192,13 @@ impl Backend for Simd {
         Ok(Buffer::HostU32(pack::unpack(self.dispatch, bytes, len, bits)))
     }
 
-    fn decode(&self, sum: &Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<Vec<f32>, BackendError> {
-        Ok(decode::decode(self.dispatch, check::decode(sum, params)?, params, signs))
+    fn decode_in_place(&self, sum: &mut Buffer, params: &DecodeParams, signs: &StreamKey) -> Result<(), BackendError> {
+        check::decode(sum, params)?;
+        let mut x = sum.take_u32()?.cast();
+        decode::decode(self.dispatch, &mut x, params, signs);
+        x.resize(params.dim as usize);
+        *sum = Buffer::HostF32(x);
+        Ok(())
     }
 
     fn gram(&self, rows: &Rows) -> Result<Gram, BackendError> {
@@ -225,35 +232,35 @@ impl Backend for Simd {
     ) -> Result<Vec<f32>, BackendError> {
         let (a, g) = check::ghost(activations, gradients, params)?;
         check::coefficients(coefficients, params)?;
-        ghost::sum(self.dispatch, a, g, coefficients, params)
+        ghost::sum(a, g, coefficients, params)
     }
 
     fn ntt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        let x = check::lattice::transform(x, basis, |row| residues::largest(self.dispatch, row))?;
         ntt::rows(self.dispatch, x, basis, ntt::Direction::Forward);
         Ok(())
     }
 
     fn intt(&self, x: &mut Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let x = check::lattice::transform(x, basis, |row| ntt::largest(self.dispatch, row))?;
+        let x = check::lattice::transform(x, basis, |row| residues::largest(self.dispatch, row))?;
         ntt::rows(self.dispatch, x, basis, ntt::Direction::Inverse);
         Ok(())
     }
 
     fn polymul(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        let (a, b) = check::lattice::product(a, b, basis, |row| residues::largest(self.dispatch, row))?;
         polymul::polymul(self.dispatch, a, b, basis);
         Ok(())
     }
 
     fn pointwise(&self, a: &mut Buffer, b: &Buffer, basis: &RnsBasis) -> Result<(), BackendError> {
-        let (a, b) = check::lattice::product(a, b, basis, |row| ntt::largest(self.dispatch, row))?;
+        let (a, b) = check::lattice::product(a, b, basis, |row| residues::largest(self.dispatch, row))?;
         polymul::pointwise(self.dispatch, a, b, basis);
         Ok(())
     }
 
     fn encrypt(&self, job: &EncryptJob<'_>) -> Result<Buffer, BackendError> {
-        let message = check::lattice::encrypt(job, |x| encrypt::largest(self.dispatch, x))?;
+        let message = check::lattice::encrypt(job, |x| residues::largest_of_all(self.dispatch, x))?;
         Ok(Buffer::HostU32(encrypt::encrypt(self.dispatch, job, message)))
     }
 }

@@ -435,7 +435,8 @@ impl Coordinator {
         }
         // The expected cohort, a public constant: under Poisson sampling its true size is private.
         let params = task.encode.decode((unit / self.plan.cohort) as f32);
-        Ok(self.backend.decode(&sum, &params, &task.signs)?)
+        self.backend.decode_in_place(&mut sum, &params, &task.signs)?;
+        Ok(sum.as_f32()?.to_vec())
     }
 }
 

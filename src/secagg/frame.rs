@@ -32,12 +32,6 @@ pub struct Header {
     pub shape: VectorShape,
 }
 
-/// Bytes of a packed vector.
-#[must_use]
-pub fn packed_len(shape: VectorShape) -> usize {
-    (u64::from(shape.len) * u64::from(shape.bits)).div_ceil(8) as usize
-}
-
 /// Writes the header; the payload is appended by the caller.
 #[must_use]
 pub fn write_header(header: &Header, capacity: usize) -> Vec<u8> {
@@ -98,7 +92,7 @@ pub fn payload<'a>(frame: &'a [u8], header: &Header, shape: VectorShape) -> Resu
             found_bits: header.shape.bits,
         });
     }
-    let expected = HEADER + packed_len(shape);
+    let expected = HEADER + shape.packed_len();
     if frame.len() != expected {
         return Err(SecAggError::Truncated { expected, found: frame.len() });
     }
@@ -131,7 +125,7 @@ pub fn pack(words: impl Iterator<Item = u64>, bits: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&rest[..have.div_ceil(8) as usize]);
 }
 
-/// Calls `each(index, value)` for every packed value. `body` must hold `packed_len` bytes.
+/// Calls `each(index, value)` for every packed value. `body` must hold [`VectorShape::packed_len`] bytes.
 pub fn unpack(body: &[u8], shape: VectorShape, mut each: impl FnMut(usize, u64)) {
     if shape.bits == 8 {
         for (j, &b) in body.iter().enumerate() {
@@ -171,7 +165,7 @@ mod tests {
             let shape = VectorShape { len: values.len() as u32, bits };
             let mut body = Vec::new();
             pack(values.iter().copied(), bits, &mut body);
-            prop_assert_eq!(body.len(), packed_len(shape));
+            prop_assert_eq!(body.len(), shape.packed_len());
             let mut back = vec![0u64; values.len()];
             unpack(&body, shape, |j, v| back[j] = v);
             prop_assert_eq!(back, values);

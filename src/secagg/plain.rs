@@ -59,7 +59,7 @@ impl PlainClient {
                 found: u64::from(shape.bits),
             });
         }
-        let mut packed = Vec::with_capacity(frame::packed_len(shape));
+        let mut packed = Vec::with_capacity(shape.packed_len());
         frame::pack(words.iter().map(|&w| w.into()), shape.bits, &mut packed);
         Ok(Self { id, client, shape, state: ClientRound::Waiting(packed) })
     }
@@ -70,7 +70,7 @@ impl PlainClient {
     /// On another number of bytes than the shape's, or a width outside 1..=63.
     pub fn packed(id: SessionId, client: u64, shape: VectorShape, packed: &[u8]) -> Result<Self, SecAggError> {
         check_shape(shape)?;
-        let expected = frame::packed_len(shape);
+        let expected = shape.packed_len();
         if packed.len() != expected {
             return Err(SecAggError::Truncated { expected, found: packed.len() });
         }

@@ -33,6 +33,23 @@ pub(super) fn run(
     Ok(backend.elements::<f32>(&decoded(backend, x, p, signs)?)?.to_vec())
 }
 
+/// The decoded sum in its place: on the device if it lives there and no other buffer shares the memory, else a copy.
+pub(super) fn in_place(
+    backend: &DeviceBackend,
+    sum: &mut Buffer,
+    p: &DecodeParams,
+    signs: &StreamKey,
+) -> Result<(), BackendError> {
+    check::decode_shape(sum.len(), p)?;
+    if matches!(sum, Buffer::Device(_)) {
+        let x = backend.in_place(sum, ElementType::U32, |x| decoded(backend, x.clone(), p, signs))?;
+        *sum = Buffer::Device(x);
+    } else {
+        *sum = run(backend, sum, p, signs)?.into();
+    }
+    Ok(())
+}
+
 /// `dim` floats in the memory of the sum.
 fn decoded(
     backend: &DeviceBackend,

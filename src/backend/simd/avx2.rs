@@ -3,9 +3,12 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+mod doubles;
+
 use std::arch::x86_64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use self::doubles::F64x4;
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -179,6 +182,18 @@ unsafe fn store_half(words: [U32x8; 8], out: *mut u8) {
     }
 }
 
+impl U32x8 {
+    /// The products of the lanes at even places, 64 bits each, and those at odd places.
+    #[inline(always)]
+    fn products(self, other: Self) -> [__m256i; 2] {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let even = _mm256_mul_epu32(self.0, other.0);
+            [even, _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0))]
+        }
+    }
+}
+
 impl NativeU32 for U32x8 {
     type Floats = F32x8;
     const LANES: usize = 8;
@@ -252,19 +267,19 @@ impl NativeU32 for U32x8 {
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sll_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm256_sllv_epi32(self.0, _mm256_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_srl_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm256_srlv_epi32(self.0, _mm256_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sra_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm256_srav_epi32(self.0, _mm256_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
@@ -287,16 +302,6 @@ impl NativeU32 for U32x8 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
         Self(unsafe { _mm256_mullo_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
-            Self(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
-        }
     }
 
     #[inline(always)]
@@ -387,21 +392,6 @@ impl NativeU32 for U32x8 {
         F32x8(unsafe { _mm256_cvtepi32_ps(self.0) })
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x8 {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        unsafe {
-            // u = (u - 2^31) + 2^31: the conversion is of signed integers, the sum with the offset exact.
-            let signed = _mm256_xor_si256(self.0, _mm256_set1_epi32(i32::MIN));
-            let (o, f) = (_mm256_set1_pd(offset + 2_147_483_648.0), _mm256_set1_pd(factor));
-            let low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(signed));
-            let high = _mm256_cvtepi32_pd(_mm256_extracti128_si256::<1>(signed));
-            let low = _mm256_mul_pd(_mm256_add_pd(low, o), f);
-            let high = _mm256_mul_pd(_mm256_add_pd(high, o), f);
-            F32x8(_mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)))
-        }
-    }
-
     type Sums = __m256i;
 
     #[inline(always)]
@@ -418,10 +408,9 @@ impl NativeU32 for U32x8 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [even, odd] = self.products(other);
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
             // The word that is wanted of an odd product, moved to the upper half.
             let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
             let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
@@ -436,12 +425,37 @@ impl NativeU32 for U32x8 {
     }
 
     #[inline(always)]
-    fn add_products(self, other: Self, low: &mut __m256i, high: &mut __m256i) {
+    fn clamp_signed(self, low: Self, high: Self) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        Self(unsafe { _mm256_max_epi32(_mm256_min_epi32(self.0, high.0), low.0) })
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module).
         unsafe {
-            let even = _mm256_mul_epu32(self.0, other.0);
-            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(self.0), _mm256_srli_epi64::<32>(other.0));
-            for product in [even, odd] {
+            // True is -1: one more everywhere, one less where equal.
+            let equal = _mm256_cmpeq_epi32(a.0, b.0);
+            Self(_mm256_add_epi32(_mm256_add_epi32(self.0, _mm256_set1_epi32(1)), equal))
+        }
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut __m256i, high: &mut __m256i) {
+        // SAFETY: AVX2 and FMA are present (see the module).
+        unsafe {
+            let odd = _mm256_shuffle_epi32::<0b1011_0001>(self.0);
+            let pair = _mm256_add_epi64(_mm256_mul_epi32(self.0, self.0), _mm256_mul_epi32(odd, odd));
+            *low = _mm256_add_epi64(*low, pair);
+            *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(pair));
+        }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m256i, high: &mut __m256i) {
+        for product in self.products(other) {
+            // SAFETY: AVX2 and FMA are present (see the module).
+            unsafe {
                 *low = _mm256_add_epi64(*low, product);
                 *high = _mm256_add_epi64(*high, _mm256_srli_epi64::<32>(product));
             }
@@ -454,73 +468,5 @@ impl NativeU32 for U32x8 {
         // SAFETY: AVX2 and FMA are present (see the module); the array is writable for 32 bytes.
         unsafe { _mm256_storeu_si256(parts.as_mut_ptr().cast(), sums) };
         parts.into_iter().fold(0, u64::wrapping_add)
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct F64x4(__m256d);
-
-impl NativeF64 for F64x4 {
-    const LANES: usize = 4;
-    const REGISTERS: usize = 16;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        Self(unsafe { _mm256_loadu_pd(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn widen(x: *const f32) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        Self(unsafe { _mm256_cvtps_pd(_mm_loadu_ps(x)) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f64) {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        unsafe { _mm256_storeu_pd(x, self.0) };
-    }
-
-    #[inline(always)]
-    unsafe fn narrow(self, x: *mut f32) {
-        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
-        unsafe { _mm_storeu_ps(x, _mm256_cvtpd_ps(self.0)) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_set1_pd(x) })
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_add_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_sub_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_mul_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_div_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: AVX2 and FMA are present (see the module).
-        Self(unsafe { _mm256_fmadd_pd(self.0, b.0, c.0) })
     }
 }

@@ -3,10 +3,13 @@
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
 
+mod doubles;
+
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use self::doubles::F64x8;
+use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
 /// AVX-512 F, BW, DQ, VL.
 #[derive(Clone, Copy)]
@@ -208,13 +211,6 @@ fn apart(mut x: *const f32) -> *const f32 {
     x
 }
 
-/// Two halves as one register.
-#[inline(always)]
-fn join(low: __m256, high: __m256) -> __m512 {
-    // SAFETY: AVX-512 F and DQ are present (see the module).
-    unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high) }
-}
-
 impl U32x16 {
     /// Two choices of sixteen from the 32 lanes of `self` and `other`.
     #[inline(always)]
@@ -223,6 +219,16 @@ impl U32x16 {
         unsafe {
             let (f, s) = (_mm512_loadu_si512(first.as_ptr().cast()), _mm512_loadu_si512(second.as_ptr().cast()));
             (Self(_mm512_permutex2var_epi32(self.0, f, other.0)), Self(_mm512_permutex2var_epi32(self.0, s, other.0)))
+        }
+    }
+
+    /// The products of the lanes at even places, 64 bits each, and those at odd places.
+    #[inline(always)]
+    fn products(self, other: Self) -> [__m512i; 2] {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            let even = _mm512_mul_epu32(self.0, other.0);
+            [even, _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0))]
         }
     }
 }
@@ -300,19 +306,19 @@ impl NativeU32 for U32x16 {
     #[inline(always)]
     fn shl(self, n: u32) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_sll_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm512_sllv_epi32(self.0, _mm512_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn shr(self, n: u32) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_srl_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm512_srlv_epi32(self.0, _mm512_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
     fn sar(self, n: u32) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_sra_epi32(self.0, _mm_cvtsi32_si128(n as i32)) })
+        Self(unsafe { _mm512_srav_epi32(self.0, _mm512_set1_epi32(n as i32)) })
     }
 
     #[inline(always)]
@@ -325,16 +331,6 @@ impl NativeU32 for U32x16 {
     fn mul_lo(self, other: Self) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
         Self(unsafe { _mm512_mullo_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
-            Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even))
-        }
     }
 
     #[inline(always)]
@@ -439,19 +435,6 @@ impl NativeU32 for U32x16 {
         F32x16(unsafe { _mm512_cvtepi32_ps(self.0) })
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
-        // SAFETY: AVX-512 F and DQ are present (see the module).
-        unsafe {
-            let (o, f) = (_mm512_set1_pd(offset), _mm512_set1_pd(factor));
-            let low = _mm512_cvtepu32_pd(_mm512_castsi512_si256(self.0));
-            let high = _mm512_cvtepu32_pd(_mm512_extracti32x8_epi32::<1>(self.0));
-            let low = _mm512_mul_pd(_mm512_add_pd(low, o), f);
-            let high = _mm512_mul_pd(_mm512_add_pd(high, o), f);
-            F32x16(join(_mm512_cvtpd_ps(low), _mm512_cvtpd_ps(high)))
-        }
-    }
-
     type Sums = __m512i;
 
     #[inline(always)]
@@ -468,10 +451,13 @@ impl NativeU32 for U32x16 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [even, odd] = self.products(other);
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
+            if S == 32 {
+                // One permute of both, where shifts would crowd the multiplier's port.
+                return Self(_mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even));
+            }
             // The word that is wanted of an odd product, moved to the upper half.
             let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - S as i32));
             let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(S as i32));
@@ -486,12 +472,37 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
-    fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
+    fn clamp_signed(self, low: Self, high: Self) -> Self {
+        // SAFETY: AVX-512 F is present (see the module).
+        Self(unsafe { _mm512_max_epi32(_mm512_min_epi32(self.0, high.0), low.0) })
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self {
         // SAFETY: AVX-512 F is present (see the module).
         unsafe {
-            let even = _mm512_mul_epu32(self.0, other.0);
-            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(self.0), _mm512_srli_epi64::<32>(other.0));
-            for product in [even, odd] {
+            let unequal = _mm512_cmpneq_epi32_mask(a.0, b.0);
+            Self(_mm512_mask_add_epi32(self.0, unequal, self.0, _mm512_set1_epi32(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut __m512i, high: &mut __m512i) {
+        // SAFETY: AVX-512 F is present (see the module).
+        unsafe {
+            // Swapping the words of a pair leaves the odd ones to the multiplication and the shifter alone.
+            let odd = _mm512_shuffle_epi32::<0b1011_0001>(self.0);
+            let pair = _mm512_add_epi64(_mm512_mul_epi32(self.0, self.0), _mm512_mul_epi32(odd, odd));
+            *low = _mm512_add_epi64(*low, pair);
+            *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(pair));
+        }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut __m512i, high: &mut __m512i) {
+        for product in self.products(other) {
+            // SAFETY: AVX-512 F is present (see the module).
+            unsafe {
                 *low = _mm512_add_epi64(*low, product);
                 *high = _mm512_add_epi64(*high, _mm512_srli_epi64::<32>(product));
             }
@@ -502,73 +513,5 @@ impl NativeU32 for U32x16 {
     fn total(sums: __m512i) -> u64 {
         // SAFETY: AVX-512 F is present (see the module).
         unsafe { _mm512_reduce_add_epi64(sums) as u64 }
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct F64x8(__m512d);
-
-impl NativeF64 for F64x8 {
-    const LANES: usize = 8;
-    const REGISTERS: usize = 32;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f64) -> Self {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        Self(unsafe { _mm512_loadu_pd(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn widen(x: *const f32) -> Self {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(x)) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f64) {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        unsafe { _mm512_storeu_pd(x, self.0) };
-    }
-
-    #[inline(always)]
-    unsafe fn narrow(self, x: *mut f32) {
-        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
-        unsafe { _mm256_storeu_ps(x, _mm512_cvtpd_ps(self.0)) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_set1_pd(x) })
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_add_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_sub_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_mul_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_div_pd(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: AVX-512 F is present (see the module).
-        Self(unsafe { _mm512_fmadd_pd(self.0, b.0, c.0) })
     }
 }

@@ -5,9 +5,10 @@
 
 use rayon::prelude::*;
 
-use super::SEGMENT;
+use super::fwht::memory::fetch;
 use super::isa::{Dispatch, Kernel};
-use super::lanes::Machine;
+use super::lanes::{Machine, NativeF64};
+use super::{FAR, SEGMENT};
 use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, check};
 use crate::params::ClipParams;
@@ -21,15 +22,22 @@ const ALONE: usize = 1 << 16;
 /// Segments of 2^14 elements in 32 lanes each, then the segments in order: the relative error is below
 /// `(2^9 + 2^13 + 6) 2^-53` up to 2^27 elements, and neither instruction set nor threads change a bit.
 pub(super) fn energy(dispatch: Dispatch, x: &[f32]) -> f64 {
+    let far = x.len() > FAR;
     if x.len() <= ALONE {
-        return x.chunks(SEGMENT).map(|part| dispatch.run(Energy(part))).sum();
+        return x.chunks(SEGMENT).map(|x| dispatch.run(Energy { x, far })).sum();
     }
-    let parts: Vec<f64> = x.par_chunks(SEGMENT).map(|part| dispatch.run(Energy(part))).collect();
+    let parts: Vec<f64> = x.par_chunks(SEGMENT).map(|x| dispatch.run(Energy { x, far })).collect();
     parts.iter().sum()
 }
 
+/// Elements that a sum asks for ahead of itself.
+const AHEAD: usize = 1024;
+
 /// Sum of squares in 32 fixed lanes.
-struct Energy<'a>(&'a [f32]);
+struct Energy<'a> {
+    x: &'a [f32],
+    far: bool,
+}
 
 impl Kernel for Energy<'_> {
     type Output = f64;
@@ -37,14 +45,32 @@ impl Kernel for Energy<'_> {
     #[inline(always)]
     fn run<M: Machine>(self) -> f64 {
         let mut lanes = [0f64; 32];
-        let (groups, rest) = self.0.as_chunks::<32>();
-        for group in groups {
-            for (lane, &v) in lanes.iter_mut().zip(group) {
-                *lane = add_square::<M>(*lane, v);
+        let (groups, rest) = self.x.as_chunks::<32>();
+        let step = 4 * M::NativeF64::LANES;
+        let mut at = 0;
+        while at < 32 {
+            // Four registers at a time, their part of every group: all of it where a register has eight lanes.
+            let [mut a, mut b, mut c, mut d] = [M::NativeF64::splat(0.0); 4];
+            for group in groups {
+                if self.far {
+                    fetch(group.as_ptr().wrapping_add(AHEAD));
+                    fetch(group.as_ptr().wrapping_add(AHEAD + 16));
+                }
+                let x = &group[at..at + step];
+                a = add_square(a, x, 0);
+                b = add_square(b, x, 1);
+                c = add_square(c, x, 2);
+                d = add_square(d, x, 3);
             }
+            for (k, sums) in [a, b, c, d].into_iter().enumerate() {
+                let lanes = &mut lanes[at + k * M::NativeF64::LANES..][..M::NativeF64::LANES];
+                // SAFETY: the slice has that many elements.
+                unsafe { sums.store(lanes.as_mut_ptr()) };
+            }
+            at += step;
         }
         for (lane, &v) in lanes.iter_mut().zip(rest) {
-            *lane = add_square::<M>(*lane, v);
+            *lane += f64::from(v) * f64::from(v);
         }
         let mut width = 16;
         while width > 0 {
@@ -57,12 +83,13 @@ impl Kernel for Energy<'_> {
     }
 }
 
-/// `sum + v^2`. The square is exact in `f64`, so that the fused form (a call where no instruction does it) gives the
-/// same bits.
+/// `sum + v^2`, v register k of `x`. The square is exact in `f64`, so that the fused form gives the same bits.
 #[inline(always)]
-fn add_square<M: Machine>(sum: f64, v: f32) -> f64 {
-    let v = f64::from(v);
-    if M::REGISTERS { v.mul_add(v, sum) } else { sum + v * v }
+fn add_square<N: NativeF64>(sum: N, x: &[f32], k: usize) -> N {
+    let v = &x[k * N::LANES..][..N::LANES];
+    // SAFETY: the slice has that many elements.
+    let v = unsafe { N::widen(v.as_ptr()) };
+    v.mul_add(v, sum)
 }
 
 /// `x_i <- x_i * factor`; the factor and the product are rounded to `f32`.
@@ -97,6 +124,11 @@ impl Kernel for ScaleWide<'_> {
             *v = (f64::from(*v) * self.factor) as f32;
         }
     }
+}
+
+/// `x_i <- x_i * factor`, the factor a normal number.
+pub(super) fn scale_all(dispatch: Dispatch, x: &mut [f32], factor: f32) {
+    x.par_chunks_mut(SEGMENT).for_each(|x| scale(dispatch, x, f64::from(factor)));
 }
 
 /// Multiplies part of a row.

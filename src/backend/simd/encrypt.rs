@@ -3,12 +3,12 @@
 
 use rayon::prelude::*;
 
-use super::chacha::wipe;
+use super::chacha::{State, wipe};
 use super::isa::{Dispatch, Kernel};
+use super::keystream;
 use super::lanes::{Machine, Words};
 use super::noise::{self, Draws, Law};
 use super::ntt::{self, Factor, Limits};
-use super::{SEGMENT, keystream};
 use crate::backend::{Aligned, EncryptJob};
 use crate::math::modular::Shoup;
 use crate::math::ntt::NttTables;
@@ -17,15 +17,6 @@ use crate::sample::noise::Noise;
 
 /// Residues that one piece of keystream gives: 4 KiB.
 const PIECE: usize = 512;
-
-/// The largest value; the time depends on the length alone.
-pub(super) fn largest(dispatch: Dispatch, x: &[u32]) -> u32 {
-    let of = |x: &[u32]| {
-        let (whole, rest) = x.split_at(x.len() / 16 * 16);
-        rest.iter().fold(ntt::largest(dispatch, whole), |most, &v| most.max(v))
-    };
-    x.par_chunks(SEGMENT).map(of).max().unwrap_or(0)
-}
 
 /// All blocks of a checked job.
 pub(super) fn encrypt(dispatch: Dispatch, job: &EncryptJob<'_>, message: &[u32]) -> Aligned<u32> {
@@ -38,7 +29,7 @@ pub(super) fn encrypt(dispatch: Dispatch, job: &EncryptJob<'_>, message: &[u32])
         .zip(message.par_chunks(job.block()))
         .enumerate()
         .for_each_init(
-            || Work { draws: Draws::new(&law, job.error), error: vec![0; n], padded: Vec::new() },
+            || Work::new(&law, job),
             |work, (j, (out, values))| block(dispatch, job, &units, work, j, values, out),
         );
     out
@@ -56,10 +47,18 @@ fn units(job: &EncryptJob<'_>) -> Vec<Vec<Shoup>> {
 /// What a thread keeps between blocks: secret, wiped on drop.
 struct Work<'a> {
     draws: Draws<'a>,
+    expand: State,
     /// N errors, signed.
     error: Vec<u32>,
     /// A short last block, filled with zeros.
     padded: Vec<u32>,
+}
+
+impl<'a> Work<'a> {
+    fn new(law: &'a Law, job: &EncryptJob<'_>) -> Self {
+        let error = vec![0; job.basis.degree()];
+        Self { draws: Draws::new(law, job.error), expand: State::new(job.expand), error, padded: Vec::new() }
+    }
 }
 
 impl Drop for Work<'_> {
@@ -96,7 +95,7 @@ fn block(
         for (i, c) in c.chunks_exact_mut(PIECE).enumerate() {
             let first = i * PIECE;
             let position = 8 * ((j * limbs.len() + l) * n + first) as u64;
-            keystream::fill(dispatch, job.expand, position, bytemuck::cast_slice_mut(&mut uniform.0));
+            keystream::fill_from(dispatch, &work.expand, position, bytemuck::cast_slice_mut(&mut uniform.0));
             let (s, quotients) = (&s[first..][..PIECE], &quotients[first..][..PIECE]);
             dispatch.run(Expand { uniform: &mut uniform.0, s, quotients, c, tables });
         }

@@ -8,6 +8,20 @@
 //!
 //! [`fused`] takes a prologue and an epilogue ([`hooks`]) that run inside the first and the last pass.
 
+/// `$body` once for every `$k` below the constant `$r`, at most 16, written out: with a hook inside, the compiler leaves
+/// such a loop a loop, and then the registers that it indexes travel through memory.
+macro_rules! unrolled {
+    ($k:ident < $r:ident, $body:block) => {
+        unrolled!(@each $k $r $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@each $k:ident $r:ident $body:block $($i:literal)*) => {
+        $(if $i < $r {
+            let $k: usize = $i;
+            $body
+        })*
+    };
+}
+
 mod columns;
 pub(super) mod hooks;
 pub(super) mod memory;
@@ -20,12 +34,11 @@ use self::columns::{Columns, WIDTH, scratch};
 use self::hooks::{InPlace, Load, Scaled, Store};
 use self::passes::{Radix, Span};
 use self::plan::{TASK, Task};
+use super::FAR;
 use super::isa::Dispatch;
 
 /// Points below which a call stays on its thread: about ten microseconds of work.
 const ALONE: usize = 1 << 16;
-/// Points above which data are taken to come from beyond the caches.
-const FAR: usize = 1 << 21;
 /// Points of the smallest task.
 const LEAST: usize = 1 << 14;
 /// Points of the most a column task takes.

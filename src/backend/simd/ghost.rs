@@ -1,20 +1,22 @@
 //! Ghost clipping: norms of per-sample gradients, and their weighted sum as one product.
 //!
 //! Norms are taken in `f64`, where products are exact and sums run in a fixed order, so that their bits depend
-//! neither on the instruction set nor on the threads. The sum is in `f32` with fused products (two roundings on
-//! `portable`), in the order of the positions: its bits depend on whether the instruction set fuses.
+//! neither on the instruction set nor on the threads. The sum is a plain product of matrices in `f32`, and that is
+//! the crate `gemm`'s, which looks for the processor's instructions itself: bits depend on these, not on the threads.
 
 use rayon::prelude::*;
 
 use super::clip::energy;
 use super::gram::{Products, Scratch};
 use super::isa::{Dispatch, Kernel};
-use super::lanes::{Machine, NativeF32, NativeF64};
-use crate::backend::{Aligned, BackendError, check};
+use super::lanes::{Machine, NativeF64};
+use crate::backend::{BackendError, check};
 use crate::params::GhostParams;
 
-/// Positions of a block of the sum: runs of `f32` sums end there.
+/// Positions of a block of the sum: runs of `f32` sums end there. The library adds up to 512 in one run.
 const BLOCK: usize = 256;
+/// Rows of the sum that one task takes.
+const ROWS: usize = 128;
 /// Products below which one thread does all.
 const SMALL: usize = 1 << 18;
 
@@ -78,135 +80,39 @@ fn products(dispatch: Dispatch, a: &[f32], g: &[f32], p: &GhostParams, scratch: 
     if sum < 0.0 { 0.0 } else { sum }
 }
 
-/// Registers that tiles of products are made of, of either float type.
-trait Cell: Copy {
-    type Scalar: Copy + Default;
-    const LANES: usize;
-    unsafe fn load(x: *const Self::Scalar) -> Self;
-    unsafe fn store(self, x: *mut Self::Scalar);
-    fn splat(x: Self::Scalar) -> Self;
-    fn mul_add(self, b: Self, c: Self) -> Self;
-    fn add(self, other: Self) -> Self;
-    fn from_f32(x: f32) -> Self::Scalar;
-}
-
-/// A register of `f32`.
-#[derive(Clone, Copy)]
-struct Single<N>(N);
-
-impl<N: NativeF32> Cell for Single<N> {
-    type Scalar = f32;
-    const LANES: usize = N::LANES;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f32) -> Self {
-        // SAFETY: the caller's promise.
-        Self(unsafe { N::load(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.store(x) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f32) -> Self {
-        Self(N::splat(x))
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        Self(self.0.mul_add(b.0, c.0))
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(self.0.add(other.0))
-    }
-
-    #[inline(always)]
-    fn from_f32(x: f32) -> f32 {
-        x
-    }
-}
-
-/// A register of `f64`.
-#[derive(Clone, Copy)]
-struct Double<N>(N);
-
-impl<N: NativeF64> Cell for Double<N> {
-    type Scalar = f64;
-    const LANES: usize = N::LANES;
-
-    #[inline(always)]
-    unsafe fn load(x: *const f64) -> Self {
-        // SAFETY: the caller's promise.
-        Self(unsafe { N::load(x) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, x: *mut f64) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.store(x) };
-    }
-
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        Self(N::splat(x))
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        Self(self.0.mul_add(b.0, c.0))
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(self.0.add(other.0))
-    }
-
-    #[inline(always)]
-    fn from_f32(x: f32) -> f64 {
-        f64::from(x)
-    }
-}
-
 /// `c[r][l] += sum_t a[t][r] b[t][l]` for a tile of `R` rows and two registers of columns; `a` and `b` hold the
 /// `R` and `2 LANES` values of a position one after the other, `c` has rows of `stride`.
 #[inline(always)]
-fn tile<C: Cell, const R: usize>(a: &[C::Scalar], b: &[C::Scalar], c: &mut [C::Scalar], stride: usize) {
+fn tile<N: NativeF64, const R: usize>(a: &[f64], b: &[f64], c: &mut [f64], stride: usize) {
     let positions = a.len() / R;
-    assert!(b.len() == positions * 2 * C::LANES && c.len() >= (R - 1) * stride + 2 * C::LANES);
+    assert!(b.len() == positions * 2 * N::LANES && c.len() >= (R - 1) * stride + 2 * N::LANES);
     // SAFETY: every address lies in its slice, as asserted; the machine was seen (see `isa`).
     unsafe {
-        let mut sums = [[C::splat(C::Scalar::default()); 2]; R];
+        let mut sums = [[N::splat(0.0); 2]; R];
         for t in 0..positions {
-            let y0 = C::load(b.as_ptr().add(2 * t * C::LANES));
-            let y1 = C::load(b.as_ptr().add((2 * t + 1) * C::LANES));
+            let y0 = N::load(b.as_ptr().add(2 * t * N::LANES));
+            let y1 = N::load(b.as_ptr().add((2 * t + 1) * N::LANES));
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = C::splat(*a.as_ptr().add(t * R + r));
+                let x = N::splat(*a.as_ptr().add(t * R + r));
                 *sums = [x.mul_add(y0, sums[0]), x.mul_add(y1, sums[1])];
             }
         }
         for (r, sums) in sums.iter().enumerate() {
             for (k, sum) in sums.iter().enumerate() {
-                let at = c.as_mut_ptr().add(r * stride + k * C::LANES);
-                C::load(at).add(*sum).store(at);
+                let at = c.as_mut_ptr().add(r * stride + k * N::LANES);
+                N::load(at).add(*sum).store(at);
             }
         }
     }
 }
 
-/// Copies columns `start..start + W` of rows of `cols` into `out`, position by position, the values of position t
-/// times `scale[t]` (or 1 behind the end of `scale`). What lies behind the last column is 1: the first such
-/// column is the bias, the others are not read.
+/// Copies columns `start..start + W` of rows of `cols` into `out`, position by position. What lies behind the last
+/// column is 1: the first such column is the bias, the others are not read.
 #[inline(always)]
-fn strip<C: Cell, const W: usize>(x: &[f32], cols: usize, start: usize, scale: &[f32], out: &mut [C::Scalar]) {
+fn strip<const W: usize>(x: &[f32], cols: usize, start: usize, out: &mut [f64]) {
     let there = cols.saturating_sub(start).min(W);
     let (out, _) = out.as_chunks_mut::<W>();
-    for (t, (row, out)) in x.chunks_exact(cols).zip(out).enumerate() {
-        let c = scale.get(t).copied().unwrap_or(1.0);
+    for (row, out) in x.chunks_exact(cols).zip(out) {
         let mut values = [1f32; W];
         if let Some(whole) = row.get(start..start + W) {
             values.copy_from_slice(whole);
@@ -214,19 +120,18 @@ fn strip<C: Cell, const W: usize>(x: &[f32], cols: usize, start: usize, scale: &
             values[..there].copy_from_slice(&row[start.min(cols)..]);
         }
         for (out, v) in out.iter_mut().zip(values) {
-            *out = C::from_f32(c * v);
+            *out = f64::from(v);
         }
     }
 }
 
 /// [`strip`] of two registers of columns.
 #[inline(always)]
-fn columns<C: Cell>(x: &[f32], cols: usize, start: usize, out: &mut [C::Scalar]) {
-    match C::LANES {
-        16 => strip::<C, 32>(x, cols, start, &[], out),
-        8 => strip::<C, 16>(x, cols, start, &[], out),
-        4 => strip::<C, 8>(x, cols, start, &[], out),
-        _ => strip::<C, 4>(x, cols, start, &[], out),
+fn columns<N: NativeF64>(x: &[f32], cols: usize, start: usize, out: &mut [f64]) {
+    match N::LANES {
+        8 => strip::<16>(x, cols, start, out),
+        4 => strip::<8>(x, cols, start, out),
+        _ => strip::<4>(x, cols, start, out),
     }
 }
 
@@ -257,12 +162,12 @@ impl Materialized<'_> {
         let (left, right) = packed.split_at_mut(positions * R);
         gradient.fill(0.0);
         for (s, right) in right.chunks_exact_mut(positions * width).enumerate() {
-            columns::<Double<N>>(self.g, outputs, s * width, right);
+            columns::<N>(self.g, outputs, s * width, right);
         }
         for (s, c) in gradient.chunks_exact_mut(R * stride).enumerate() {
-            strip::<Double<N>, R>(self.a, inputs, s * R, &[], left);
+            strip::<R>(self.a, inputs, s * R, left);
             for (j, right) in right.chunks_exact(positions * width).enumerate() {
-                tile::<Double<N>, R>(left, right, &mut c[j * width..], stride);
+                tile::<N, R>(left, right, &mut c[j * width..], stride);
             }
         }
         squares(gradient, rows, outputs, stride)
@@ -288,116 +193,88 @@ fn squares(x: &[f64], rows: usize, cols: usize, stride: usize) -> f64 {
 }
 
 /// The weighted sum of checked samples' gradients.
-pub(super) fn sum(
-    dispatch: Dispatch,
-    a: &[f32],
-    g: &[f32],
-    coefficients: &[f32],
-    p: &GhostParams,
-) -> Result<Vec<f32>, BackendError> {
+pub(super) fn sum(a: &[f32], g: &[f32], coefficients: &[f32], p: &GhostParams) -> Result<Vec<f32>, BackendError> {
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
-    let rows = inputs + p.bias as usize;
-    let shape = dispatch.run(Shape);
-    let stride = outputs.next_multiple_of(shape.cols);
-    let mut out = Aligned::<f32>::zeroed(rows.next_multiple_of(shape.rows) * stride);
-    let mut right = Aligned::<f32>::zeroed(stride * BLOCK);
+    let mut out = vec![0f32; (inputs + p.bias as usize) * outputs];
+    let (weights, bias) = out.split_at_mut(inputs * outputs);
     let scales: Vec<f32> = coefficients.iter().flat_map(|&c| std::iter::repeat_n(c, p.positions as usize)).collect();
     let alone = a.len().saturating_mul(outputs) < SMALL;
+    let mut scaled = vec![0f32; scales.len().min(BLOCK) * outputs];
     let blocks = a.chunks(BLOCK * inputs).zip(g.chunks(BLOCK * outputs)).zip(scales.chunks(BLOCK));
-    for ((a, g), scale) in blocks {
-        let wide = shape.cols * scale.len();
-        let right = &mut right[..stride * scale.len()];
-        let pack = |(s, right): (usize, &mut [f32])| dispatch.run(Pack { g, outputs, strip: s, right });
-        if alone {
-            right.chunks_exact_mut(wide).enumerate().for_each(pack);
-        } else {
-            right.par_chunks_exact_mut(wide).enumerate().for_each(pack);
+    for ((a, g), scales) in blocks {
+        let scaled = &mut scaled[..g.len()];
+        let rows = scaled.chunks_exact_mut(outputs).zip(g.chunks_exact(outputs));
+        for ((scaled, g), c) in rows.zip(scales) {
+            scaled.iter_mut().zip(g).for_each(|(scaled, g)| *scaled = c * g);
         }
-        let right = &*right;
-        let one = |(s, out): (usize, &mut [f32])| dispatch.run(Strip { a, inputs, scale, strip: s, right, out });
+        let block = Block { a, inputs, g: scaled, outputs };
         if alone {
-            out.chunks_exact_mut(shape.rows * stride).enumerate().for_each(one);
+            weights.chunks_mut(ROWS * outputs).enumerate().for_each(|(i, rows)| block.add_to(i * ROWS, rows));
         } else {
-            out.par_chunks_exact_mut(shape.rows * stride).enumerate().for_each(one);
+            weights.par_chunks_mut(ROWS * outputs).enumerate().for_each(|(i, rows)| block.add_to(i * ROWS, rows));
         }
+        block.add_to_bias(bias);
     }
-    let sum: Vec<f32> = out.chunks_exact(stride).take(rows).flat_map(|row| &row[..outputs]).copied().collect();
     // A NaN or an infinity stays one to the end, as no coefficient turns it into a number.
-    if sum.iter().any(|v| !v.is_finite()) {
+    if out.iter().any(|v| !v.is_finite()) {
         check::finite_samples(a, g, p)?;
-        check::within_f32(&sum)?;
+        check::within_f32(&out)?;
     }
-    Ok(sum)
+    Ok(out)
 }
 
-/// Rows and columns of a tile of the sum.
-struct Shape;
-
-struct TileShape {
-    rows: usize,
-    cols: usize,
-}
-
-impl Kernel for Shape {
-    type Output = TileShape;
-
-    #[inline(always)]
-    fn run<M: Machine>(self) -> TileShape {
-        let rows = if M::NativeF64::REGISTERS == 32 { 12 } else { 6 };
-        TileShape { rows, cols: 2 * M::NativeF32::LANES }
-    }
-}
-
-/// One strip of columns of the output gradients, packed for the tiles.
-struct Pack<'a> {
-    g: &'a [f32],
-    outputs: usize,
-    strip: usize,
-    right: &'a mut [f32],
-}
-
-impl Kernel for Pack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        let start = self.strip * 2 * M::NativeF32::LANES;
-        columns::<Single<M::NativeF32>>(self.g, self.outputs, start, self.right);
-    }
-}
-
-/// One strip of rows of the sum over the positions of a block.
-struct Strip<'a> {
+/// Positions of the sum, at most [`BLOCK`]: activations, and output gradients times their coefficients.
+struct Block<'a> {
     a: &'a [f32],
     inputs: usize,
-    scale: &'a [f32],
-    strip: usize,
-    right: &'a [f32],
-    out: &'a mut [f32],
+    g: &'a [f32],
+    outputs: usize,
 }
 
-impl Kernel for Strip<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<M: Machine>(self) {
-        if M::NativeF64::REGISTERS == 32 {
-            self.tiled::<M::NativeF32, 12>();
-        } else {
-            self.tiled::<M::NativeF32, 6>();
+impl Block<'_> {
+    /// Adds rows of `A^T G` from `first` on to `rows`, on the caller's thread.
+    fn add_to(&self, first: usize, rows: &mut [f32]) {
+        let (count, positions) = (rows.len() / self.outputs, self.g.len() / self.outputs);
+        let (wide, high) = (self.inputs as isize, self.outputs as isize);
+        assert!(first + count <= self.inputs && self.a.len() == positions * self.inputs);
+        assert!(rows.len() == count * self.outputs && self.g.len() == positions * self.outputs);
+        // SAFETY: element (r, t) of the left factor is at `first + r + t inputs` of a, with first + r < inputs; those
+        // of the right one and of the result are rows of `outputs`: all within their slices, as asserted, and `rows`
+        // is borrowed for writing.
+        unsafe {
+            gemm::gemm(
+                count,
+                self.outputs,
+                positions,
+                rows.as_mut_ptr(),
+                1,
+                high,
+                true,
+                self.a.as_ptr().add(first),
+                wide,
+                1,
+                self.g.as_ptr(),
+                1,
+                high,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
         }
     }
-}
 
-impl Strip<'_> {
-    #[inline(always)]
-    fn tiled<N: NativeF32, const R: usize>(self) {
-        let (positions, stride) = (self.scale.len(), self.out.len() / R);
-        let mut left = [0f32; 12 * BLOCK];
-        let left = &mut left[..R * positions];
-        strip::<Single<N>, R>(self.a, self.inputs, self.strip * R, self.scale, left);
-        for (j, right) in self.right.chunks_exact(positions * 2 * N::LANES).enumerate() {
-            tile::<Single<N>, R>(left, right, &mut self.out[j * 2 * N::LANES..], stride);
+    /// Adds the sum of the output gradients to the last row, if there is one.
+    fn add_to_bias(&self, bias: &mut [f32]) {
+        if bias.is_empty() {
+            return;
         }
+        let mut sum = vec![0f32; self.outputs];
+        for g in self.g.chunks_exact(self.outputs) {
+            sum.iter_mut().zip(g).for_each(|(sum, g)| *sum += g);
+        }
+        bias.iter_mut().zip(sum).for_each(|(bias, sum)| *bias += sum);
     }
 }

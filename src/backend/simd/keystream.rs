@@ -9,11 +9,20 @@ use crate::math::prg::{STREAM_BYTES, StreamKey};
 /// [`StreamKey::fill`], on one thread.
 ///
 /// # Panics
-/// If `position + out.len()` exceeds [`STREAM_BYTES`]; the checks of `backend::check` exclude it.
+/// As [`fill_from`].
 pub(super) fn fill(dispatch: Dispatch, key: &StreamKey, position: u64, out: &mut [u8]) {
+    fill_from(dispatch, &State::new(key), position, out);
+}
+
+/// [`fill`] with the key's state, for who takes many pieces of one keystream: a state is copied from the key and
+/// wiped at its end.
+///
+/// # Panics
+/// If `position + out.len()` exceeds [`STREAM_BYTES`]; the checks of `backend::check` exclude it.
+pub(super) fn fill_from(dispatch: Dispatch, state: &State, position: u64, out: &mut [u8]) {
     let end = position.checked_add(out.len() as u64);
     assert!(end.is_some_and(|end| end <= STREAM_BYTES), "keystream position {position} + {}", out.len());
-    dispatch.run(Fill { state: &State::new(key), position, out });
+    dispatch.run(Fill { state, position, out });
 }
 
 struct Fill<'a> {

@@ -150,7 +150,10 @@ pub(super) trait NativeU32: Copy {
     /// The low halves of the products.
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
-    fn mul_hi(self, other: Self) -> Self;
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        self.mul_shr::<32>(other)
+    }
     /// Reads `count` words and repeats them over the lanes.
     ///
     /// # Safety
@@ -181,9 +184,6 @@ pub(super) trait NativeU32: Copy {
     unsafe fn store_transposed(words: [Self; 16], out: *mut u8);
     /// `self + 1` in the lanes where `a < b` (unsigned), `self` elsewhere.
     fn increment_where_less(self, a: Self, b: Self) -> Self;
-    /// `f32((f64(u) + offset) * factor)`, the sum exact if offset is an integer below 2^52, rounded once
-    /// in the product and once to `f32`.
-    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
     /// `f32(i32)`: the words as signed integers, rounded to the nearest float.
     fn to_floats(self) -> Self::Floats;
     /// Magnitudes of signed words; that of `-2^31` is `2^31`.
@@ -196,6 +196,13 @@ pub(super) trait NativeU32: Copy {
     type Sums: Copy;
     /// Sums of nothing.
     fn no_sums() -> Self::Sums;
+    /// The signed word nearest to `self` in `[low, high]`.
+    fn clamp_signed(self, low: Self, high: Self) -> Self;
+    /// `self + 1` in the lanes where `a != b`, `self` elsewhere.
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self;
+    /// Adds the squares of the signed words to `low` mod 2^64, and to `high` what they hold above bit 31, one by one
+    /// or two by two: `total(low) - 2^32 total(high)` is the sum of the rests either way.
+    fn add_squares(self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// Adds all products `self * other` to `low` mod 2^64, and their upper halves to `high`.
     fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// The sum of the sums mod 2^64.
@@ -305,6 +312,7 @@ pub(super) trait Words: Copy {
     /// Bit by bit.
     fn or(self, other: Self) -> Self;
     /// Bit by bit.
+    #[cfg(test)]
     fn xor(self, other: Self) -> Self;
     /// Shifts left by `n < 32`.
     fn shl(self, n: u32) -> Self;
@@ -318,7 +326,10 @@ pub(super) trait Words: Copy {
     /// The low halves of the products.
     fn mul_lo(self, other: Self) -> Self;
     /// The high halves of the unsigned products.
-    fn mul_hi(self, other: Self) -> Self;
+    #[inline(always)]
+    fn mul_hi(self, other: Self) -> Self {
+        self.mul_shr::<32>(other)
+    }
     /// `x[i mod C]` in lane i; C is a power of two up to 16.
     fn repeat<const C: usize>(x: &[u32; C]) -> Self;
     /// See [`NativeU32::interleave`].
@@ -327,8 +338,6 @@ pub(super) trait Words: Copy {
     fn separate(self, other: Self) -> (Self, Self);
     /// See [`NativeU32::increment_where_less`].
     fn increment_where_less(self, a: Self, b: Self) -> Self;
-    /// See [`NativeU32::scale_wide`].
-    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats;
     /// See [`NativeU32::to_floats`].
     fn to_floats(self) -> Self::Floats;
     /// See [`NativeU32::abs`].
@@ -341,6 +350,12 @@ pub(super) trait Words: Copy {
     type Sums: Copy;
     /// Sums of nothing.
     fn no_sums() -> Self::Sums;
+    /// See [`NativeU32::clamp_signed`].
+    fn clamp_signed(self, low: Self, high: Self) -> Self;
+    /// See [`NativeU32::increment_where_unequal`].
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self;
+    /// See [`NativeU32::add_squares`].
+    fn add_squares(self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// See [`NativeU32::add_products`].
     fn add_products(self, other: Self, low: &mut Self::Sums, high: &mut Self::Sums);
     /// The sum of the sums mod 2^64.

@@ -128,6 +128,15 @@ impl NativeF32 for F32x4 {
     }
 }
 
+impl U32x4 {
+    /// The products of the lower lanes, 64 bits each, and those of the upper lanes.
+    #[inline(always)]
+    fn products(self, other: Self) -> [uint64x2_t; 2] {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe { [vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), vmull_high_u32(self.0, other.0)] }
+    }
+}
+
 impl NativeU32 for U32x4 {
     type Floats = F32x4;
     const LANES: usize = 4;
@@ -241,16 +250,6 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        unsafe {
-            let low = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)));
-            let high = vreinterpretq_u32_u64(vmull_high_u32(self.0, other.0));
-            Self(vuzp2q_u32(low, high))
-        }
-    }
-
-    #[inline(always)]
     fn where_equal(self, other: Self, a: Self, b: Self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         Self(unsafe { vbslq_u32(vceqq_u32(self.0, other.0), a.0, b.0) })
@@ -333,19 +332,6 @@ impl NativeU32 for U32x4 {
         F32x4(unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(self.0)) })
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x4 {
-        // SAFETY: NEON is part of every aarch64 processor that this target names.
-        unsafe {
-            let offset = vdupq_n_f64(offset);
-            let low = vcvtq_f64_u64(vmovl_u32(vget_low_u32(self.0)));
-            let high = vcvtq_f64_u64(vmovl_high_u32(self.0));
-            let low = vmulq_n_f64(vaddq_f64(low, offset), factor);
-            let high = vmulq_n_f64(vaddq_f64(high, offset), factor);
-            F32x4(vcvt_high_f32_f64(vcvt_f32_f64(low), high))
-        }
-    }
-
     type Sums = uint64x2_t;
 
     #[inline(always)]
@@ -362,11 +348,15 @@ impl NativeU32 for U32x4 {
 
     #[inline(always)]
     fn mul_shr<const S: u32>(self, other: Self) -> Self {
+        let [low, high] = self.products(other);
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
+            if S == 32 {
+                // The upper words are there already.
+                return Self(vuzp2q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)));
+            }
             let by = vdupq_n_s64(-i64::from(S));
-            let low = vshlq_u64(vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0)), by);
-            let high = vshlq_u64(vmull_high_u32(self.0, other.0), by);
+            let (low, high) = (vshlq_u64(low, by), vshlq_u64(high, by));
             Self(vuzp1q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)))
         }
     }
@@ -378,12 +368,37 @@ impl NativeU32 for U32x4 {
     }
 
     #[inline(always)]
-    fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+    fn clamp_signed(self, low: Self, high: Self) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         unsafe {
-            let lower = vmull_u32(vget_low_u32(self.0), vget_low_u32(other.0));
-            let upper = vmull_high_u32(self.0, other.0);
-            for product in [lower, upper] {
+            let v = vminq_s32(vreinterpretq_s32_u32(self.0), vreinterpretq_s32_u32(high.0));
+            Self(vreinterpretq_u32_s32(vmaxq_s32(v, vreinterpretq_s32_u32(low.0))))
+        }
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(self, a: Self, b: Self) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; true is -1.
+        Self(unsafe { vsubq_u32(self.0, vmvnq_u32(vceqq_u32(a.0, b.0))) })
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        unsafe {
+            let v = vreinterpretq_s32_u32(self.0);
+            let lower = vmull_s32(vget_low_s32(v), vget_low_s32(v));
+            let pair = vreinterpretq_u64_s64(vaddq_s64(lower, vmull_high_s32(v, v)));
+            *low = vaddq_u64(*low, pair);
+            *high = vaddq_u64(*high, vshrq_n_u64::<32>(pair));
+        }
+    }
+
+    #[inline(always)]
+    fn add_products(self, other: Self, low: &mut uint64x2_t, high: &mut uint64x2_t) {
+        for product in self.products(other) {
+            // SAFETY: NEON is part of every aarch64 processor that this target names.
+            unsafe {
                 *low = vaddq_u64(*low, product);
                 *high = vaddq_u64(*high, vshrq_n_u64::<32>(product));
             }

@@ -125,34 +125,6 @@ fn split<M: Machine>(tables: &NttTables) -> (usize, usize) {
     if above <= most_stages::<M>() { (0, above) } else { (first, above - first) }
 }
 
-/// The largest word of a row whose length is a multiple of 16; the time depends on the length alone.
-pub(super) fn largest(dispatch: Dispatch, row: &[u32]) -> u32 {
-    dispatch.run(Largest(row))
-}
-
-struct Largest<'a>(&'a [u32]);
-
-impl Kernel for Largest<'_> {
-    type Output = u32;
-
-    #[inline(always)]
-    fn run<M: Machine>(self) -> u32 {
-        let zero = M::W::splat(0);
-        let (mut a, mut b) = (zero, zero);
-        let (pairs, rest) = self.0.as_chunks::<32>();
-        for pair in pairs {
-            let (x, _) = pair.as_chunks::<16>();
-            (a, b) = (a.max(M::W::load(&x[0])), b.max(M::W::load(&x[1])));
-        }
-        for x in rest.as_chunks::<16>().0 {
-            a = a.max(M::W::load(x));
-        }
-        let mut lanes = [0; 16];
-        a.max(b).store(&mut lanes);
-        lanes.into_iter().fold(0, u32::max)
-    }
-}
-
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {

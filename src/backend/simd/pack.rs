@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Machine, Words};
 use crate::backend::Aligned;
-pub(super) use crate::backend::scalar::pack::packed_len as len;
+pub(super) use crate::backend::packed_len as len;
 
 /// Words that are packed together: 16 lanes of 32.
 pub(super) const BLOCK: usize = 512;

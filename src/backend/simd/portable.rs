@@ -259,16 +259,6 @@ impl NativeU32 for U32x16 {
     }
 
     #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        Self(zip(
-            self.0,
-            other.0,
-            #[inline(always)]
-            |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
-        ))
-    }
-
-    #[inline(always)]
     fn where_equal(self, other: Self, a: Self, mut b: Self) -> Self {
         for i in 0..16 {
             b.0[i] ^= equal(self.0[i], other.0[i]) & (a.0[i] ^ b.0[i]);
@@ -354,14 +344,6 @@ impl NativeU32 for U32x16 {
         F32x16(out)
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> F32x16 {
-        F32x16(self.0.map(
-            #[inline(always)]
-            |x| ((f64::from(x) + offset) * factor) as f32,
-        ))
-    }
-
     type Sums = u64;
 
     #[inline(always)]
@@ -391,6 +373,32 @@ impl NativeU32 for U32x16 {
     #[inline(always)]
     fn no_sums() -> u64 {
         0
+    }
+
+    #[inline(always)]
+    fn clamp_signed(mut self, low: Self, high: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = (self.0[i] as i32).min(high.0[i] as i32).max(low.0[i] as i32) as u32;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(mut self, a: Self, b: Self) -> Self {
+        for i in 0..16 {
+            self.0[i] = self.0[i].wrapping_add(u32::from(a.0[i] != b.0[i]));
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut u64, high: &mut u64) {
+        for i in 0..16 {
+            let v = i64::from(self.0[i] as i32);
+            let square = (v * v) as u64;
+            *low = low.wrapping_add(square);
+            *high = high.wrapping_add(square >> 32);
+        }
     }
 
     #[inline(always)]

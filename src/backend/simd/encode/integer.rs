@@ -5,11 +5,12 @@
 use rayon::prelude::*;
 
 use crate::backend::shrink::{SHRINK_BITS, shrink};
-use crate::backend::simd::chacha::wipe;
+use crate::backend::simd::chacha::{State, wipe};
+use crate::backend::simd::fwht::memory::fetch;
 use crate::backend::simd::isa::{Dispatch, Kernel};
 use crate::backend::simd::lanes::{Machine, Words};
 use crate::backend::simd::noise::{BLOCK, Draws, Law};
-use crate::backend::simd::{SEGMENT, keystream, pack};
+use crate::backend::simd::{FAR, SEGMENT, keystream, pack};
 use crate::backend::{EncodeReport, RowKeys, check};
 use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 
@@ -42,9 +43,13 @@ impl<M: Machine> Meter<M> {
     /// Clamps sixteen coordinates and adds their squares to the norm.
     #[inline(always)]
     pub(super) fn plain(&mut self, v: M::W, linf: u32) -> M::W {
-        let a = self.clamp(v, linf);
-        a.add_products(a, &mut self.low, &mut self.high);
-        a.negate_where_negative(v)
+        // From 2^31 on the bound is none.
+        let high = linf.min(i32::MAX as u32);
+        let low = if linf > high { 1 << 31 } else { high.wrapping_neg() };
+        let clamped = v.clamp_signed(M::W::splat(low), M::W::splat(high));
+        self.hits = self.hits.increment_where_unequal(clamped, v);
+        clamped.add_squares(&mut self.low, &mut self.high);
+        clamped
     }
 
     /// The same for the mixed norm: `f^2 2^F + (2f + 1) r` with `a = f 2^F + r`.
@@ -119,8 +124,9 @@ pub(super) fn finish(
     sink: Sink<'_>,
 ) {
     let num = shrink(seen.norm, p);
+    let far = x.len() > FAR;
     let task = |i: usize, x: &mut [u32], packed: Option<&mut [u8]>| {
-        dispatch.run(Finish { x, packed, first: i * SEGMENT, num, p, keys, noise, dispatch });
+        dispatch.run(Finish { x, packed, first: i * SEGMENT, num, p, keys, noise, dispatch, far });
     };
     match sink {
         Sink::InPlace if x.len() <= SEGMENT => task(0, x, None),
@@ -172,6 +178,7 @@ struct Finish<'a> {
     keys: &'a RowKeys,
     noise: Option<&'a Law>,
     dispatch: Dispatch,
+    far: bool,
 }
 
 /// The constants of a row, in lanes.
@@ -197,14 +204,21 @@ impl Kernel for Finish<'_> {
             mask: M::W::splat(check::mask(self.p.bits)),
         };
         let (mut uniform, mut noise) = ([0u16; BLOCK], [0u32; BLOCK]);
+        let rounding = State::new(&self.keys.rounding);
         let mut draws = self.noise.map(|law| Draws::new(law, &self.keys.noise));
         let size = pack::len(BLOCK, self.p.bits);
         let mut packed = self.packed.map(|bytes| bytes.chunks_mut(size));
         for (k, x) in self.x.chunks_mut(BLOCK).enumerate() {
             let first = self.first + k * BLOCK;
+            if self.far {
+                // The next coordinates, while the keystream of these is made.
+                for line in 0..BLOCK / 16 {
+                    fetch(x.as_ptr().wrapping_add(BLOCK + 16 * line));
+                }
+            }
             if !keep {
                 let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
-                keystream::fill(self.dispatch, &self.keys.rounding, ROUNDING_STRIDE * first as u64, bytes);
+                keystream::fill_from(self.dispatch, &rounding, ROUNDING_STRIDE * first as u64, bytes);
             }
             if let Some(draws) = &mut draws {
                 draws.block(self.dispatch, first, &mut noise);

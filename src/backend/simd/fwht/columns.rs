@@ -184,13 +184,13 @@ unsafe fn combine_of<M: Machine, S: Store, const HINT: u8, const R: usize>(
             v[k] = M::F::load(unsafe { from.span.group(at) });
         }
         butterflies(&mut v);
-        for k in 0..R {
+        unrolled!(k < R, {
             let at = i + k * to.step;
             if HINT == WRITE {
                 fetch_to_write(to.span.at.wrapping_add(at + ahead));
             }
             // SAFETY: the caller's promise.
             store.store(seen, to.span.first + at, v[k], unsafe { to.span.group(at) });
-        }
+        });
     }
 }

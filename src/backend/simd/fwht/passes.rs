@@ -172,17 +172,17 @@ impl<L: Load, S: Store, const WHOLE: bool> Leaves<'_, L, S, WHOLE> {
             let span = self.span.skip(i * R);
             self.ahead.step::<R>();
             let mut v = [M::F::splat(0.0); R];
-            for k in 0..R {
+            unrolled!(k < R, {
                 // SAFETY: i R + k < groups, and the promise of `run`.
                 let here = unsafe { span.group(k) };
                 v[k] = self.load.load_stage1::<M>(span.first + k, here).stage::<2>().stage::<4>();
-            }
+            });
             butterflies(&mut v);
-            for k in 0..R {
+            unrolled!(k < R, {
                 let out = if WHOLE { v[k].stage::<8>() } else { v[k] };
                 // SAFETY: as above.
                 self.store.store(&mut seen, span.first + k, out, unsafe { span.group(k) });
-            }
+            });
         }
         self.store.finish::<M>(seen)
     }
@@ -263,11 +263,11 @@ impl<S: Store> Pass<'_, S> {
                     v[k] = if before { M::F::load_stage::<8>(here) } else { M::F::load(here) };
                 }
                 butterflies(&mut v);
-                for k in 0..R {
+                unrolled!(k < R, {
                     let out = if STAGE8 == Stage8::After as u8 { v[k].stage::<8>() } else { v[k] };
                     // SAFETY: as above.
                     self.store.store(&mut seen, span.first + i + k * h, out, unsafe { span.group(i + k * h) });
-                }
+                });
             }
         }
         self.store.finish::<M>(seen)

@@ -248,6 +248,7 @@ where
         out
     }
 
+    #[cfg(test)]
     #[inline(always)]
     fn xor(self, other: Self) -> Self {
         let mut out = self;
@@ -299,15 +300,6 @@ where
         let mut out = self;
         for k in 0..K {
             out.0[k] = self.0[k].mul_lo(other.0[k]);
-        }
-        out
-    }
-
-    #[inline(always)]
-    fn mul_hi(self, other: Self) -> Self {
-        let mut out = self;
-        for k in 0..K {
-            out.0[k] = self.0[k].mul_hi(other.0[k]);
         }
         out
     }
@@ -366,15 +358,6 @@ where
         Group(out)
     }
 
-    #[inline(always)]
-    fn scale_wide(self, offset: f64, factor: f64) -> Self::Floats {
-        let mut out = [self.0[0].scale_wide(offset, factor); K];
-        for k in 1..K {
-            out[k] = self.0[k].scale_wide(offset, factor);
-        }
-        Group(out)
-    }
-
     type Sums = N::Sums;
 
     #[inline(always)]
@@ -407,6 +390,29 @@ where
     #[inline(always)]
     fn no_sums() -> N::Sums {
         N::no_sums()
+    }
+
+    #[inline(always)]
+    fn clamp_signed(mut self, low: Self, high: Self) -> Self {
+        for k in 0..K {
+            self.0[k] = self.0[k].clamp_signed(low.0[k], high.0[k]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn increment_where_unequal(mut self, a: Self, b: Self) -> Self {
+        for k in 0..K {
+            self.0[k] = self.0[k].increment_where_unequal(a.0[k], b.0[k]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn add_squares(self, low: &mut N::Sums, high: &mut N::Sums) {
+        for k in 0..K {
+            self.0[k].add_squares(low, high);
+        }
     }
 
     #[inline(always)]

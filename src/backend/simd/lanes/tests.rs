@@ -42,20 +42,30 @@ impl Kernel for Integers {
             M::W::splat(3).increment_where_less(a, b),
             M::W::load_u16(&halves),
             M::F::load(&X).truncate(),
-            a.scale_wide(-(f64::from(1u32 << 31) - 1.0), 0.3).to_bits(),
             a.abs(),
             a.negate_where_negative(b),
             a.mul_shr::<30>(b),
             a.mul_shr::<32>(b),
+            a.clamp_signed(M::W::splat(LOW), M::W::splat(HIGH)),
+            M::W::splat(3).increment_where_unequal(a, a.min(b)),
         ];
         let (mut low, mut high) = (M::W::no_sums(), M::W::no_sums());
         a.add_products(b, &mut low, &mut high);
         b.add_products(b, &mut low, &mut high);
+        let (mut squares, mut above) = (M::W::no_sums(), M::W::no_sums());
+        a.add_squares(&mut squares, &mut above);
+        b.add_squares(&mut squares, &mut above);
         let mut out = all.map(|v| stored::<M>(v)).to_vec();
         let mut totals = [0; 16];
         for (i, total) in [M::W::total(low), M::W::total(high)].into_iter().enumerate() {
             totals[2 * i] = total as u32;
             totals[2 * i + 1] = (total >> 32) as u32;
+        }
+        // How much is above bit 31 depends on which squares are added first; the exact sum does not.
+        let (squares, above) = (M::W::total(squares), M::W::total(above));
+        let exact = (u128::from(above) << 32) + u128::from(squares.wrapping_sub(above << 32));
+        for i in 0..4 {
+            totals[4 + i] = (exact >> (32 * i)) as u32;
         }
         out.push(totals);
         out
@@ -101,16 +111,19 @@ fn words_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
         each(|a, b| 3 + u32::from(a < b)),
         each(|a, _| a & 0xffff),
         X.map(|x| x as i32 as u32),
-        each(|a, _| (((f64::from(a) - 2_147_483_647.0) * 0.3) as f32).to_bits()),
         each(|a, _| (a as i32).unsigned_abs()),
         each(|a, b| if (b as i32) < 0 { a.wrapping_neg() } else { a }),
         each(|a, b| ((u64::from(a) * u64::from(b)) >> 30) as u32),
         each(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+        each(|a, _| (a as i32).clamp(LOW as i32, HIGH as i32) as u32),
+        each(|a, b| 3 + u32::from(a != a.min(b))),
         {
             let products = A.into_iter().zip(B).flat_map(|(a, b)| [(a, b), (b, b)]);
             let products = products.map(|(a, b)| u64::from(a) * u64::from(b));
             let (low, high) = products.fold((0u64, 0u64), |(l, h), p| (l.wrapping_add(p), h + (p >> 32)));
-            let words = [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+            let squares: u128 = A.into_iter().chain(B).map(|a| u128::from((a as i32).unsigned_abs()).pow(2)).sum();
+            let words = [u128::from(low) + (u128::from(high) << 64), squares];
+            let words = words.map(|sum| [0, 32, 64, 96].map(|shift| (sum >> shift) as u32)).concat();
             std::array::from_fn(|i| words.get(i).copied().unwrap_or(0))
         },
     ];
@@ -121,6 +134,10 @@ fn words_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
 
 const X: [f32; 16] =
     [0.0, -1.0, 2.5, 1e-40, 3e7, -7.75, 0.1, -0.3, 1e9, -2e9, 5e9, -6e9, -7.0, 8.0, 1e-30, 2_147_483_520.0];
+
+/// Bounds of `clamp_signed`.
+const LOW: u32 = -70_000i32 as u32;
+const HIGH: u32 = 1_000_000;
 
 struct Reals;
 

@@ -7,14 +7,16 @@
 //! A part of at most 2^12 points is widened into a scratch of 32 KiB, transformed there and narrowed on its way
 //! back; longer transforms first run two or three stages across the parts.
 
+mod ring;
+
 use std::cell::RefCell;
 
+use self::ring::{Factor, Ring};
 use super::super::chacha::wipe;
 use super::super::ifma::Wide;
 use super::super::isa::{Dispatch, IfmaKernel};
 use super::Lane;
-use crate::math::modular::Shoup;
-use crate::math::ntt::{LastStage, NttTables, WideLeaf, WideTwiddles, wide_factor};
+use crate::math::ntt::{LastStage, NttTables, WideLeaf, WideTwiddles};
 
 /// log2 of the points of the longest part.
 const PART_LOG2: u32 = 12;
@@ -22,8 +24,6 @@ const PART_LOG2: u32 = 12;
 const BLOCK_LOG2: u32 = 7;
 /// Groups of a block.
 const BLOCK: usize = 8;
-/// Bits of a product's operands.
-const BITS: u32 = 52;
 
 /// Sixteen points, widened: the first eight, the second eight.
 type Points = [Wide; 2];
@@ -53,81 +53,6 @@ pub(super) fn wipe_scratch(n: usize) {
         let used = scratch.0.len().min(n / 16);
         wipe(bytemuck::cast_slice_mut(scratch.0[..used].as_flattened_mut()));
     });
-}
-
-/// A factor and its quotient in every lane.
-#[derive(Clone, Copy)]
-struct Factor {
-    value: Wide,
-    quotient: Wide,
-}
-
-impl Factor {
-    #[inline(always)]
-    fn splat([value, quotient]: [u64; 2]) -> Self {
-        Self { value: Wide::splat(value), quotient: Wide::splat(quotient) }
-    }
-
-    #[inline(always)]
-    fn prepare(w: Shoup, p: u32) -> Self {
-        Self::splat(wide_factor(w.value, p))
-    }
-}
-
-/// The prime, in the forms that the stages use.
-#[derive(Clone, Copy)]
-struct Ring {
-    p: u64,
-    /// `2^52 - p`.
-    negated: Wide,
-    /// `floor(2^52 / p)`.
-    reciprocal: Wide,
-    /// p in every word.
-    words: Wide,
-}
-
-impl Ring {
-    #[inline(always)]
-    fn new(tables: &NttTables) -> Self {
-        let p = u64::from(tables.modulus().value());
-        Self {
-            p,
-            negated: Wide::splat((1 << BITS) - p),
-            reciprocal: Wide::splat((1 << BITS) / p),
-            words: Wide::splat(p << 32 | p),
-        }
-    }
-
-    /// `sum + x w mod p`, the product in `[0, p + 2^-7 p)` for `x < 2^45`, right in the low 52 bits.
-    #[inline(always)]
-    fn mul_add(self, sum: Wide, x: Wide, w: Factor) -> Wide {
-        sum.add_low(x, w.value).add_low(x.high(w.quotient), self.negated)
-    }
-
-    /// `x mod p` in `[0, 2p)`, right in the low 52 bits.
-    #[inline(always)]
-    fn reduce(self, x: Wide) -> Wide {
-        x.add_low(x.high(self.reciprocal), self.negated)
-    }
-
-    /// `(x + w y, x - w y)`.
-    #[inline(always)]
-    fn forward(self, x: Wide, y: Wide, w: Factor) -> (Wide, Wide) {
-        let sum = self.mul_add(x, y, w);
-        (sum, x.add(x).sub(sum))
-    }
-
-    /// `(x + y, w (x - y))` for `y <= bound`, a multiple of p.
-    #[inline(always)]
-    fn inverse(self, x: Wide, y: Wide, w: Factor, bound: Wide) -> (Wide, Wide) {
-        (x.add(y), self.mul_add(Wide::splat(0), x.add(bound).sub(y), w))
-    }
-
-    /// What sums stay below before backward stage `s`: `2^(s + 1) p`.
-    #[inline(always)]
-    fn bound(self, stage: usize) -> Wide {
-        Wide::splat(self.p << (stage + 1))
-    }
 }
 
 #[inline(always)]
