@@ -333,6 +333,12 @@ fn decode_is_near_the_oracle() {
                     assert_close(&found, &expected, bound, &format!("{p:?} {}", backend.describe()));
                 }
                 assert!(words(&backend, &there) == sum);
+                for (mut input, device) in [(Buffer::from(sum.clone()), false), (there.clone(), true), (there, true)] {
+                    backend.decode_in_place(&mut input, &p, &stream(3)).unwrap();
+                    assert_eq!(matches!(input, Buffer::Device(_)), device);
+                    let found = backend.download(&input).unwrap();
+                    assert_close(found.as_f32().unwrap(), &expected, bound, &format!("{p:?} {}", backend.describe()));
+                }
             }
         }
     }
