@@ -86,6 +86,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
         on_host(x)
     }
 
+    /// The buffer on the host: itself if it is there, else [`Self::download`].
+    fn into_host(&self, x: Buffer) -> Result<Buffer, BackendError> {
+        if matches!(x, Buffer::Device(_)) { self.download(&x) } else { Ok(x) }
+    }
+
     /// The device of a GPU backend; the host has none.
     fn device(&self) -> Option<&dyn device::Device> {
         None

@@ -213,7 +213,8 @@ impl PlainServer {
     fn add(&mut self, body: &[u8]) -> Result<(), SecAggError> {
         match &mut self.sum {
             Accumulator::Narrow { pending, .. } => {
-                let row = self.backend.unpack(body, self.shape.len as usize, self.shape.bits)?;
+                let row =
+                    self.backend.into_host(self.backend.unpack(body, self.shape.len as usize, self.shape.bits)?)?;
                 pending.extend_from_slice(row.as_u32()?);
                 if pending.len() == PENDING * self.shape.len as usize {
                     self.flush()?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use veilsum::backend::Rows;
+use veilsum::backend::{Backend, Rows};
 use veilsum::config::build::{Experiment, Given, build};
 use veilsum::config::{Config, overrides};
 use veilsum::data::Batch;
@@ -17,20 +17,22 @@ use veilsum::model::{LocalConfig, LocalTrainer, ModelError};
 use veilsum::secagg::PartyId;
 use veilsum::sim::{self, RunOptions, Silent};
 
+use crate::kernels;
+
 /// Ten classes over the digits; every delta is the same, whatever the data are.
-struct Constant;
+struct Constant(Vec<f32>);
 
 const DELTAS: [f32; 4] = [0.25, -1.0 / 3.0, 1e-4, -0.000_123_4];
 
 impl LocalTrainer for Constant {
     fn parameter_count(&self) -> usize {
-        DELTAS.len()
+        self.0.len()
     }
     fn init(&self, _key: &StreamKey) -> Vec<f32> {
-        vec![0.0; DELTAS.len()]
+        vec![0.0; self.0.len()]
     }
     fn gradient_rows(&self, _weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
-        Ok(Rows::dense(DELTAS.repeat(batch.len()), batch.len(), DELTAS.len())?)
+        Ok(Rows::dense(self.0.repeat(batch.len()), batch.len(), self.0.len())?)
     }
     fn local_delta(
         &self,
@@ -39,7 +41,7 @@ impl LocalTrainer for Constant {
         _config: &LocalConfig,
         _key: &StreamKey,
     ) -> Result<Vec<f32>, ModelError> {
-        Ok(DELTAS.to_vec())
+        Ok(self.0.clone())
     }
     fn logits(&self, _weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
         Ok(vec![0.0; batch.len() * 10])
@@ -47,6 +49,10 @@ impl LocalTrainer for Constant {
 }
 
 fn experiment(set: &[&str]) -> Experiment {
+    experiment_of(&DELTAS, set)
+}
+
+fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
     let base = r#"{
         "name": "federation", "seed": 3,
         "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},
@@ -60,7 +66,7 @@ fn experiment(set: &[&str]) -> Experiment {
         overrides::set(&mut value, item).unwrap();
     }
     let config: Config = overrides::typed(&value, "test").unwrap();
-    let given = Given { trainer: Some(Arc::new(Constant)), ..Given::default() };
+    let given = Given { trainer: Some(Arc::new(Constant(delta.to_vec()))), ..Given::default() };
     build(&config, Path::new("."), given).unwrap()
 }
 
@@ -103,6 +109,33 @@ fn the_noise_has_the_accounted_variance_wherever_it_is_drawn() {
         }
         // Chi-square with four degrees of freedom: between its 0.05 % and 99.95 % points.
         assert!((0.06..20.0).contains(&square), "{noise}: {square}");
+    }
+}
+
+#[test]
+fn a_run_on_a_device_is_the_run_on_the_cpu() {
+    let delta: Vec<f32> = (0..1000).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1000.0).collect();
+    for privacy in [
+        r#"{"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":20,"noise":"aggregate"}"#,
+        r#"{"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":20,"noise":"per_client"}"#,
+        r#"{"mechanism":"none","clip":1.0}"#,
+    ] {
+        let set = [&format!("privacy={privacy}"), "sampling=poisson", "algorithm.weights=uniform", "rounds=2"];
+        let mut experiment = experiment_of(&delta, &set);
+        let expected = run(&experiment);
+        for device in kernels::devices() {
+            let name = device.describe();
+            experiment.backend = Arc::new(device);
+            let found = run(&experiment);
+            assert_eq!(found.history.len(), expected.history.len(), "{name}");
+            // The same cohorts and the same noise. A fixed-point coordinate may differ in its last bit, and 2^-16 of
+            // those round to another integer, of 1 / (64 * 8).
+            let cohorts = |run: &sim::RunResult| run.history.iter().map(|r| r.cohort).collect::<Vec<_>>();
+            assert_eq!(cohorts(&found), cohorts(&expected), "{name}");
+            let square: f32 = found.weights.iter().zip(&expected.weights).map(|(a, b)| (a - b).powi(2)).sum();
+            let step = 1.0 / (64.0 * 8.0);
+            assert!(square.sqrt() <= 2.0 * step, "{name}, {privacy}: {}", square.sqrt());
+        }
     }
 }
 

@@ -96,7 +96,7 @@ fn everywhere() -> Vec<Box<dyn Backend>> {
 /// The backends on devices that this machine has, software adapters among them; never none on a machine of CI.
 ///
 /// They are many times slower than the others: 10^5 to 10^6 elements are much.
-fn devices() -> Vec<DeviceBackend> {
+pub(crate) fn devices() -> Vec<DeviceBackend> {
     // Opened once: every device has a queue and pipelines of its own.
     static OPENED: OnceLock<Vec<DeviceBackend>> = OnceLock::new();
     OPENED.get_or_init(open_devices).clone()
