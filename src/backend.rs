@@ -87,7 +87,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     }
 
     /// The buffer on the host: itself if it is there, else [`Self::download`].
-    fn into_host(&self, x: Buffer) -> Result<Buffer, BackendError> {
+    fn to_host(&self, x: Buffer) -> Result<Buffer, BackendError> {
         if matches!(x, Buffer::Device(_)) { self.download(&x) } else { Ok(x) }
     }
 

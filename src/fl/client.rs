@@ -63,7 +63,7 @@ impl<'a> ClientRound<'a> {
             return Ok((parties, report));
         }
         let (words, report) = self.backend.encode(rows, &job)?;
-        let words = self.backend.into_host(words)?;
+        let words = self.backend.to_host(words)?;
         let rows = words.as_u32()?.chunks_exact(self.task.encode.padded as usize);
         let parties =
             clients.iter().zip(rows).map(|(&client, row)| self.weighted(client, row)).collect::<Result<_, _>>()?;

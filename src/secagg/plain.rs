@@ -214,7 +214,7 @@ impl PlainServer {
         match &mut self.sum {
             Accumulator::Narrow { pending, .. } => {
                 let row =
-                    self.backend.into_host(self.backend.unpack(body, self.shape.len as usize, self.shape.bits)?)?;
+                    self.backend.to_host(self.backend.unpack(body, self.shape.len as usize, self.shape.bits)?)?;
                 pending.extend_from_slice(row.as_u32()?);
                 if pending.len() == PENDING * self.shape.len as usize {
                     self.flush()?;
