@@ -92,7 +92,7 @@ impl DeviceBuffer {
         Slice { memory: &self.memory, offset: self.offset, words: self.len as u64 }
     }
 
-    /// Elements `[start, start + len)`, for a launch; [`DeviceBackend::pieces`] says which of them fit one.
+    /// Elements `[start, start + len)`, for a launch (within the limits of the device).
     #[must_use]
     pub fn part(&self, start: u64, len: u64) -> Slice<'_> {
         self.slice().part(start, len)
