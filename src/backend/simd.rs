@@ -168,10 +168,7 @@ impl Backend for Simd {
     }
 
     fn encode_packed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Packed, EncodeReport), BackendError> {
-        let (mut packed, mut scratch) = (Packed::default(), Aligned::default());
-        let half = Half::Packed(&mut packed);
-        let report = encode::encode(self.dispatch, &check::rows(rows, job)?, job, half, &mut scratch)?;
-        Ok((packed, report))
+        encode::packed(self.dispatch, &check::rows(rows, job)?, job)
     }
 
     fn noise(&self, words: &mut Buffer, bits: u32, noise: &Noise, key: &StreamKey) -> Result<(), BackendError> {

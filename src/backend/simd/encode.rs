@@ -8,6 +8,8 @@ pub(super) mod fixed;
 mod integer;
 mod mixed;
 
+use std::cell::Cell;
+
 use rayon::prelude::*;
 
 use self::fixed::{Scale, sign_bytes};
@@ -16,7 +18,7 @@ use super::clip::energy;
 use super::isa::Dispatch;
 use super::noise::Law;
 use crate::backend::scalar::clip::factor;
-use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, Packed, check};
+use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, Packed, RowKeys, check};
 use crate::params::norm_kind;
 
 /// Largest norm that a scaled row may have inside the float transform, so that no sum overflows. A row
@@ -24,13 +26,12 @@ use crate::params::norm_kind;
 const LARGEST_NORM: f64 = (1u128 << 120) as f64;
 
 /// How far [`encode`] goes.
-pub(super) enum Half<'a> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
     /// To the fixed point.
     Fixed,
     /// To the words.
     Words,
-    /// To the packed words; the buffer is scratch.
-    Packed(&'a mut Packed),
 }
 
 /// Encodes checked rows into `out`, in parallel over rows and over the tasks of a long row.
@@ -41,44 +42,91 @@ pub(super) fn encode(
     dispatch: Dispatch,
     rows: &[&[f32]],
     job: &EncodeJob<'_>,
-    half: Half<'_>,
+    half: Half,
     out: &mut Aligned<u32>,
 ) -> Result<EncodeReport, BackendError> {
-    let p = &job.params;
-    let padded = p.padded as usize;
-    let norms: Vec<f64> = each(rows.iter(), |row| energy(dispatch, row).sqrt());
-    if job.non_finite == NonFinite::Error
-        && let Some(row) = norms.iter().position(|norm| !norm.is_finite())
-    {
-        return Err(check::non_finite(row, rows[row]));
-    }
+    let plan = Plan::new(dispatch, rows, job)?;
+    let padded = job.params.padded as usize;
     out.resize(rows.len() * padded);
-    let signs = if p.rotate == 1 { sign_bytes(dispatch, job.signs, padded) } else { Vec::new() };
-    let law = job.noise.map(Law::new);
-    let (words, mut packed) = match half {
-        Half::Fixed => (false, None),
-        Half::Words => (true, None),
-        Half::Packed(packed) => {
-            packed.row_bytes = super::pack::len(padded, p.bits);
-            packed.bytes.resize(rows.len() * packed.row_bytes, 0);
-            (true, Some(packed))
-        }
-    };
-    let size = packed.as_ref().map_or(1, |packed| packed.row_bytes.max(1));
-    let mut bytes = packed.as_mut().map(|packed| packed.bytes.chunks_mut(size));
-    let rows = out.chunks_exact_mut(padded).zip(rows).zip(&norms).zip(job.keys);
-    let tasks =
-        rows.map(|(((out, row), norm), keys)| (out, *row, *norm, keys, bytes.as_mut().and_then(Iterator::next)));
-    let reports = each(tasks, |(out, row, norm, keys, packed)| {
-        let (mut report, seen) = fixed_row(dispatch, row, norm, job, &signs, words, out);
-        if words {
-            let sink = packed.map_or(Sink::InPlace, Sink::Packed);
-            integer::finish(dispatch, out, seen, p, keys, law.as_ref(), sink);
-            report.linf_hits = seen.hits;
-        }
-        report
+    let tasks = out.chunks_exact_mut(padded).zip(rows).zip(&plan.norms).zip(job.keys);
+    let reports = each(tasks, |(((out, row), norm), keys)| match half {
+        Half::Fixed => plan.fixed(row, *norm, false, out).0,
+        Half::Words => plan.words(row, *norm, keys, out, Sink::InPlace),
     });
     Ok(total(&reports))
+}
+
+/// Encodes and packs checked rows. Coordinates pass through one row's memory a thread, whatever the number of rows.
+///
+/// # Errors
+/// As for [`encode`].
+pub(super) fn packed(
+    dispatch: Dispatch,
+    rows: &[&[f32]],
+    job: &EncodeJob<'_>,
+) -> Result<(Packed, EncodeReport), BackendError> {
+    let plan = Plan::new(dispatch, rows, job)?;
+    let padded = job.params.padded as usize;
+    let row_bytes = super::pack::len(padded, job.params.bits);
+    let mut bytes = vec![0; rows.len() * row_bytes];
+    let tasks = bytes.chunks_mut(row_bytes.max(1)).zip(rows).zip(&plan.norms).zip(job.keys);
+    let reports = each(tasks, |(((bytes, row), norm), keys)| {
+        scratch(padded, |out| plan.words(row, *norm, keys, out, Sink::Packed(bytes)))
+    });
+    Ok((Packed { bytes, row_bytes }, total(&reports)))
+}
+
+/// Elements of the scratch that a thread keeps between rows, 4 MiB: fresh memory costs as much as the transform, and
+/// buffers that come and go between what stays fragment the heap.
+const KEPT: usize = 1 << 20;
+
+/// Calls `f` with `len` words of scratch, whatever is in them.
+fn scratch<R>(len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
+    thread_local! {
+        static KEEP: Cell<Aligned<u32>> = Cell::default();
+    }
+    // Taken, not borrowed: a thread that waits for parts of its row may begin another one.
+    let mut words = KEEP.take();
+    words.resize(len);
+    let result = f(&mut words);
+    if len <= KEPT {
+        KEEP.set(words);
+    }
+    result
+}
+
+/// What all rows of a job have in common.
+struct Plan<'a> {
+    dispatch: Dispatch,
+    job: &'a EncodeJob<'a>,
+    norms: Vec<f64>,
+    signs: Vec<u8>,
+    law: Option<Law>,
+}
+
+impl<'a> Plan<'a> {
+    /// Measures the rows; refuses NaN and infinities if the job does.
+    fn new(dispatch: Dispatch, rows: &[&[f32]], job: &'a EncodeJob<'a>) -> Result<Self, BackendError> {
+        let norms: Vec<f64> = each(rows.iter(), |row| energy(dispatch, row).sqrt());
+        if job.non_finite == NonFinite::Error
+            && let Some(row) = norms.iter().position(|norm| !norm.is_finite())
+        {
+            return Err(check::non_finite(row, rows[row]));
+        }
+        let rotate = job.params.rotate == 1;
+        let signs = if rotate { sign_bytes(dispatch, job.signs, job.params.padded as usize) } else { Vec::new() };
+        Ok(Self { dispatch, job, norms, signs, law: job.noise.map(Law::new) })
+    }
+
+    fn fixed(&self, row: &[f32], norm: f64, clamp: bool, out: &mut [u32]) -> (EncodeReport, Seen) {
+        fixed_row(self.dispatch, row, norm, self.job, &self.signs, clamp, out)
+    }
+
+    fn words(&self, row: &[f32], norm: f64, keys: &RowKeys, out: &mut [u32], sink: Sink<'_>) -> EncodeReport {
+        let (report, seen) = self.fixed(row, norm, true, out);
+        integer::finish(self.dispatch, out, seen, &self.job.params, keys, self.law.as_ref(), sink);
+        EncodeReport { linf_hits: seen.hits, ..report }
+    }
 }
 
 /// The integer half on checked coordinates.
