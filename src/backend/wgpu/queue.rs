@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use wgpu::{ErrorFilter, PollType};
 
@@ -15,6 +16,8 @@ const PARAMS: u64 = 256;
 const LAUNCHES: u64 = 64;
 /// Bytes that go to the device or come from it at a time: what is staged takes as much memory again.
 const PART: usize = 64 << 20;
+/// The longest time between the end of a read-back and its result, which any thread may hand over.
+const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// A device and its queue, as the backend and its memory hold them.
 pub(super) struct Shared {
@@ -215,7 +218,8 @@ impl Shared {
             });
         })?;
         self.wait()?;
-        match receive.try_recv() {
+        // Another thread's wait may have taken this result to hand over, and be about to.
+        match receive.recv_timeout(HAND_OVER) {
             Ok(Ok(())) => {
                 out.copy_from_slice(&slice.get_mapped_range());
                 staging.unmap();
