@@ -92,7 +92,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     }
 
     /// The device of a GPU backend; the host has none.
-    fn device(&self) -> Option<&dyn device::Device> {
+    fn device(&self) -> Option<&(dyn device::Device + 'static)> {
         None
     }
 

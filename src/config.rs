@@ -68,6 +68,20 @@ pub struct Config {
     /// Which backend runs the kernels; absent: the fastest of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendName>,
+    /// Where the clients train; absent: on the backend's device if `backend` names `wgpu`, else on the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_on: Option<TrainOn>,
+}
+
+/// Where clients train. Their results differ in the last bits of floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainOn {
+    /// All cores of the processor.
+    Cpu,
+    /// Where the kernels run: gradients are encoded where they were computed. On `scalar` and `simd` that is the
+    /// processor.
+    Backend,
 }
 
 /// Backends that a config can ask for.

@@ -10,13 +10,16 @@ pub mod burn_trainer;
 pub mod evaluate;
 pub mod weights;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use architecture::{Architecture, ModelConfig};
 pub use evaluate::evaluate_dataset;
 
-use crate::backend::{BackendError, Rows};
+use rayon::prelude::*;
+
+use crate::backend::{Backend, BackendError, Rows};
 use crate::data::Batch;
 use crate::files::FileError;
 use crate::math::prg::StreamKey;
@@ -45,6 +48,16 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Samples seen.
     pub samples: usize,
+}
+
+/// Clients that train in one call.
+pub struct Clients<'a> {
+    /// How many.
+    pub count: usize,
+    /// The samples of client `i`, gathered when it is its turn.
+    pub shard: &'a (dyn Fn(usize) -> Batch + Sync),
+    /// The key of the order of its mini-batches.
+    pub key: &'a (dyn Fn(usize) -> StreamKey + Sync),
 }
 
 /// A model and how to train it. Weights are one flat vector, layer by layer.
@@ -77,6 +90,46 @@ pub trait LocalTrainer: Send + Sync {
         key: &StreamKey,
     ) -> Result<Vec<f32>, ModelError>;
 
+    /// [`Self::local_delta`] of several clients, one row each, on the host or on a device: by default on all cores.
+    ///
+    /// # Errors
+    /// As [`Self::local_delta`].
+    fn delta_rows(&self, weights: &[f32], clients: &Clients<'_>, config: &LocalConfig) -> Result<Rows, ModelError> {
+        let dim = self.parameter_count();
+        let delta = |i| {
+            let shard = (clients.shard)(i);
+            if shard.is_empty() {
+                return Ok(vec![0.0; dim]);
+            }
+            self.local_delta(weights, &shard, config, &(clients.key)(i))
+        };
+        let rows = (0..clients.count).into_par_iter().map(delta).collect::<Result<Vec<_>, _>>()?;
+        Ok(Rows::dense(rows.concat(), clients.count, dim)?)
+    }
+
+    /// The gradient of the mean loss over every client's samples, one row each, on the host or on a device; zero without
+    /// samples. By default the mean of [`Self::gradient_rows`], which are on the host then.
+    ///
+    /// # Errors
+    /// As [`Self::gradient_rows`].
+    fn mean_rows(&self, weights: &[f32], clients: &Clients<'_>) -> Result<Rows, ModelError> {
+        let dim = self.parameter_count();
+        let mut out = vec![0.0f32; clients.count * dim];
+        for (i, mean) in out.chunks_mut(dim.max(1)).enumerate() {
+            let shard = (clients.shard)(i);
+            for start in (0..shard.len()).step_by(MEAN_PART) {
+                let part = part(&shard, start..shard.len().min(start + MEAN_PART));
+                let rows = self.gradient_rows(weights, &part)?;
+                for j in 0..rows.rows {
+                    mean.iter_mut().zip(rows.row(j)?).for_each(|(m, &g)| *m += g);
+                }
+            }
+            let scale = 1.0 / shard.len().max(1) as f32;
+            mean.iter_mut().for_each(|m| *m *= scale);
+        }
+        Ok(Rows::dense(out, clients.count, dim)?)
+    }
+
     /// One score a class for every sample of `batch`: `[len x classes]`, row major.
     ///
     /// # Errors
@@ -92,6 +145,23 @@ pub trait LocalTrainer: Send + Sync {
         let logits = self.logits(weights, batch)?;
         evaluate::cross_entropy(&logits, &batch.labels, logits.len() / batch.len().max(1))
     }
+}
+
+/// Samples whose gradient rows are in memory at a time where only their mean is wanted.
+const MEAN_PART: usize = 64;
+
+/// Some samples of a shard.
+fn part(shard: &Batch, samples: Range<usize>) -> Batch {
+    let features = shard.features[samples.start * shard.dim..samples.end * shard.dim].to_vec();
+    Batch { features, labels: shard.labels[samples].to_vec(), dim: shard.dim }
+}
+
+/// The trainer of a configured model on the device of a wgpu backend ([`burn_trainer::WgpuTrainer`]).
+///
+/// # Errors
+/// [`ModelError::Sizes`] if the sizes are no model, [`ModelError::Backend`] for another backend or a device that refuses.
+pub fn trainer_on(config: &ModelConfig, backend: Arc<dyn Backend>) -> Result<Arc<dyn LocalTrainer>, ModelError> {
+    Ok(Arc::new(burn_trainer::WgpuTrainer::new(config.architecture()?, backend)?))
 }
 
 /// The trainer of a configured model, on the CPU.

@@ -92,7 +92,7 @@ impl Backend for DeviceBackend {
         }
     }
 
-    fn device(&self) -> Option<&dyn Device> {
+    fn device(&self) -> Option<&(dyn Device + 'static)> {
         Some(&*self.device)
     }
 

@@ -10,7 +10,9 @@ mod pipelines;
 mod queue;
 mod shaders;
 
+use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub use self::adapter::probe;
 pub use self::memory::WgpuMemory;
@@ -31,6 +33,7 @@ pub struct Wgpu {
     pipelines: Pipelines,
     limits: Limits,
     description: String,
+    origin: Option<(wgpu::Instance, wgpu::Adapter)>,
 }
 
 impl Wgpu {
@@ -39,9 +42,9 @@ impl Wgpu {
     /// # Errors
     /// [`BackendError::Unavailable`], which says what there is and why it is not taken.
     pub fn open(options: &OpenOptions) -> Result<Self, BackendError> {
-        let adapter = adapter::pick(options)?;
+        let (instance, adapter) = adapter::pick(options)?;
         let (device, queue) = adapter::request(&adapter)?;
-        Ok(Self::from_device(device, queue, &adapter.get_info()))
+        Ok(Self::from_device(device, queue, &adapter.get_info()).with_origin(instance, adapter))
     }
 
     /// The backend on a device that someone else made, so that its buffers can be read where they are
@@ -57,14 +60,44 @@ impl Wgpu {
             pipelines: Pipelines::default(),
             limits,
             description,
+            origin: None,
         }
+    }
+
+    /// Says where the device comes from, for others who compute on it too (see [`Self::origin`]).
+    #[must_use]
+    pub fn with_origin(self, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Self {
+        Self { origin: Some((instance, adapter)), ..self }
+    }
+
+    /// Instance and adapter of the device; nothing if they were not told.
+    #[must_use]
+    pub fn origin(&self) -> Option<&(wgpu::Instance, wgpu::Adapter)> {
+        self.origin.as_ref()
     }
 
     /// Words of a buffer that someone else made on this device: they are read and never written.
     ///
     /// Errors: a buffer that cannot be bound as storage.
     pub fn foreign(&self, buffer: wgpu::Buffer) -> Result<Memory, BackendError> {
-        memory::foreign(&self.shared, buffer)
+        self.foreign_held(buffer, ())
+    }
+
+    /// As [`Self::foreign`], for a buffer whose owner may use it again as soon as `holder` is dropped: that happens with
+    /// the last handle to the memory. Submit what reads it before then.
+    pub fn foreign_held(&self, buffer: wgpu::Buffer, holder: impl Any + Send + Sync) -> Result<Memory, BackendError> {
+        memory::foreign(&self.shared, buffer, Box::new(holder))
+    }
+
+    /// Bytes that were read back to the host since the device was opened.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.shared.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong on the device since an error was last returned, as far as it is known: does not wait.
+    pub fn check(&self) -> Result<(), BackendError> {
+        self.shared.check()
     }
 
     /// The device of wgpu.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::resolve::{Setting, resolve};
-use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError};
+use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, TrainOn};
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
@@ -17,7 +17,7 @@ use crate::fl::cohort::Sampling;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
-use crate::model::{LocalConfig, LocalTrainer, trainer_for};
+use crate::model::{LocalConfig, LocalTrainer, trainer_for, trainer_on};
 
 /// What a client does with its shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,11 +110,20 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         Some(split) => split,
         None => Arc::new(data::load(&config.data, base, given.progress)?),
     };
+    let backend = backend::open(config.backend.map(|b| match b {
+        BackendName::Scalar => BackendKind::Scalar,
+        BackendName::Simd => BackendKind::Simd,
+        BackendName::Wgpu => BackendKind::Wgpu,
+        BackendName::Cuda => BackendKind::Cuda,
+    }))?;
+    let train_on = if given.trainer.is_some() { config.train_on } else { train_on(config, backend.kind())? };
+    let on_device = train_on == Some(TrainOn::Backend) && backend.kind() == BackendKind::Wgpu;
     let (trainer, model) = match (given.trainer, &config.model) {
         (Some(trainer), _) => (trainer, None),
         (None, Some(model)) => {
             model.architecture()?.check_dataset(&split.train)?;
-            (trainer_for(model)?, Some(model.clone()))
+            let trainer = if on_device { trainer_on(model, backend.clone())? } else { trainer_for(model)? };
+            (trainer, Some(model.clone()))
         }
         (None, None) => return Err(invalid("model", "the name of a model, or {\"mlp\": [sizes]}", "absent")),
     };
@@ -135,12 +144,6 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let dim = trainer.parameter_count();
     let (resolved_privacy, mechanism, predicted_wrap) = resolve(&config.privacy, &setting(config, clients, dim))?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
-    let backend = backend::open(config.backend.map(|b| match b {
-        BackendName::Scalar => BackendKind::Scalar,
-        BackendName::Simd => BackendKind::Simd,
-        BackendName::Wgpu => BackendKind::Wgpu,
-        BackendName::Cuda => BackendKind::Cuda,
-    }))?;
     let plan = Plan {
         session,
         clients,
@@ -164,10 +167,10 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     // The run folder may be continued from anywhere.
     let here = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
     let data = config.data.rebased(&here);
-    let resolved = Config { privacy: resolved_privacy, data, ..config.clone() };
+    let resolved = Config { privacy: resolved_privacy, data, train_on, ..config.clone() };
     Ok(Experiment {
         name: config.name.clone(),
-        notes: notes(config, &plan, predicted_wrap),
+        notes: notes(config, &plan, predicted_wrap, on_device),
         plan,
         work,
         split,
@@ -185,6 +188,18 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
 
 fn invalid(name: &'static str, expected: impl Into<String>, found: impl ToString) -> ConfigError {
     ConfigError::Invalid { name, expected: expected.into(), found: found.to_string() }
+}
+
+/// Where the clients train, written down where the config leaves it open and a device could do it: a run that is continued
+/// trains where it began.
+fn train_on(config: &Config, kind: BackendKind) -> Result<Option<TrainOn>, ConfigError> {
+    match config.train_on {
+        Some(TrainOn::Backend) if kind == BackendKind::Cuda => {
+            Err(invalid("train_on", "cpu (there is no training on CUDA yet), or backend=wgpu", "backend"))
+        }
+        None if config.backend == Some(BackendName::Wgpu) => Ok(Some(TrainOn::Backend)),
+        given => Ok(given),
+    }
 }
 
 /// Checks that need no mechanism; `plan` and the mechanisms check the rest.
@@ -260,8 +275,11 @@ fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
     }
 }
 
-fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>) -> Vec<String> {
+fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: bool) -> Vec<String> {
     let mut notes = Vec::new();
+    if on_device {
+        notes.push("The clients train on the device of the backend (train_on=cpu trains on the processor).".into());
+    }
     if !plan.is_private() {
         notes.push("No mechanism: nothing is protected.".into());
         return notes;

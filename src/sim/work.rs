@@ -11,7 +11,7 @@ use crate::config::build::{Experiment, LocalWork};
 use crate::fl::client::ClientRound;
 use crate::fl::coordinator::{Coordinator, RoundTask};
 use crate::math::prg::{Address, Purpose};
-use crate::model::{ModelError, samples_per_call};
+use crate::model::{Clients, samples_per_call};
 use crate::secagg::{Party, PartyId};
 
 /// Lets every client of the cohort train, encode and deliver. Returns early, with the round unfinished,
@@ -57,49 +57,24 @@ pub fn play_clients(
     Ok(total)
 }
 
-/// One row a member: its gradient, or its delta.
+/// One row a member: the gradient of the mean loss over its samples, or its delta.
 fn train(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
-    match &experiment.work {
-        LocalWork::Gradient => gradients(experiment, task, members),
-        LocalWork::Delta(config) => {
-            let rows = members
-                .par_iter()
-                .map(|&client| {
-                    let shard = experiment.split.train.gather(experiment.shard(client));
-                    let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy: 0 };
-                    let plan = &experiment.plan;
-                    let key = experiment.secret.derive(&plan.session, address, Purpose::Batches, plan.cipher);
-                    if shard.is_empty() {
-                        return Ok(vec![0.0; plan.dim]);
-                    }
-                    experiment.trainer.local_delta(&task.weights, &shard, config, &key)
-                })
-                .collect::<Result<Vec<_>, ModelError>>()?;
-            Ok(Rows::dense(rows.concat(), members.len(), experiment.plan.dim).map_err(crate::fl::FlError::from)?)
+    let (data, plan) = (&experiment.split.train, &experiment.plan);
+    let clients = Clients {
+        count: members.len(),
+        shard: &|i| data.gather(experiment.shard(members[i])),
+        key: &|i| {
+            let address = Address { client: members[i], round: task.id.round, attempt: task.id.attempt, copy: 0 };
+            experiment.secret.derive(&plan.session, address, Purpose::Batches, plan.cipher)
+        },
+    };
+    let trainer = &experiment.trainer;
+    Ok(match &experiment.work {
+        LocalWork::Delta(config) => trainer.delta_rows(&task.weights, &clients, config)?,
+        LocalWork::Gradient if members.iter().all(|&c| experiment.shard(c).len() == 1) => {
+            let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
+            trainer.gradient_rows(&task.weights, &data.gather(&samples))?
         }
-    }
-}
-
-/// Gradient rows; a client with several samples sends their mean.
-fn gradients(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
-    let data = &experiment.split.train;
-    if members.iter().all(|&c| experiment.shard(c).len() == 1) {
-        let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
-        return Ok(experiment.trainer.gradient_rows(&task.weights, &data.gather(&samples))?);
-    }
-    let dim = experiment.plan.dim;
-    let mut out = vec![0.0f32; members.len() * dim];
-    for (&client, mean) in members.iter().zip(out.chunks_mut(dim)) {
-        let shard = experiment.shard(client);
-        for part in shard.chunks(64) {
-            let rows = experiment.trainer.gradient_rows(&task.weights, &data.gather(part))?;
-            for i in 0..rows.rows {
-                let row = rows.row(i).map_err(crate::fl::FlError::from)?;
-                mean.iter_mut().zip(row).for_each(|(m, &g)| *m += g);
-            }
-        }
-        let scale = 1.0 / shard.len().max(1) as f32;
-        mean.iter_mut().for_each(|m| *m *= scale);
-    }
-    Ok(Rows::dense(out, members.len(), dim).map_err(crate::fl::FlError::from)?)
+        LocalWork::Gradient => trainer.mean_rows(&task.weights, &clients)?,
+    })
 }

@@ -28,7 +28,7 @@ use veilsum::backend::scalar::Scalar;
 use veilsum::backend::simd::Simd;
 use veilsum::backend::simd::isa::Isa;
 use veilsum::backend::wgpu::Wgpu;
-use veilsum::backend::{Backend, EncodeJob, NonFinite, OpenOptions, RowKeys};
+use veilsum::backend::{Backend, BackendKind, EncodeJob, NonFinite, OpenOptions, RowKeys};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{EncodeParams, NO_LINF};
 
@@ -100,6 +100,17 @@ pub(crate) fn devices() -> Vec<DeviceBackend> {
     // Opened once: every device has a queue and pipelines of its own.
     static OPENED: OnceLock<Vec<DeviceBackend>> = OnceLock::new();
     OPENED.get_or_init(open_devices).clone()
+}
+
+/// An adapter of another instance, for devices of a test's own; none where [`devices`] has none of wgpu.
+pub(crate) fn raw_adapter() -> Option<(wgpu::Instance, wgpu::Adapter)> {
+    if devices().iter().all(|d| d.kind() != BackendKind::Wgpu) {
+        return None;
+    }
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    let adapter = adapters.into_iter().next().expect("another instance has found an adapter");
+    Some((instance, adapter))
 }
 
 fn open_devices() -> Vec<DeviceBackend> {

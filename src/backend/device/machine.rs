@@ -11,7 +11,7 @@ use crate::backend::{BackendError, BackendKind};
 ///
 /// Errors of a launch may show at the call, or later at [`Device::read`] or [`Device::finish`]. After an error that
 /// is no [`BackendError::DeviceLost`] the device still works.
-pub trait Device: Send + Sync + fmt::Debug {
+pub trait Device: Any + Send + Sync + fmt::Debug {
     /// Which backend this is a device of.
     fn kind(&self) -> BackendKind;
 

@@ -5,7 +5,7 @@ use wgpu::{Backends, DeviceType};
 use crate::backend::probe::Found;
 use crate::backend::{BackendError, BackendKind, OpenOptions};
 
-fn all() -> Vec<wgpu::Adapter> {
+fn all() -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
     // No validation layers: they are not ours to ask for, and errors of wgpu itself come without them.
@@ -13,13 +13,13 @@ fn all() -> Vec<wgpu::Adapter> {
     let instance = wgpu::Instance::new(descriptor);
     let mut adapters = pollster::block_on(instance.enumerate_adapters(Backends::all()));
     adapters.sort_by_key(|adapter| rank(adapter.get_info().device_type));
-    adapters
+    (instance, adapters)
 }
 
 /// Every adapter of this machine, the best first; one entry that says so if there is none.
 #[must_use]
 pub fn probe(options: &OpenOptions) -> Vec<Found> {
-    let found: Vec<Found> = all().iter().map(|adapter| entry(adapter, options)).collect();
+    let found: Vec<Found> = all().1.iter().map(|adapter| entry(adapter, options)).collect();
     if found.is_empty() { vec![Found::nothing(BackendKind::Wgpu, NO_ADAPTER.into())] } else { found }
 }
 
@@ -79,12 +79,13 @@ fn refusal(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, options: &OpenOpti
 }
 
 /// The best adapter that is not refused.
-pub(super) fn pick(options: &OpenOptions) -> Result<wgpu::Adapter, BackendError> {
+pub(super) fn pick(options: &OpenOptions) -> Result<(wgpu::Instance, wgpu::Adapter), BackendError> {
     let mut reasons = Vec::new();
-    for adapter in all() {
+    let (instance, adapters) = all();
+    for adapter in adapters {
         let info = adapter.get_info();
         match refusal(&adapter, &info, options) {
-            None => return Ok(adapter),
+            None => return Ok((instance, adapter)),
             Some(reason) => reasons.push(format!("{}: {reason}", info.name)),
         }
     }
@@ -96,10 +97,15 @@ pub(super) fn pick(options: &OpenOptions) -> Result<wgpu::Adapter, BackendError>
 
 /// A device with everything that the adapter allows.
 pub(super) fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue), BackendError> {
-    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    let ours = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    // The autodiff framework asks the adapter, not the device, which types its kernels may use.
+    let types = wgpu::Features::SHADER_F16
+        | wgpu::Features::SHADER_F64
+        | wgpu::Features::SHADER_INT64
+        | wgpu::Features::SHADER_FLOAT32_ATOMIC;
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("veilsum"),
-        required_features: adapter.features() & wanted,
+        required_features: adapter.features() & (ours | types),
         required_limits: adapter.limits(),
         ..Default::default()
     };

@@ -1,5 +1,6 @@
 //! Memory: a buffer of wgpu each.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ pub struct WgpuMemory {
     shared: Arc<Shared>,
     buffer: wgpu::Buffer,
     secret: bool,
-    foreign: bool,
+    /// Of memory that someone else made: what keeps its owner from using it again.
+    holder: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl fmt::Debug for WgpuMemory {
@@ -41,7 +43,7 @@ impl Storage for WgpuMemory {
     }
 
     fn foreign(&self) -> bool {
-        self.foreign
+        self.holder.is_some()
     }
 }
 
@@ -63,15 +65,19 @@ pub(super) fn alloc(shared: &Arc<Shared>, limits: &Limits, words: u64, secret: b
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: Some("veilsum"), size: needed, usage, mapped_at_creation: false };
     let buffer = shared.guarded("memory", needed, || shared.device.create_buffer(&descriptor))?;
-    Ok(Memory::new(WgpuMemory { shared: shared.clone(), buffer, secret, foreign: false }))
+    Ok(Memory::new(WgpuMemory { shared: shared.clone(), buffer, secret, holder: None }))
 }
 
-/// A handle to a buffer that someone else made.
-pub(super) fn foreign(shared: &Arc<Shared>, buffer: wgpu::Buffer) -> Result<Memory, BackendError> {
+/// A handle to a buffer that someone else made, and to what keeps it as it is.
+pub(super) fn foreign(
+    shared: &Arc<Shared>,
+    buffer: wgpu::Buffer,
+    holder: Box<dyn Any + Send + Sync>,
+) -> Result<Memory, BackendError> {
     let needed = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     if !buffer.usage().contains(needed) {
         let reason = format!("its usages are {:?}, expected {needed:?}", buffer.usage());
         return Err(device_failed(BackendKind::Wgpu, "buffer of another owner", reason));
     }
-    Ok(Memory::new(WgpuMemory { shared: shared.clone(), buffer, secret: false, foreign: true }))
+    Ok(Memory::new(WgpuMemory { shared: shared.clone(), buffer, secret: false, holder: Some(holder) }))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
+    /// Bytes read back so far.
+    pub(super) bytes_read: AtomicU64,
     failure: Arc<Failure>,
     recorded: Mutex<Option<Commands>>,
 }
@@ -86,7 +89,7 @@ impl Shared {
         device.set_device_lost_callback(move |reason, message| {
             *lock(&seen.lost) = Some(format!("{reason:?} {message}").trim_end().to_owned());
         });
-        Self { id, device, queue, failure, recorded: Mutex::new(None) }
+        Self { id, device, queue, bytes_read: AtomicU64::new(0), failure, recorded: Mutex::new(None) }
     }
 
     /// Errors that were recorded.
@@ -190,6 +193,7 @@ impl Shared {
 
     /// Waits, and copies bytes of a buffer.
     pub(super) fn read(&self, buffer: &wgpu::Buffer, at: u64, out: &mut [u8]) -> Result<(), BackendError> {
+        self.bytes_read.fetch_add(out.len() as u64, Ordering::Relaxed);
         let size = PART.min(out.len()) as u64;
         let staging = self.guarded("read-back", size, || {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
