@@ -218,6 +218,14 @@ impl Buffer {
         }
     }
 
+    /// The floats themselves; an empty vector stays.
+    pub(crate) fn take_f32(&mut self) -> Result<Aligned<f32>, BackendError> {
+        match self {
+            Self::HostF32(v) => Ok(std::mem::take(v)),
+            other => Err(other.refused("f32")),
+        }
+    }
+
     /// The floats, writable.
     pub fn as_f32_mut(&mut self) -> Result<&mut [f32], BackendError> {
         match self {

@@ -69,6 +69,16 @@ impl Experiment {
         self.partition.clients.get(client as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// The same experiment without its device: everything on the CPU. One that uses none stays as it is.
+    #[must_use]
+    pub fn on_cpu(&self) -> Self {
+        let mut same = self.clone();
+        if same.backend.device().is_some() {
+            same.backend = Arc::new(backend::simd::Simd::new());
+        }
+        same
+    }
+
     /// The key of the initial weights.
     #[must_use]
     pub fn init_key(&self) -> StreamKey {

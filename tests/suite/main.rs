@@ -4,6 +4,7 @@ mod accounting;
 mod bench;
 mod cli;
 mod data;
+mod device_loss;
 mod federation;
 mod kernels;
 mod layering;

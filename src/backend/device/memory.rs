@@ -161,7 +161,8 @@ impl DeviceBackend {
     }
 
     /// Runs `stage` on `x` in place: on the device if it lives there (on a copy if others share it), else on an
-    /// uploaded copy that is read back. After an error a buffer of the host is as it was.
+    /// uploaded copy that is read back. After an error a buffer of the host is as it was, unless the device failed while it
+    /// was read: a part of the result may be there then.
     pub(super) fn in_place<T>(
         &self,
         x: &mut Buffer,

@@ -181,13 +181,17 @@ fn a_launch_that_cannot_be_is_an_error_and_the_device_still_works() {
 }
 
 /// Device, queue and name of an adapter, as another library would have made them; none where there is no adapter.
-fn raw_device(limits: impl FnOnce(&mut wgpu::Limits)) -> Option<(wgpu::Device, wgpu::Queue, wgpu::AdapterInfo)> {
+pub(crate) fn raw_device(
+    limits: impl FnOnce(&mut wgpu::Limits),
+) -> Option<(wgpu::Device, wgpu::Queue, wgpu::AdapterInfo)> {
     if devices().iter().all(|d| d.kind() != BackendKind::Wgpu) {
         return None;
     }
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    let adapter = adapters.first().expect("another instance has found an adapter");
+    let cards = matches!(Wanted::from_env(), Wanted::Cards { .. });
+    let suits = |a: &&wgpu::Adapter| !cards || a.get_info().device_type != wgpu::DeviceType::Cpu;
+    let adapter = adapters.iter().find(suits).expect("another instance has found an adapter");
     let mut required_limits = adapter.limits();
     limits(&mut required_limits);
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
