@@ -8,6 +8,7 @@ mod emulation;
 mod floats;
 mod ghost;
 mod gram;
+mod halves;
 mod integers;
 mod keystream;
 mod lattice;
