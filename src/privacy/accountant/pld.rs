@@ -264,10 +264,10 @@ impl Problem {
         self.supports.iter().map(|(low, high)| high - low).fold(0.0, f64::max)
     }
 
-    /// The losses of all parts on grids of `step`; `None` where one has no such bound.
+    /// The losses of all parts on grids of `step`; `None` where one has no such grid or bound.
     fn sum(&self, step: f64, discretize: impl Fn(&dyn LossCurve, &Grid) -> Option<Dots>) -> Option<Sum> {
         let part = |((curve, count), (low, high)): (&(SampledGaussian, u64), &(f64, f64))| {
-            Some((discretize(curve, &Grid::around(*low, *high, step))?, *count))
+            Some((discretize(curve, &Grid::around(*low, *high, step)?)?, *count))
         };
         self.curves.iter().zip(&self.supports).map(part).collect::<Option<Vec<_>>>().map(Sum::new)
     }

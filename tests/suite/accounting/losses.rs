@@ -26,7 +26,9 @@ fn all_golden_rows_lie_between_the_bounds() {
         let (rate, steps) = (f(&row["sampling_rate"]), row["steps"].as_u64().unwrap());
         let found = dp_sgd(f(&row["noise_multiplier"]), rate, steps, f(&row["delta"]));
         let best = f(&row["best_upper"]);
-        assert!(found.low > 0.0 && found.low <= best, "{row}: {found:?}");
+        // The peers' arithmetic has errors too: in row sgm-48 one's upper bound lies 2e-6 below all of our interval, in the
+        // middle of which another's estimate is.
+        assert!(found.low > 0.0 && found.low <= best * (1.0 + 1e-5), "{row}: {found:?}");
         assert!(found.high <= best * 1.002 && found.low <= found.high, "{row}: {found:?}");
         if let Some(lower) = row["best_lower"].as_f64() {
             assert!(found.high >= lower, "{row}: {found:?}");
@@ -151,6 +153,8 @@ fn extremes_stay_bounds() {
         let rdp = epsilon(&sampled(rate, gaussian(sigma)), steps, delta);
         assert!(found.low >= 0.0 && found.low <= found.high, "{sigma} {rate} {steps}: {found:?}");
         assert!(found.low <= rdp * (1.0 + 1e-9), "{sigma} {rate} {steps}: {found:?} {rdp}");
+        let best = Rule::Best.epsilon(&sampled(rate, gaussian(sigma)), steps, delta).unwrap();
+        assert!(best.epsilon <= rdp && best.epsilon_low == Some(found.low));
     }
 }
 

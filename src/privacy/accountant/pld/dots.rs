@@ -14,6 +14,11 @@
 
 use super::curve::{LossCurve, Mass, between};
 
+/// Greatest index of a grid point: a number that floats count exactly.
+const MOST_INDEX: f64 = (1u64 << 52) as f64;
+/// Most points of a grid.
+const MOST_POINTS: f64 = (1u64 << 23) as f64;
+
 /// A loss on the grid `epsilon_j = (first + j) step`.
 #[derive(Clone, Debug)]
 pub struct Dots {
@@ -39,11 +44,11 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The grid of `step` around the losses `[low, high]`.
-    pub fn around(low: f64, high: f64, step: f64) -> Self {
-        let first = (low / step).floor() as i64;
-        let last = ((high / step).ceil() as i64).max(first + 2);
-        Self { first, count: (last - first) as usize + 1, step }
+    /// The grid of `step` around the losses `[low, high]`; `None` where there is no such grid of a reasonable length.
+    pub fn around(low: f64, high: f64, step: f64) -> Option<Self> {
+        let (first, last) = ((low / step).floor(), (high / step).ceil());
+        let fits = step > 0.0 && first.abs().max(last.abs()) < MOST_INDEX && last - first < MOST_POINTS;
+        fits.then(|| Self { first: first as i64, count: ((last - first) as usize).max(2) + 1, step })
     }
 
     fn without_front(&self, inset: usize) -> Self {
@@ -195,7 +200,7 @@ mod tests {
             for (sigma, rate) in [(1.0, 1.0), (0.6, 0.01), (3.0, 0.5), (0.8, 0.999), (30.0, 1e-4)] {
                 let curve = SampledGaussian::new(sigma, rate, direction);
                 let (low, high) = super::super::curve::support(&curve, 1e-14, 1e-14, 600.0);
-                let grid = Grid::around(low, high, (high - low) / 4000.0);
+                let grid = Grid::around(low, high, (high - low) / 4000.0).expect("a grid");
                 let (lower, upper) = (lower(&curve, &grid).expect("a hull"), upper(&curve, &grid));
                 for i in 0..=200 {
                     let epsilon = low + (high - low) * f64::from(i) / 200.0;
@@ -207,6 +212,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn grids_without_end_are_none() {
+        for (low, high, step) in [(0.0, 1.0, 0.0), (0.0, 1.0, 1e-9), (1.0, 2.0, f64::NAN), (f64::NAN, 1.0, 0.1)] {
+            assert!(Grid::around(low, high, step).is_none(), "{low} {high} {step}");
+        }
+        assert_eq!(Grid::around(0.5, 0.5, 1.0).map(|g| (g.first, g.count)), Some((0, 3)));
     }
 
     #[test]
