@@ -1,9 +1,12 @@
 // Rows of floats scaled to a bound: x <- x min(1, C / |x|). The numbers are those of shaders/clip.wgsl, bit by bit: see
 // there for the arithmetic and its error.
 //
-// clip_norms: 4 bytes read an element; a thread keeps its 16 elements in registers between maximum and sum.
-// clip_mixed: the same, for the mixed clip. clip_factors: one block a row; clip_scale, encode_place: 8 bytes an element, neighbours by neighbouring threads.
+// clip_norms: 4 bytes read an element (2 of half precision); a thread keeps its 16 elements in registers between maximum
+// and sum.
+// clip_mixed: the same, for the mixed clip. clip_factors: one block a row; clip_scale, encode_place: 8 bytes an element (6 of half precision), neighbours by
+// neighbouring threads.
 // Rows start anywhere, so that loads are of 4 bytes: a warp has 16 of them in flight a thread, 2 KiB.
+#include "common/half.cuh"
 #include "common/params.cuh"
 #include "common/platform.cuh"
 #include "common/scaled.cuh"
@@ -22,17 +25,29 @@ __device__ __forceinline__ Wide square(uint32_t x, uint32_t top) {
     return wide_of(right64(m * m << 16, 2 * (top - biased_exponent(x))));
 }
 
+// |x| of the elements t, t + 256, .. of a chunk, zeros behind its `left` elements.
+template <class T>
+__device__ __forceinline__ void magnitudes(uint32_t (&v)[16], const T* x, uint32_t left) {
+#pragma unroll
+    for (uint32_t i = 0; i < 16; i++) {
+        const uint32_t j = threadIdx.x + 256 * i;
+        v[i] = j < left ? widened(x[j]) & 0x7fffffff : 0;
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(256) clip_norms(const RowsPassParams p, const uint32_t* rows, uint4* parts) {
     __shared__ uint32_t greatest[8];
     __shared__ uint4 warps[8];
     const uint32_t group = group_index(), t = threadIdx.x;
     if (group >= p.groups) return;
     const uint32_t row = group / p.chunks, chunk = group % p.chunks;
-    const uint32_t* x = rows + p.offset + row * p.stride + chunk * 4096;
+    const uint32_t first = p.offset + row * p.stride + chunk * 4096;
     const uint32_t left = min(p.dim - chunk * 4096, 4096u);
     uint32_t v[16], most = 0;
-#pragma unroll
-    for (uint32_t i = 0; i < 16; i++) v[i] = t + 256 * i < left ? x[t + 256 * i] & 0x7fffffff : 0;
+    // Outside of the loops, so that all loads of a thread are on their way at once.
+    if (p.element == 0) magnitudes(v, rows + first, left);
+    else if (p.element == 1) magnitudes(v, reinterpret_cast<const F16*>(rows) + first, left);
+    else magnitudes(v, reinterpret_cast<const Bf16*>(rows) + first, left);
 #pragma unroll
     for (uint32_t i = 0; i < 16; i++) most = max(most, v[i]);
     const uint32_t top = block_greatest(greatest, most);
@@ -165,6 +180,24 @@ extern "C" __global__ void __launch_bounds__(256) clip_scale(const RowsPassParam
 }
 REGISTER_KERNEL(clip_scale)
 
+struct Placing {
+    uint32_t dim, rotate, f, finite;
+    int32_t exponent;
+};
+
+template <class T>
+__device__ __forceinline__ void place(const Placing& p, const T* x, const uint32_t* signs, uint32_t* out, uint32_t start, uint32_t end) {
+#pragma unroll 8
+    for (uint32_t j = start + threadIdx.x; j < end; j += 256) {
+        uint32_t v = 0;
+        if (j < p.dim) {
+            const uint32_t sign = ((signs[(j >> 5) * p.rotate] >> (j & 31)) & p.rotate) << 31;
+            v = (__float_as_uint(scaled(__uint_as_float(widened(x[j])), p.f, p.exponent)) ^ sign) & p.finite;
+        }
+        out[j] = v;
+    }
+}
+
 // Row by row: factor, sign where bit j % 32 of word j / 32 is set, zeros from `dim` on. A row with NaN or an
 // infinity becomes zeros.
 extern "C" __global__ void __launch_bounds__(256)
@@ -172,20 +205,13 @@ extern "C" __global__ void __launch_bounds__(256)
     const uint32_t group = group_index();
     if (group >= p.groups) return;
     const uint32_t row = group / p.chunks, start = group % p.chunks * 4096;
-    const uint32_t end = min(p.padded, start + 4096);
-    const uint32_t* x = rows + p.offset + row * p.stride;
+    const uint32_t end = min(p.padded, start + 4096), first = p.offset + row * p.stride;
     const uint32_t* state = states + (p.first_row + row) * STATE_WORDS;
-    const uint32_t f = state[4];
-    const int32_t exponent = static_cast<int32_t>(state[5]);
     const uint32_t finite = state[3] < INFINITE ? 0xffffffff : 0;
-#pragma unroll 8
-    for (uint32_t j = start + threadIdx.x; j < end; j += 256) {
-        uint32_t v = 0;
-        if (j < p.dim) {
-            const uint32_t sign = ((signs[(j >> 5) * p.rotate] >> (j & 31)) & p.rotate) << 31;
-            v = (__float_as_uint(scaled(__uint_as_float(x[j]), f, exponent)) ^ sign) & finite;
-        }
-        out[row * p.padded + j] = v;
-    }
+    const Placing placing = {p.dim, p.rotate, state[4], finite, static_cast<int32_t>(state[5])};
+    out += row * p.padded;
+    if (p.element == 0) place(placing, rows + first, signs, out, start, end);
+    else if (p.element == 1) place(placing, reinterpret_cast<const F16*>(rows) + first, signs, out, start, end);
+    else place(placing, reinterpret_cast<const Bf16*>(rows) + first, signs, out, start, end);
 }
 REGISTER_KERNEL(encode_place)

@@ -6,13 +6,13 @@
 // any order, so that the results do not depend on the device.
 //
 // clip_norms: chunks of 4096 elements to (N, largest |x|) relative to the chunk's own largest e. 4 bytes read an element
-//   from memory, 4 from the cache; 40 operations.
+//   from memory, 4 from the cache; 40 operations. Rows of half precision (p.element): 2 bytes each, 8 operations more.
 // clip_mixed: the same of v(y) = f^2 + (2f + 1) p = y^2 + p - p^2, f and p the integer part and the fraction of |y|,
 //   y = x p.factor, with E at least that of 1: the mixed clip is a product by sqrt(C / sum v) and a little more.
 // clip_factors: the chunks of a row to its N, and the factor to 24 bits by an integer root and division: 32 steps each
 //   whatever the row holds. One group a row.
 // clip_scale: in place; 8 bytes an element, one product (and three exact ones by powers of two).
-// encode_place: the same into padded rows, with signs; 8 bytes and 1 bit an element (for encode).
+// encode_place: the same into padded rows, with signs; 8 bytes and 1 bit an element, 6 of half precision (for encode).
 
 // Words of a row in `states`: N (3), bits of the largest |x|, factor, its exponent, shrink, clamped coordinates.
 const STATE_WORDS: u32 = 8u;
@@ -29,6 +29,27 @@ const INFINITE: u32 = 0x7f800000u;
 
 var<workgroup> sums: array<vec3<u32>, 256>;
 var<workgroup> largest: atomic<u32>;
+
+// The word of element i of rows of the type p.element: two halves share one.
+fn word_of(i: u32) -> u32 {
+    return i >> min(p.element, 1u);
+}
+
+// Element i from its word, as the bits of a float. A denormal of half precision is its bits times 2^-24, which f32 holds
+// as a normal number: devices that flush denormals keep them.
+fn widened(word: u32, i: u32) -> u32 {
+    if p.element == 0u {
+        return word;
+    }
+    let half = (word >> ((i & 1u) * 16u)) & 0xffffu;
+    if p.element == 2u {
+        return half << 16u;
+    }
+    let m = half & 0x7fffu;
+    let small = bitcast<u32>(f32(m) * 0x1p-24f);
+    let large = (m << 13u) + select(0x70000000u, 0x38000000u, m < 0x7c00u);
+    return select(large, small, m < 0x400u) | ((half & 0x8000u) << 16u);
+}
 
 fn biased_exponent(x: u32) -> u32 {
     return max((x >> 23u) & 255u, 1u);
@@ -80,12 +101,13 @@ fn clip_norms(
     let first = p.offset + row * p.stride;
     var most = 0u;
     for (var j = start + t; j < end; j += 256u) {
-        most = max(most, norms_rows[first + j] & 0x7fffffffu);
+        most = max(most, widened(norms_rows[word_of(first + j)], first + j) & 0x7fffffffu);
     }
     let top = greatest(t, most);
     var sum = vec3(0u);
     for (var j = start + t; j < end; j += 256u) {
-        sum = wide_add(sum, square(norms_rows[first + j], biased_exponent(top)));
+        let x = widened(norms_rows[word_of(first + j)], first + j);
+        sum = wide_add(sum, square(x, biased_exponent(top)));
     }
     sum = total(t, sum);
     if t == 0u {
@@ -274,11 +296,13 @@ fn encode_place(
     let f = place_states[state + 4u];
     let x = bitcast<i32>(place_states[state + 5u]);
     let finite = place_states[state + 3u] < INFINITE;
+    let first = p.offset + row * p.stride;
     for (var j = start + t; j < end; j += 256u) {
         var v = 0u;
         if j < p.dim {
             let sign = ((place_signs[(j >> 5u) * p.rotate] >> (j & 31u)) & p.rotate) << 31u;
-            let y = scaled(bitcast<f32>(place_rows[p.offset + row * p.stride + j]), f, x);
+            let input = widened(place_rows[word_of(first + j)], first + j);
+            let y = scaled(bitcast<f32>(input), f, x);
             v = select(0u, bitcast<u32>(y) ^ sign, finite);
         }
         place_out[row * p.padded + j] = v;

@@ -12,6 +12,7 @@ mod gram;
 mod job;
 mod lattice;
 pub mod probe;
+mod rows;
 pub mod scalar;
 mod shrink;
 pub mod simd;
@@ -20,11 +21,14 @@ pub mod wgpu;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-pub use self::buffer::{Aligned, Buffer, Rows};
+pub use half::{bf16, f16};
+
+pub use self::buffer::{Aligned, Buffer};
 pub use self::error::BackendError;
 pub use self::gram::Gram;
 pub use self::job::{EncodeJob, EncodeReport, NonFinite, Packed, RowKeys};
 pub use self::lattice::{EncryptJob, LatticeSecret, SECRET_ETA};
+pub use self::rows::Rows;
 pub use self::scalar::pack::packed_len;
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
@@ -104,7 +108,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Clips every row in place to L2 norm `params.bound` and returns the norms before the clip.
     ///
     /// `x_i <- x_i * min(1, C / |x_i|)`. Norms are accumulated so that their relative error is
-    /// below 1e-6 up to d = 2^27. Errors: non-finite input (names the row), bound not positive.
+    /// below 1e-6 up to d = 2^27. Errors: non-finite input (names the row), bound not positive, rows of half precision: a
+    /// product rounded back to 11 or 8 bits may exceed the bound, so that these are clipped inside `encode`.
     fn clip(&self, x: &mut Buffer, params: &ClipParams) -> Result<Vec<f32>, BackendError>;
 
     /// Walsh-Hadamard transform in place: `y = scale * H x` on each block, natural (Sylvester) order.
@@ -112,6 +117,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// The float half of `encode`: clip, pad, signs, block FWHT, scale, truncation toward zero to
     /// fixed point with F fraction bits (saturating). Returns `[rows x padded]` `i32`.
+    ///
+    /// Rows are `f32`, `f16` or `bf16`. Half precision is widened where a coordinate is read, which is exact: the result
+    /// has the bits of the same rows in `f32`, and no copy of them is made.
     fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError>;
 
     /// The integer half of `encode`: coordinate clamp, exact norm check and shrink, stochastic

@@ -77,3 +77,14 @@ pub enum FlError {
         threshold: usize,
     },
 }
+
+impl FlError {
+    /// The backend's error behind this one, whoever passed it on.
+    #[must_use]
+    pub const fn backend(&self) -> Option<&BackendError> {
+        match self {
+            Self::Backend(e) | Self::SecAgg(SecAggError::Backend(e)) | Self::Model(ModelError::Backend(e)) => Some(e),
+            _ => None,
+        }
+    }
+}

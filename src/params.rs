@@ -39,6 +39,16 @@ pub mod rounding_kind {
     pub const KEEP: u32 = 1;
 }
 
+/// The type of the rows that a launch reads; the `element` member of [`RowsPassParams`].
+pub mod element_kind {
+    /// 32 bits, one a word.
+    pub const F32: u32 = 0;
+    /// IEEE 754 binary16, two a word, the first in the lower half.
+    pub const F16: u32 = 1;
+    /// The upper halves of 32 bits, two a word, likewise.
+    pub const BF16: u32 = 2;
+}
+
 /// `clip`: `x_i <- x_i * min(1, bound / |x_i|_2)` on each row.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -384,8 +394,10 @@ pub struct RowsPassParams {
     pub bound_mantissa: u32,
     /// See `bound_mantissa`.
     pub bound_exponent: i32,
+    /// One of [`element_kind`]: the type of the input rows.
+    pub element: u32,
     /// Keeps `norm_bound` on a 16-byte boundary.
-    pub _pad: [u32; 2],
+    pub _pad: u32,
     /// As in [`EncodeParams`].
     pub norm_bound: [u32; 4],
 }

@@ -1,6 +1,7 @@
 //! The whole federation in one process: drives the coordinator, plays every client, keeps the run folder.
 
 pub mod dse;
+pub mod loss;
 pub mod page;
 pub mod run_dir;
 pub mod sweep;
@@ -12,14 +13,15 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::EncodeReport;
+use crate::backend::{BackendError, EncodeReport};
 use crate::config::ConfigError;
 use crate::config::build::Experiment;
 use crate::fl::FlError;
-use crate::fl::coordinator::{Action, Coordinator, Finish, RoundSummary};
+use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask};
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
 use crate::report::ReportError;
+use loss::{DeviceLoss, Recovery};
 use run_dir::RunDir;
 
 /// One line of `metrics.jsonl`. Everything but `seconds` is the same in a repeated or resumed run.
@@ -49,6 +51,9 @@ pub struct RoundRecord {
     /// Test loss, in rounds that evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// The loss of a device in this round: the attempt above is the one that was finished without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_lost: Option<DeviceLoss>,
     /// Wall time since the start or the resumption.
     pub seconds: f64,
 }
@@ -86,6 +91,8 @@ pub trait Observer {
     fn started(&mut self, round: u32, rounds: u32);
     /// A round is done.
     fn round(&mut self, record: &RoundRecord);
+    /// A device was lost, now or before the run was resumed, and the run goes on without it. People have to see this.
+    fn lost(&mut self, loss: &DeviceLoss);
 }
 
 /// Watches nothing.
@@ -95,6 +102,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn started(&mut self, _round: u32, _rounds: u32) {}
     fn round(&mut self, _record: &RoundRecord) {}
+    fn lost(&mut self, _loss: &DeviceLoss) {}
 }
 
 /// How a run ended.
@@ -121,6 +129,8 @@ pub struct RunResult {
     pub history: Vec<RoundRecord>,
     /// What the clients saw, all rounds of this process.
     pub clients: EncodeReport,
+    /// The loss of a device, in any of the rounds.
+    pub device_lost: Option<DeviceLoss>,
     /// Final weights.
     pub weights: Vec<f32>,
     /// Wall time of this process.
@@ -152,51 +162,77 @@ pub enum SimError {
     },
 }
 
+impl SimError {
+    /// The backend's error behind this one, whoever passed it on.
+    fn backend(&self) -> Option<&BackendError> {
+        match self {
+            Self::Fl(e) => e.backend(),
+            Self::Model(ModelError::Backend(e)) => Some(e),
+            _ => None,
+        }
+    }
+}
+
 /// Runs an experiment to its end, its budget, or Ctrl-C.
+///
+/// A device that is lost on the way ([`BackendError::DeviceLost`]) does not end the run: it goes on, on the CPU. One
+/// without room ([`BackendError::DeviceMemory`]) does: what it lacks it would lack again, and the run can be resumed.
 pub fn run(
     experiment: &Experiment,
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<RunResult, SimError> {
-    let mut folder = match options.folder {
+    let folder = match options.folder {
         Some(path) => Some(RunDir::open(path, experiment, options.resume)?),
         None => None,
     };
     let journal = folder.as_ref().map(RunDir::journal).unwrap_or_default();
+    let lost = folder.as_ref().and_then(RunDir::loss);
+    let mut run = Run {
+        experiment: experiment.clone(),
+        folder,
+        history: Vec::new(),
+        clients: EncodeReport::default(),
+        device_lost: None,
+        current: (0, 0),
+        started: Instant::now(),
+    };
+    if let Some(loss) = lost {
+        run.leave_device(loss, observer);
+    }
     let spend = Spend::new(&experiment.plan, journal)?;
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(
         experiment.plan.clone(),
         experiment.secret.clone(),
-        experiment.backend.clone(),
+        run.experiment.backend.clone(),
         weights,
         spend,
     )?;
-    let mut history = Vec::new();
-    if let Some(dir) = &mut folder
-        && let Some(checkpoint) = dir.checkpoint()?
-    {
-        coordinator.restore(checkpoint)?;
+    if let Some(dir) = &mut run.folder {
+        if let Some(checkpoint) = dir.checkpoint()? {
+            coordinator.restore(checkpoint)?;
+        }
+        run.history = dir.truncate(coordinator.round())?;
     }
-    if let Some(dir) = &mut folder {
-        history = dir.truncate(coordinator.round())?;
-    }
-    let mut run = Run { experiment, folder, history, clients: EncodeReport::default(), started: Instant::now() };
     observer.started(coordinator.round(), experiment.plan.rounds);
     let ending = run.drive(&mut coordinator, options.interrupt, observer)?;
     run.close(&coordinator, ending)
 }
 
 /// A run in progress.
-struct Run<'a> {
-    experiment: &'a Experiment,
+struct Run {
+    experiment: Experiment,
     folder: Option<RunDir>,
     history: Vec<RoundRecord>,
     clients: EncodeReport,
+    device_lost: Option<DeviceLoss>,
+    /// The round in progress and its attempt.
+    current: (u32, u32),
     started: Instant,
 }
 
-impl Run<'_> {
+impl Run {
     fn drive(
         &mut self,
         coordinator: &mut Coordinator,
@@ -204,9 +240,6 @@ impl Run<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Ending, SimError> {
         loop {
-            if interrupt.load(Ordering::Relaxed) {
-                return Ok(Ending::Interrupted);
-            }
             let Some(action) = coordinator.poll_action()? else {
                 // Every action is answered on the spot: only an interrupted cohort leaves it waiting.
                 if interrupt.load(Ordering::Relaxed) {
@@ -215,26 +248,29 @@ impl Run<'_> {
                 return Err(FlError::OutOfOrder { event: "nothing", state: "waiting for its driver" }.into());
             };
             match action {
+                // A round that is charged is reported first.
+                Action::Begin(_) if interrupt.load(Ordering::Relaxed) => return Ok(Ending::Interrupted),
                 Action::Begin(task) => {
-                    if let Some(dir) = &mut self.folder {
-                        dir.begin(task.id.round, task.id.attempt, task.input)?;
-                    }
-                    let report = work::play_clients(self.experiment, &task, coordinator, interrupt)?;
-                    self.clients.merge(&report);
-                    if let Some(dir) = &mut self.folder {
-                        dir.diagnose(task.id.round, task.cohort.len(), &report)?;
+                    self.current = (task.id.round, task.id.attempt);
+                    if let Err(e) = self.begin(&task, coordinator, interrupt) {
+                        self.recover(e, Recovery::Restarted, coordinator, observer)?;
                     }
                 }
                 Action::Charge(charge) => {
-                    if let Some(dir) = &mut self.folder {
-                        dir.charge(&charge)?;
+                    self.current = (charge.round, charge.attempt);
+                    if let Err(e) = self.charge(&charge, coordinator) {
+                        self.recover(e, Recovery::Decoded, coordinator, observer)?;
+                        self.charge(&charge, coordinator)?;
                     }
-                    coordinator.charged()?;
                 }
                 Action::Evaluate(weights) => {
-                    let trainer = self.experiment.trainer.as_ref();
-                    let evaluation =
-                        crate::model::evaluate::evaluate_dataset(trainer, &weights, &self.experiment.split.test)?;
+                    let evaluation = match self.evaluate(&weights) {
+                        Ok(evaluation) => evaluation,
+                        Err(e) => {
+                            self.recover(e, Recovery::Evaluated, coordinator, observer)?;
+                            self.evaluate(&weights)?
+                        }
+                    };
                     coordinator.evaluated(evaluation)?;
                 }
                 Action::Report(summary) => {
@@ -255,6 +291,76 @@ impl Run<'_> {
         }
     }
 
+    /// Puts the attempt on record and lets the cohort work.
+    fn begin(
+        &mut self,
+        task: &RoundTask,
+        coordinator: &mut Coordinator,
+        interrupt: &AtomicBool,
+    ) -> Result<(), SimError> {
+        if let Some(dir) = &mut self.folder {
+            dir.begin(task.id.round, task.id.attempt, task.input)?;
+        }
+        let report = work::play_clients(&self.experiment, task, coordinator, interrupt)?;
+        self.clients.merge(&report);
+        match &mut self.folder {
+            Some(dir) => dir.diagnose(task.id.round, task.cohort.len(), &report),
+            None => Ok(()),
+        }
+    }
+
+    /// What the test data say of a model.
+    fn evaluate(&self, weights: &[f32]) -> Result<Evaluation, SimError> {
+        let (trainer, test) = (self.experiment.trainer.as_ref(), &self.experiment.split.test);
+        Ok(crate::model::evaluate::evaluate_dataset(trainer, weights, test)?)
+    }
+
+    /// Makes the charge durable, then lets the coordinator reveal the sum.
+    fn charge(&mut self, charge: &Charge, coordinator: &mut Coordinator) -> Result<(), SimError> {
+        if let Some(dir) = &mut self.folder {
+            dir.charge(charge)?;
+        }
+        Ok(coordinator.charged()?)
+    }
+
+    /// Goes on without the device if its loss is what went wrong, during the present attempt; `then` is what becomes of
+    /// the round. Any other error, and the loss of a second device, is returned.
+    fn recover(
+        &mut self,
+        error: SimError,
+        then: Recovery,
+        coordinator: &mut Coordinator,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SimError> {
+        let (Some(BackendError::DeviceLost { backend, reason }), None) = (error.backend(), &self.device_lost) else {
+            return Err(error);
+        };
+        let (backend, reason) = ((*backend).to_owned(), reason.clone());
+        let elsewhere = self.experiment.on_cpu();
+        // The last frame of a round may be complete where the loss of the device shows.
+        let restarts = coordinator.move_to(elsewhere.backend.clone());
+        let recovery = match then {
+            Recovery::Restarted if !restarts => Recovery::Decoded,
+            then => then,
+        };
+        let (round, attempt) = self.current;
+        let loss = DeviceLoss { round, attempt, backend, reason, recovery };
+        if let Some(dir) = &mut self.folder {
+            // What the device has finished is stored first: a resumed run would have to compute it, and charge it, again.
+            dir.store(&coordinator.checkpoint())?;
+            dir.lost(&loss)?;
+        }
+        self.leave_device(loss, observer);
+        Ok(())
+    }
+
+    fn leave_device(&mut self, loss: DeviceLoss, observer: &mut dyn Observer) {
+        observer.lost(&loss);
+        self.experiment = self.experiment.on_cpu();
+        self.experiment.notes.push(loss.to_string());
+        self.device_lost = Some(loss);
+    }
+
     fn record(&self, summary: &RoundSummary) -> RoundRecord {
         let finite = |x: f64| x.is_finite().then_some(x);
         RoundRecord {
@@ -269,6 +375,7 @@ impl Run<'_> {
             update_norm: summary.update_norm,
             accuracy: summary.evaluation.map(|e| e.accuracy),
             loss: summary.evaluation.map(|e| e.loss),
+            device_lost: self.device_lost.clone().filter(|l| l.round == summary.round),
             seconds: self.started.elapsed().as_secs_f64(),
         }
     }
@@ -297,11 +404,12 @@ impl Run<'_> {
             epsilon: coordinator.epsilon()?,
             history: self.history,
             clients: self.clients,
+            device_lost: self.device_lost,
             weights: coordinator.weights().as_ref().clone(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
         if let Some(dir) = &mut self.folder {
-            dir.finish(self.experiment, &result)?;
+            dir.finish(&self.experiment, &result)?;
         }
         Ok(result)
     }

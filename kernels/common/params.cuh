@@ -258,7 +258,8 @@ struct RowsPassParams {
     float factor;
     uint32_t bound_mantissa;
     int32_t bound_exponent;
-    uint32_t _pad[2];
+    uint32_t element;
+    uint32_t _pad;
     uint32_t norm_bound[4];
 };
 static_assert(sizeof(RowsPassParams) == 96, "RowsPassParams");
@@ -280,6 +281,7 @@ static_assert(offsetof(RowsPassParams, rotate) == 56, "RowsPassParams");
 static_assert(offsetof(RowsPassParams, factor) == 60, "RowsPassParams");
 static_assert(offsetof(RowsPassParams, bound_mantissa) == 64, "RowsPassParams");
 static_assert(offsetof(RowsPassParams, bound_exponent) == 68, "RowsPassParams");
+static_assert(offsetof(RowsPassParams, element) == 72, "RowsPassParams");
 static_assert(offsetof(RowsPassParams, norm_bound) == 80, "RowsPassParams");
 
 // One launch of a kernel on `len` elements side by side.

@@ -135,8 +135,8 @@ struct RowsPassParams {
     factor: f32,
     bound_mantissa: u32,
     bound_exponent: i32,
+    element: u32,
     _pad0: u32,
-    _pad1: u32,
     norm_bound: vec4<u32>,
 }
 

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
+use half::{bf16, f16};
 
 use super::BackendError;
 use super::device::{DeviceBuffer, ElementType};
@@ -18,7 +19,12 @@ struct Line([u32; LINE]);
 /// Words of a cache line.
 const LINE: usize = 16;
 
-/// A growable array of 32-bit elements on a 64-byte boundary; reads and writes as a slice.
+/// Elements of a cache line.
+const fn per_line<T>() -> usize {
+    size_of::<Line>() / size_of::<T>()
+}
+
+/// A growable array of elements of 32 or 16 bits on a 64-byte boundary; reads and writes as a slice.
 #[derive(Clone)]
 pub struct Aligned<T> {
     lines: Vec<Line>,
@@ -26,11 +32,13 @@ pub struct Aligned<T> {
     elements: PhantomData<T>,
 }
 
-/// The 32-bit element types of a [`Buffer`].
+/// The element types of a [`Buffer`], of 32 or 16 bits.
 pub trait Element: Pod {}
 impl Element for f32 {}
 impl Element for i32 {}
 impl Element for u32 {}
+impl Element for f16 {}
+impl Element for bf16 {}
 
 impl<T> Default for Aligned<T> {
     fn default() -> Self {
@@ -42,13 +50,24 @@ impl<T: Element> Aligned<T> {
     /// `len` zeros.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self { lines: bytemuck::allocation::zeroed_vec(len.div_ceil(LINE)), len, elements: PhantomData }
+        Self { lines: bytemuck::allocation::zeroed_vec(len.div_ceil(per_line::<T>())), len, elements: PhantomData }
     }
 
-    /// The same memory read as another element type.
+    /// The same memory read as another element type: of one of another size, as many as hold all that is here.
     #[must_use]
     pub fn cast<U: Element>(self) -> Aligned<U> {
-        Aligned { lines: self.lines, len: self.len, elements: PhantomData }
+        let len = (self.len * size_of::<T>()).div_ceil(size_of::<U>());
+        Aligned { lines: self.lines, len, elements: PhantomData }
+    }
+
+    /// The words that hold the elements. Of an odd number of halves the last word has one more, whatever it is.
+    pub(super) fn words(&self) -> &[u32] {
+        &bytemuck::cast_slice(&self.lines)[..(self.len * size_of::<T>()).div_ceil(4)]
+    }
+
+    /// The same, writable.
+    pub(super) fn words_mut(&mut self) -> &mut [u32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..(self.len * size_of::<T>()).div_ceil(4)]
     }
 
     /// Makes the length `len`; what is new is zero, what was there stays.
@@ -56,9 +75,9 @@ impl<T: Element> Aligned<T> {
         if self.lines.is_empty() {
             *self = Self::zeroed(len);
         } else if len > self.len {
-            let (old, used) = (self.len, self.lines.len() * LINE);
-            bytemuck::cast_slice_mut::<_, u32>(&mut self.lines)[old..len.min(used)].fill(0);
-            self.lines.resize(len.div_ceil(LINE), Line::zeroed());
+            let (old, used) = (self.len, self.lines.len() * per_line::<T>());
+            bytemuck::cast_slice_mut::<_, T>(&mut self.lines)[old..len.min(used)].fill(T::zeroed());
+            self.lines.resize(len.div_ceil(per_line::<T>()), Line::zeroed());
         }
         self.len = len;
     }
@@ -132,7 +151,11 @@ pub enum Buffer {
     HostI32(Aligned<i32>),
     /// Residues mod `2^b`, one a word, on the host.
     HostU32(Aligned<u32>),
-    /// Elements of one of the three types on a device.
+    /// Floats of half precision (IEEE 754 binary16) on the host: rows for `encode`.
+    HostF16(Aligned<f16>),
+    /// The upper halves of 32-bit floats on the host: rows for `encode`.
+    HostBf16(Aligned<bf16>),
+    /// Elements of one of the five types on a device.
     Device(DeviceBuffer),
 }
 
@@ -144,6 +167,8 @@ impl Buffer {
             Self::HostF32(v) => v.len(),
             Self::HostI32(v) => v.len(),
             Self::HostU32(v) => v.len(),
+            Self::HostF16(v) => v.len(),
+            Self::HostBf16(v) => v.len(),
             Self::Device(v) => v.len(),
         }
     }
@@ -161,12 +186,14 @@ impl Buffer {
             Self::HostF32(_) => "f32",
             Self::HostI32(_) => "i32",
             Self::HostU32(_) => "u32",
+            Self::HostF16(_) => "f16",
+            Self::HostBf16(_) => "bf16",
             Self::Device(v) => v.element().name(),
         }
     }
 
     /// Why this is no slice of `expected` on the host.
-    fn refused(&self, expected: &'static str) -> BackendError {
+    pub(super) fn refused(&self, expected: &'static str) -> BackendError {
         match self {
             Self::Device(v) if v.element().name() == expected => {
                 BackendError::WrongPlace { found: "a device".into(), expected: "the host: download it first".into() }
@@ -175,13 +202,15 @@ impl Buffer {
         }
     }
 
-    /// The same memory, each element read as a word of its bits.
+    /// The same memory read as words: the bits of an element each, or of two halves.
     #[must_use]
     pub fn into_bits(self) -> Self {
         match self {
             Self::HostF32(v) => Self::HostU32(v.cast()),
             Self::HostI32(v) => Self::HostU32(v.cast()),
             Self::HostU32(v) => Self::HostU32(v),
+            Self::HostF16(v) => Self::HostU32(v.cast()),
+            Self::HostBf16(v) => Self::HostU32(v.cast()),
             Self::Device(v) => Self::Device(v.cast(ElementType::U32)),
         }
     }
@@ -215,6 +244,14 @@ impl Buffer {
         match self {
             Self::HostU32(v) => Ok(std::mem::take(v)),
             other => Err(other.refused("u32")),
+        }
+    }
+
+    /// The floats themselves; an empty vector stays.
+    pub(crate) fn take_f32(&mut self) -> Result<Aligned<f32>, BackendError> {
+        match self {
+            Self::HostF32(v) => Ok(std::mem::take(v)),
+            other => Err(other.refused("f32")),
         }
     }
 
@@ -253,40 +290,15 @@ impl From<Vec<u32>> for Buffer {
     }
 }
 
-/// `rows` rows of `dim` floats inside a buffer: row `i` starts at `offset + i * stride`.
-#[derive(Clone, Debug)]
-pub struct Rows {
-    /// Where the rows live.
-    pub buffer: Buffer,
-    /// Element index of the first row.
-    pub offset: usize,
-    /// Elements between the starts of two rows, `>= dim`.
-    pub stride: usize,
-    /// Number of rows.
-    pub rows: usize,
-    /// Coordinates a row.
-    pub dim: usize,
+impl From<Vec<f16>> for Buffer {
+    fn from(x: Vec<f16>) -> Self {
+        Self::HostF16(x.into())
+    }
 }
 
-impl Rows {
-    /// Dense rows on the host. Errors if the length is not `rows * dim`.
-    pub fn dense(data: Vec<f32>, rows: usize, dim: usize) -> Result<Self, BackendError> {
-        let expected = rows * dim;
-        if data.len() != expected {
-            return Err(BackendError::WrongLength { what: "rows", expected, found: data.len() });
-        }
-        Ok(Self { buffer: data.into(), offset: 0, stride: dim, rows, dim })
-    }
-
-    /// Row `i` on the host.
-    pub fn row(&self, i: usize) -> Result<&[f32], BackendError> {
-        let start = self.offset + i * self.stride;
-        let data = self.buffer.as_f32()?;
-        data.get(start..start + self.dim).ok_or(BackendError::WrongLength {
-            what: "row",
-            expected: start + self.dim,
-            found: data.len(),
-        })
+impl From<Vec<bf16>> for Buffer {
+    fn from(x: Vec<bf16>) -> Self {
+        Self::HostBf16(x.into())
     }
 }
 
@@ -310,5 +322,23 @@ mod tests {
         x.clear();
         assert!(x.is_empty() && Aligned::<f32>::zeroed(0).is_empty());
         assert_eq!(Aligned::from(vec![1.0f32]).cast::<u32>()[..], [0x3f80_0000]);
+    }
+
+    #[test]
+    fn two_halves_share_a_word() {
+        let mut x: Aligned<f16> = vec![f16::ONE, -f16::ONE, f16::from_bits(1)].into();
+        assert_eq!((x.as_ptr() as usize % 64, x.words()), (0, &[0xbc00_3c00, 1][..]));
+        x.resize(70);
+        assert_eq!(x[2..4], [f16::from_bits(1), f16::ZERO]);
+        assert!(x[3..].iter().all(|&v| v == f16::ZERO));
+        x.clear();
+        x.extend_from_slice(&[f16::ONE; 3]);
+        x.resize(35);
+        assert_eq!(x[..4], [f16::ONE, f16::ONE, f16::ONE, f16::ZERO]);
+        assert_eq!(x.cast::<u32>().len(), 18);
+        let x = Buffer::from(vec![bf16::ONE; 3]);
+        assert_eq!((x.len(), x.dtype()), (3, "bf16"));
+        assert_eq!(x.into_bits(), Buffer::from(vec![0x3f80_3f80u32, 0x3f80]));
+        assert_eq!(Buffer::from(vec![f16::ONE; 4]).as_f32().unwrap_err().to_string(), "buffer holds f16, expected f32");
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod lattice;
 pub(crate) mod robust;
 
 pub(crate) use self::robust::{coefficients, finite_rows, finite_samples, ghost, gram, median, trimmed, within_f32};
+use super::rows::{Real, RowSlices};
 use super::{BackendError, Buffer, EncodeJob, Rows};
 use crate::math::prg::STREAM_BYTES;
 use crate::params::{
@@ -99,10 +100,10 @@ fn encode_params(p: &EncodeParams) -> Result<(), BackendError> {
     ensure(p.clip > 0.0, "clip", "> 0", f64::from(p.clip))
 }
 
-/// Checks rows and job of `encode_fixed`, and returns the rows as slices of `dim` floats.
-pub(crate) fn rows<'a>(rows: &'a Rows, job: &EncodeJob<'_>) -> Result<Vec<&'a [f32]>, BackendError> {
+/// Checks rows and job of `encode_fixed`, and returns the rows as slices of `dim` floats of their type.
+pub(super) fn rows<'a>(rows: &'a Rows, job: &EncodeJob<'_>) -> Result<RowSlices<'a>, BackendError> {
     rows_shape(rows, job)?;
-    (0..rows.rows).map(|i| rows.row(i)).collect()
+    rows.slices()
 }
 
 /// Checks rows and job of `encode_fixed`, wherever the rows live.
@@ -142,15 +143,18 @@ pub(crate) fn fixed_shape(len: usize, job: &EncodeJob<'_>) -> Result<(), Backend
 
 /// Checks a buffer and parameters of `clip`, and returns the floats.
 pub(crate) fn clip<'a>(x: &'a mut Buffer, p: &ClipParams) -> Result<&'a mut [f32], BackendError> {
-    clip_shape(x.len(), p)?;
+    clip_shape(x, p)?;
     x.as_f32_mut()
 }
 
-/// Checks parameters of `clip` for a buffer of `len` floats, wherever it lives.
-pub(crate) fn clip_shape(len: usize, p: &ClipParams) -> Result<(), BackendError> {
+/// Checks parameters of `clip` for a buffer, wherever it lives, and that it is not of half precision.
+pub(crate) fn clip_shape(x: &Buffer, p: &ClipParams) -> Result<(), BackendError> {
+    if let found @ ("f16" | "bf16") = x.dtype() {
+        return Err(BackendError::HalfInPlace { stage: "clip", found });
+    }
     ensure(p.bound.is_finite() && p.bound > 0.0, "bound", "finite and > 0", f64::from(p.bound))?;
     ensure(p.dim >= 1, "dim", "at least 1", f64::from(p.dim))?;
-    strided(len, 0, p.stride as usize, p.rows as usize, p.dim as usize)
+    strided(x.len(), 0, p.stride as usize, p.rows as usize, p.dim as usize)
 }
 
 /// Checks a buffer and parameters of `fwht`, and returns the floats.
@@ -232,7 +236,7 @@ pub(crate) fn decode_shape(len: usize, p: &DecodeParams) -> Result<(), BackendEr
 }
 
 /// Error that names the first NaN or infinity of a row known to hold one.
-pub(crate) fn non_finite(row: usize, x: &[f32]) -> BackendError {
-    let coordinate = x.iter().position(|v| !v.is_finite()).unwrap_or(0);
+pub(super) fn non_finite<T: Real>(row: usize, x: &[T]) -> BackendError {
+    let coordinate = x.iter().position(|v| !v.widen().is_finite()).unwrap_or(0);
     BackendError::NonFinite { row, coordinate }
 }

@@ -7,6 +7,7 @@ mod modules;
 mod pool;
 mod probe;
 mod staging;
+pub mod toolkit;
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use cudarc::driver::result;
 
 use self::driver::{DeviceMemory, Driver};
 use self::modules::Modules;
-pub use self::probe::{CudaInfo, DRIVER_CUDA, DRIVER_RELEASE, OLDEST, probe};
+pub use self::probe::{CudaInfo, DRIVER_CUDA, DRIVER_RELEASE, OLDEST, driver_cuda, probe};
 use super::device::{Device, Launch, Limits, Memory, Slice, Storage, failed, grid, next_id};
 use super::probe::Found;
 use super::{BackendError, BackendKind};

@@ -11,6 +11,17 @@ pub enum BackendError {
         /// Type of the buffer.
         found: &'static str,
     },
+    /// Rows of half precision where a stage changes rows in place.
+    #[error(
+        "{stage} changes rows in place and takes f32, found {found}: products rounded to {found} could exceed the bound. \
+         encode takes such rows as they are and clips them to its own bound"
+    )]
+    HalfInPlace {
+        /// The stage.
+        stage: &'static str,
+        /// Type of the buffer.
+        found: &'static str,
+    },
     /// A buffer or slice of another length.
     #[error("{what} has length {found}, expected {expected}")]
     WrongLength {

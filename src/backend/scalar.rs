@@ -58,8 +58,9 @@ impl Backend for Scalar {
     fn encode_fixed(&self, rows: &Rows, job: &EncodeJob<'_>) -> Result<(Buffer, EncodeReport), BackendError> {
         let mut fixed = Vec::new();
         let mut report = EncodeReport::default();
-        for (i, row) in check::rows(rows, job)?.into_iter().enumerate() {
-            let (coordinates, seen) = encode::fixed_row(i, row, job)?;
+        check::rows_shape(rows, job)?;
+        for i in 0..rows.rows {
+            let (coordinates, seen) = encode::fixed_row(i, &rows.widened(i)?, job)?;
             fixed.extend(coordinates);
             report.merge(&seen);
         }

@@ -38,6 +38,7 @@ mod polymul;
 mod portable;
 pub mod probe;
 mod residues;
+mod samples;
 mod select;
 mod sum;
 

@@ -139,8 +139,8 @@ pub static STAGES: &[Stage] = &[
     },
     Stage {
         name: "encode",
-        about: "clip, signs, fwht, fixed point, norm check, rounding, noise, wrap; f32 to words mod 2^16",
-        variants: &["plain", "packed", "binomial", "skellam"],
+        about: "clip, signs, fwht, fixed point, norm check, rounding, noise, wrap; f32 (or f16, bf16) to words mod 2^16",
+        variants: &["plain", "packed", "binomial", "skellam", "f16", "bf16"],
         dims: Dims::PowersOfTwo(0..=27),
         sizes: &[1 << 12, 1 << 16, 1 << 20],
         oracle: 1 << 16,
@@ -154,8 +154,12 @@ pub static STAGES: &[Stage] = &[
                 "binomial" => 6.0,
                 _ => 0.0,
             };
-            let out = if s.variant == "packed" { 2.0 } else { 4.0 };
-            let both = Cost::of(s.elements()).copy(4.0 + out).float(s.log2() + 4.0).word(5.0).product(1.0);
+            let bytes = match s.variant {
+                "packed" => 4.0 + 2.0,
+                "f16" | "bf16" => 2.0 + 4.0,
+                _ => 4.0 + 4.0,
+            };
+            let both = Cost::of(s.elements()).copy(bytes).float(s.log2() + 4.0).word(5.0).product(1.0);
             both.keystream(2.0 + 1.0 / 8.0 + noise, CHACHA20)
         },
         open: open::encode,

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
 use crate::privacy::accountant::rdp::published::{self, PublishedBound};
-use crate::privacy::accountant::{Accountant, EpsilonReport, rdp::RdpAccountant};
+use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::wrap::{RingUse, needed_bits};
-use crate::privacy::calibrate::{Schedule, SkellamKind, calibrate_mu, calibrate_noise_multiplier};
+use crate::privacy::calibrate::{Schedule, SkellamKind, calibrate_mu, calibrate_noise_multiplier, discrete_gaussian};
 use crate::privacy::mechanism::PrivacyError;
 use crate::privacy::{DpEvent, NeighboringRelation, View};
 
@@ -17,7 +17,15 @@ MECHANISMS
                     to its rounded, rotated row; RDP by a numeric supremum, so JSON says certified: false.
   smm-2022          The same noise with the mixed clip and the coordinate bound l_inf, and the accountant,
                     as published (Bao et al. 2022). The l_inf printed is the bound that clients must enforce.
-  central-gaussian  One trusted aggregator adds a discrete Gaussian: the baseline of DP-SGD.
+  central-gaussian  One trusted aggregator adds a discrete Gaussian.
+  gaussian          A Gaussian on the real numbers, as other libraries' DP-SGD adds it: for comparison. Veilsum
+                    itself draws integers only.
+
+ACCOUNTANTS
+  rdp   Renyi differential privacy: every mechanism; an upper bound.
+  pld   Privacy loss distribution (gaussian): an upper bound, and a lower one, epsilon_low, that says
+        how far it can be from the truth. Both are proved.
+  best  The least upper bound of those that know the mechanism (default); 'accountant' names it.
 
 WHAT AN EPSILON MEANS
   It belongs to a delta, a neighbouring relation and a view. 'server' knows who takes part in a round;
@@ -29,6 +37,9 @@ EXAMPLES
   1000 rounds with 240 of 60000 clients each, and how often 8 bits wrap at 63610 parameters:
     veilsum account --gamma 64 --mu 5.95 --clip 1 --cohort 240 --population 60000 --rounds 1000 \\
       --delta 1e-5 --bits 8 --dim 63610
+  DP-SGD, 60 epochs of MNIST in batches of 256, between two bounds:
+    veilsum account --mechanism gaussian --noise-multiplier 1.1 --cohort 250 --population 60000 \
+      --rounds 14400 --delta 1e-5
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
@@ -48,7 +59,7 @@ pub struct Args {
     /// Noise of one client, Poisson(mu) - Poisson(mu) in each coordinate (smm, smm-2022).
     #[arg(long, conflicts_with_all = ["target_epsilon", "noise_multiplier"])]
     pub mu: Option<f64>,
-    /// Standard deviation of the noise over the clip bound (central-gaussian).
+    /// Standard deviation of the noise over the clip bound (central-gaussian, gaussian).
     #[arg(long, conflicts_with = "target_epsilon")]
     pub noise_multiplier: Option<f64>,
     /// Find the least noise whose epsilon is at most this, instead of taking --mu or --noise-multiplier.
@@ -75,9 +86,33 @@ pub struct Args {
     /// Coordinates of a contribution.
     #[arg(long, requires = "bits")]
     pub dim: Option<usize>,
+    /// Which accountant answers.
+    #[arg(long, value_enum, default_value_t = AccountantName::Best)]
+    pub accountant: AccountantName,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Accountants that `account` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccountantName {
+    /// The least bound of all that know the mechanism.
+    Best,
+    /// Renyi differential privacy.
+    Rdp,
+    /// Privacy loss distribution.
+    Pld,
+}
+
+impl From<AccountantName> for Rule {
+    fn from(name: AccountantName) -> Self {
+        match name {
+            AccountantName::Best => Self::Best,
+            AccountantName::Rdp => Self::Rdp,
+            AccountantName::Pld => Self::Pld,
+        }
+    }
 }
 
 /// Mechanisms that `account` knows.
@@ -90,6 +125,8 @@ pub enum MechanismName {
     Smm2022,
     /// Discrete Gaussian added by a trusted aggregator.
     CentralGaussian,
+    /// Gaussian on the real numbers.
+    Gaussian,
 }
 
 impl From<PrivacyError> for Failure {
@@ -106,14 +143,14 @@ impl From<PrivacyError> for Failure {
 #[derive(Clone, Copy, Debug)]
 enum Noise {
     Skellam { kind: SkellamKind, gamma: f64, mu_total: f64 },
-    Gaussian { multiplier: f64 },
+    Gaussian { multiplier: f64, event: fn(f64) -> DpEvent },
 }
 
 impl Noise {
     fn event(self, clip: f64) -> DpEvent {
         match self {
             Self::Skellam { kind, gamma, mu_total } => kind.event(mu_total, gamma, clip),
-            Self::Gaussian { multiplier } => DpEvent::Gaussian { noise_multiplier: multiplier },
+            Self::Gaussian { multiplier, event } => event(multiplier),
         }
     }
 
@@ -125,11 +162,8 @@ impl Noise {
     }
 
     /// Epsilon under `schedule`, and the coordinate bound of its order where there is one.
-    fn epsilon(self, clip: f64, schedule: &Schedule) -> Result<(EpsilonReport, Option<f64>), PrivacyError> {
-        let mut accountant = RdpAccountant::new();
-        let event = DpEvent::PoissonSampled { rate: schedule.rate, event: Box::new(self.event(clip)) };
-        accountant.compose(&event, schedule.rounds)?;
-        let report = accountant.epsilon(schedule.delta)?;
+    fn epsilon(self, clip: f64, schedule: &Schedule, rule: Rule) -> Result<(EpsilonReport, Option<f64>), PrivacyError> {
+        let report = schedule.epsilon(rule, self.event(clip))?;
         let l_inf = match self {
             Self::Skellam { kind: SkellamKind::Smm2022, gamma, mu_total } => {
                 let c = (gamma * clip) * (gamma * clip);
@@ -157,9 +191,10 @@ impl Noise {
 pub fn run(args: Args) -> Result<(), Failure> {
     let schedule = schedule(&args)?;
     let noise = noise(&args, &schedule)?;
-    let (report, l_inf) = noise.epsilon(args.clip, &schedule)?;
+    let rule = Rule::from(args.accountant);
+    let (report, l_inf) = noise.epsilon(args.clip, &schedule, rule)?;
     let server = match args.population {
-        Some(_) => Some(noise.epsilon(args.clip, &Schedule { rate: 1.0, ..schedule })?.0.epsilon),
+        Some(_) => Some(noise.epsilon(args.clip, &Schedule { rate: 1.0, ..schedule }, rule)?.0.epsilon),
         None => None,
     };
     let wrap = ring(&args, noise)?;
@@ -204,19 +239,25 @@ fn noise(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     let kind = match args.mechanism {
         MechanismName::Smm => SkellamKind::Smm,
         MechanismName::Smm2022 => SkellamKind::Smm2022,
-        MechanismName::CentralGaussian => {
+        MechanismName::CentralGaussian | MechanismName::Gaussian => {
+            let event: fn(f64) -> DpEvent = match args.mechanism {
+                MechanismName::Gaussian => |noise_multiplier| DpEvent::Gaussian { noise_multiplier },
+                _ => discrete_gaussian,
+            };
             if args.mu.is_some() || args.gamma.is_some() || args.bits.is_some() {
-                return Err(usage("central-gaussian takes --noise-multiplier, not --mu, --gamma or --bits"));
+                return Err(usage(
+                    "central-gaussian and gaussian take --noise-multiplier, not --mu, --gamma or --bits",
+                ));
             }
             let multiplier = match (args.noise_multiplier, args.target_epsilon) {
                 (Some(multiplier), _) => multiplier,
-                (None, Some(target)) => calibrate_noise_multiplier(schedule, target)?,
+                (None, Some(target)) => calibrate_noise_multiplier(schedule, target, args.accountant.into(), event)?,
                 (None, None) => {
-                    return Err(usage("central-gaussian needs --noise-multiplier or --target-epsilon"));
+                    return Err(usage("central-gaussian and gaussian need --noise-multiplier or --target-epsilon"));
                 }
             };
             crate::privacy::accountant::rdp::validate::positive("--clip", args.clip)?;
-            return Ok(Noise::Gaussian { multiplier });
+            return Ok(Noise::Gaussian { multiplier, event });
         }
     };
     if args.noise_multiplier.is_some() {
@@ -267,6 +308,7 @@ fn describe(
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
     put("epsilon", number(report.epsilon));
+    put("epsilon_low", report.epsilon_low.map_or(Value::Null, number));
     put("delta", json!(report.delta));
     put("order", json!(report.order));
     put("l_inf", json!(l_inf));
@@ -284,7 +326,7 @@ fn describe(
             put("mu_total", json!(mu_total));
             put("gamma", json!(gamma));
         }
-        Noise::Gaussian { multiplier } => {
+        Noise::Gaussian { multiplier, .. } => {
             put("noise_multiplier", json!(multiplier));
         }
     }

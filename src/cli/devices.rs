@@ -5,8 +5,10 @@ use std::io::{ErrorKind, Write as _};
 use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
-use crate::backend::OpenOptions;
+use crate::backend::cuda::toolkit::{Missing, Places, Toolkit, look};
+use crate::backend::cuda::{DRIVER_CUDA, DRIVER_RELEASE, driver_cuda};
 use crate::backend::probe::{Found, probe};
+use crate::backend::{BackendKind, OpenOptions};
 use crate::report::terminal::{Align, Table};
 
 /// Arguments of `veilsum devices`.
@@ -14,7 +16,9 @@ use crate::report::terminal::{Align, Table};
 #[command(
     long_about = "List what the kernels can run on here, in the order in which it is taken, and why something cannot \
         be used.\n\nA software adapter is a GPU played by the CPU, many times slower than simd: it is refused \
-        unless --allow-software or VEILSUM_ALLOW_SOFTWARE=1 asks for it, for tests.",
+        unless --allow-software or VEILSUM_ALLOW_SOFTWARE=1 asks for it, for tests.\n\nThe kernels need no more than \
+        a driver. What a framework that trains on CUDA would need besides (NVRTC and headers, by which it compiles at \
+        run time) is looked for too, and what is missing is named with its packages.",
     after_help = "Examples:
   veilsum devices
   veilsum devices --json | jq '.[] | select(.usable)'"
@@ -34,13 +38,66 @@ pub struct Args {
 /// Exit 1 if stdout cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let found = probe(&OpenOptions { allow_software: args.allow_software || OpenOptions::from_env().allow_software });
-    let text = if args.json { json(&found) } else { table(&found) };
+    let cuda = Cuda { driver: driver_cuda(), toolkit: look(&Places::from_env()) };
+    let text = if args.json { json(&found, &cuda) } else { table(&found) + &cuda.lines() };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Failure, format!("standard output: {e}")))
         }
         _ => Ok(()),
     }
+}
+
+/// What CUDA needs beside a device.
+struct Cuda {
+    driver: Option<(i32, i32)>,
+    toolkit: Toolkit,
+}
+
+impl Cuda {
+    fn lines(&self) -> String {
+        let found = self
+            .driver
+            .map_or("there is no driver".to_owned(), |found| format!("a driver for CUDA {}", version(found)));
+        let mut text = format!(
+            "cuda: {found}; the kernels need CUDA {} (driver {DRIVER_RELEASE} or newer)\n",
+            version(DRIVER_CUDA)
+        );
+        let places = [("NVRTC", &self.toolkit.nvrtc), ("headers", &self.toolkit.headers), ("CCCL", &self.toolkit.cccl)];
+        for (what, path) in places.into_iter().filter_map(|(what, path)| Some((what, path.as_ref()?))) {
+            text += &format!("cuda, to compile for training: {what} in {}\n", path.display());
+        }
+        for Missing { what, reason, apt, pip } in &self.toolkit.missing {
+            text += &format!("cuda, missing for training (not for the kernels): {what}: {reason}\n");
+            text += &format!("    apt: {apt}\n    pip: {pip}\n");
+        }
+        text
+    }
+
+    /// Fields of the entries of the backend.
+    fn json(&self) -> Map<String, Value> {
+        let one = |m: &Missing| json!({"what": m.what, "reason": m.reason, "apt": m.apt, "pip": m.pip});
+        let Toolkit { nvrtc, headers, cccl, missing } = &self.toolkit;
+        let fields = [
+            ("driver_cuda", json!(self.driver.map(version))),
+            ("driver_cuda_needed", json!(version(DRIVER_CUDA))),
+            ("driver_release_needed", json!(DRIVER_RELEASE)),
+            (
+                "training_compiler",
+                json!({
+                    "nvrtc": nvrtc,
+                    "headers": headers,
+                    "cccl": cccl,
+                    "missing": missing.iter().map(one).collect::<Vec<_>>(),
+                }),
+            ),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+fn version((major, minor): (i32, i32)) -> String {
+    format!("{major}.{minor}")
 }
 
 fn table(found: &[Found]) -> String {
@@ -63,10 +120,10 @@ fn table(found: &[Found]) -> String {
     text
 }
 
-fn json(found: &[Found]) -> String {
+fn json(found: &[Found], cuda: &Cuda) -> String {
     let one = |one: &Found| {
         let limits: Map<String, Value> = one.limits.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-        json!({
+        let mut entry = json!({
             "backend": one.backend.name(),
             "device": one.name,
             "class": one.class,
@@ -74,7 +131,11 @@ fn json(found: &[Found]) -> String {
             "limits": limits,
             "usable": one.refused.is_none(),
             "reason": one.refused,
-        })
+        });
+        if let (BackendKind::Cuda, Some(entry)) = (one.backend, entry.as_object_mut()) {
+            entry.extend(cuda.json());
+        }
+        entry
     };
     format!("{:#}\n", Value::from(found.iter().map(one).collect::<Vec<_>>()))
 }

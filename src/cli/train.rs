@@ -11,6 +11,7 @@ use crate::config::build::{Experiment, Given, build};
 use crate::config::{Config, ConfigError, overrides};
 use crate::report::progress::Progress;
 use crate::report::terminal::{Align, Table};
+use crate::sim::loss::DeviceLoss;
 use crate::sim::{self, Ending, Observer, RoundRecord, RunOptions, SimError, page, run_dir};
 
 /// Arguments of `veilsum train`.
@@ -161,7 +162,8 @@ fn reopen(folder: &Path, progress: bool) -> Result<Experiment, Failure> {
         let message = format!("{} is no run folder: it has no {}", folder.display(), run_dir::CONFIG);
         return Err(Failure::new(Exit::Usage, message));
     }
-    let (config, _) = read_config(Some(&path), &[])?;
+    let (mut config, _) = read_config(Some(&path), &[])?;
+    run_dir::without_lost_device(folder, &mut config)?;
     // Data paths were made absolute when the run began.
     let given = Given { secret: Some(run_dir::read_secret(folder)?), progress, ..Given::default() };
     Ok(build(&config, Path::new("."), given)?)
@@ -193,6 +195,13 @@ struct Watch {
 }
 
 impl Observer for Watch {
+    fn lost(&mut self, loss: &DeviceLoss) {
+        match &self.progress {
+            Some(progress) if !self.json => progress.note(&loss.to_string()),
+            _ => eprintln!("{loss}"),
+        }
+    }
+
     fn started(&mut self, round: u32, rounds: u32) {
         self.progress = Some(Progress::rounds(u64::from(round), u64::from(rounds), self.json));
     }

@@ -44,6 +44,8 @@ pub struct Experiment {
     pub partition: Arc<Partition>,
     /// The model and how to train it.
     pub trainer: Arc<dyn LocalTrainer>,
+    /// The same on the CPU, where `trainer` works on the device of `backend`.
+    pub trainer_on_cpu: Option<Arc<dyn LocalTrainer>>,
     /// Where the kernels run.
     pub backend: Arc<dyn Backend>,
     /// The secret of the simulation.
@@ -67,6 +69,17 @@ impl Experiment {
     #[must_use]
     pub fn shard(&self, client: u64) -> &[usize] {
         self.partition.clients.get(client as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same experiment without its device: everything on the CPU. One that uses none stays as it is.
+    #[must_use]
+    pub fn on_cpu(&self) -> Self {
+        let mut same = self.clone();
+        if same.backend.device().is_some() {
+            same.backend = Arc::new(backend::simd::Simd::new());
+            same.trainer = same.trainer_on_cpu.take().unwrap_or(same.trainer);
+        }
+        same
     }
 
     /// The key of the initial weights.
@@ -118,12 +131,16 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     }))?;
     let train_on = if given.trainer.is_some() { config.train_on } else { train_on(config, backend.kind())? };
     let on_device = train_on == Some(TrainOn::Backend) && backend.kind() == BackendKind::Wgpu;
-    let (trainer, model) = match (given.trainer, &config.model) {
-        (Some(trainer), _) => (trainer, None),
+    let (trainer, trainer_on_cpu, model) = match (given.trainer, &config.model) {
+        (Some(trainer), _) => (trainer, None, None),
         (None, Some(model)) => {
             model.architecture()?.check_dataset(&split.train)?;
-            let trainer = if on_device { trainer_on(model, backend.clone())? } else { trainer_for(model)? };
-            (trainer, Some(model.clone()))
+            let on_cpu = trainer_for(model)?;
+            if on_device {
+                (trainer_on(model, backend.clone())?, Some(on_cpu), Some(model.clone()))
+            } else {
+                (on_cpu, None, Some(model.clone()))
+            }
         }
         (None, None) => return Err(invalid("model", "the name of a model, or {\"mlp\": [sizes]}", "absent")),
     };
@@ -176,6 +193,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         split,
         partition: Arc::new(partition),
         trainer,
+        trainer_on_cpu,
         backend,
         secret,
         seed: config.seed,

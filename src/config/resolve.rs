@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::{ConfigError, MechanismName, PrivacyConfig};
 use crate::privacy::SAMPLER_SHARE;
+use crate::privacy::accountant::Rule;
 use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
-    GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, l_inf_of,
+    GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, discrete_gaussian,
+    l_inf_of,
 };
 use crate::privacy::mechanism::Mechanism;
 use crate::privacy::mechanism::gaussian::{CentralGaussian, CentralGaussianParams};
@@ -182,7 +184,7 @@ fn central(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Config
         Some(z) => return Err(invalid("privacy.noise_multiplier", "finite and > 0", z)),
         None => {
             let target = target(config, "privacy.noise_multiplier")?;
-            calibrate_noise_multiplier(&setting.schedule(), target)? * (1.0 + 1e-12)
+            calibrate_noise_multiplier(&setting.schedule(), target, Rule::Rdp, discrete_gaussian)? * (1.0 + 1e-12)
         }
     };
     let params = CentralGaussianParams { noise_multiplier, clip: config.clip, cohort: setting.cohort.ceil() as u64 };

@@ -4,6 +4,8 @@
 //! The order protects privacy: the attempt is on record before a client computes, and the charge is
 //! durable before the sum is decoded.
 
+mod reveal;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,14 +17,13 @@ use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
 use super::spend::{Attempt, EpsilonViews, Spend};
 use super::{FlError, SERVER};
-use crate::backend::{Backend, Buffer};
+use crate::backend::Backend;
+use crate::backend::simd::isa::Isa;
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::model::Evaluation;
 use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
-use crate::sample::discrete_gaussian;
 use crate::sample::noise::Noise;
-use crate::sample::table::NoiseTable;
 use crate::secagg::plain::PlainServer;
 use crate::secagg::{Output, Party, PartyId, SessionId, Transmit, VectorShape};
 
@@ -213,6 +214,24 @@ impl Coordinator {
         self.round
     }
 
+    /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again.
+    ///
+    /// While frames are collected the round is given up, and what came in is dropped unseen. It begins again with a new
+    /// attempt number, since rows that are encoded elsewhere are another plaintext (a coordinate may differ in its last
+    /// bit), and a key noises one.
+    ///
+    /// A sum that is complete stays, under the charge that it has or is about to get. It lies on the host; its noise is
+    /// in it or is an integer that comes out the same everywhere; so [`Self::charged`], called again, makes the same
+    /// noised sum and decodes it here. Whatever the device had decoded was never returned: one charge, one release.
+    pub fn move_to(&mut self, backend: Arc<dyn Backend>) -> bool {
+        self.backend = backend;
+        let collecting = matches!(self.state, State::Collecting { .. });
+        if collecting {
+            self.state = State::Ready;
+        }
+        collecting
+    }
+
     /// Epsilon of all that is charged up to the last finished round.
     pub fn epsilon(&self) -> Result<EpsilonViews, FlError> {
         self.spend.epsilon(self.round)
@@ -259,8 +278,9 @@ impl Coordinator {
 
     fn input(&self, round: u32) -> [u8; 32] {
         let mut h = Sha256::new();
-        h.update(b"veilsum round v1");
+        h.update(b"veilsum round v2");
         h.update(self.plan_digest);
+        h.update(arithmetic(&*self.backend));
         h.update(round.to_le_bytes());
         h.update(bytemuck::cast_slice::<f32, u8>(&self.weights));
         h.finalize().into()
@@ -327,7 +347,8 @@ impl Coordinator {
         }
     }
 
-    /// The driver has made the charge durable: reveal, decode, step.
+    /// The driver has made the charge durable: reveal, decode, step. After an error of the backend the sum is still
+    /// there, and the call may be repeated (see [`Self::move_to`]).
     pub fn charged(&mut self) -> Result<(), FlError> {
         let (task, words, survivors) = match std::mem::replace(&mut self.state, State::Ready) {
             State::Charging { task, words, survivors } => (task, words, survivors),
@@ -337,7 +358,14 @@ impl Coordinator {
             }
         };
         self.spend.charge(task.id.round, task.id.attempt);
-        let mut mean = self.reveal(&task, words, &survivors)?;
+        let mut mean = match self.reveal(&task, &words, &survivors) {
+            Ok(mean) => mean,
+            Err(e) => {
+                self.state = State::Charging { task, words, survivors };
+                return Err(e);
+            }
+        };
+        drop(words);
         let update_norm = mean.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if self.plan.direction == Direction::Delta {
             mean.iter_mut().for_each(|x| *x = -*x);
@@ -406,42 +434,16 @@ impl Coordinator {
             optimizer: self.optimizer.state().into_iter().map(|(n, v)| (n.to_string(), v)).collect(),
         }
     }
-
-    /// Adds what noise is left to add, decodes, divides: the mean of the round's vectors.
-    fn reveal(&mut self, task: &RoundTask, words: Vec<u64>, survivors: &[u64]) -> Result<Vec<f32>, FlError> {
-        let unit = self.plan.mechanism.unit();
-        if !self.plan.is_private() {
-            let total: u64 = match &self.plan.weights {
-                Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
-                None => survivors.len() as u64,
-            };
-            return Ok(open_wide(&words, task, unit / total.max(1) as f64, self.plan.dim));
-        }
-        let mut sum = Buffer::HostU32(words.into_iter().map(|w| w as u32).collect());
-        let key = self.key(task.id.round, task.id.attempt, Purpose::Noise);
-        match self.plan.remainder(task.cohort.len()) {
-            NoiseLaw::None => {}
-            NoiseLaw::Skellam { mu } => {
-                if self.table.is_none() {
-                    self.table = Some(NoiseTable::skellam(mu)?.into());
-                }
-                if let Some(table) = &self.table {
-                    self.backend.noise(&mut sum, task.shape.bits, table, &key)?;
-                }
-            }
-            NoiseLaw::DiscreteGaussian { sigma } => {
-                discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
-            }
-        }
-        // The expected cohort, a public constant: under Poisson sampling its true size is private.
-        let params = task.encode.decode((unit / self.plan.cohort) as f32);
-        self.backend.decode_in_place(&mut sum, &params, &task.signs)?;
-        Ok(sum.as_f32()?.to_vec())
-    }
 }
 
-/// Centres the exact sum of a round without privacy and scales it.
-fn open_wide(words: &[u64], task: &RoundTask, unit: f64, dim: usize) -> Vec<f32> {
-    let shift = 64 - task.shape.bits;
-    words.iter().take(dim).map(|&w| ((((w << shift) as i64) >> shift) as f64 * unit) as f32).collect()
+/// What computes the floats of a round, on the clients' side and here. It is part of a round's input: of the same rows
+/// another device, or the CPU, may make a fixed-point coordinate that differs in its last bit. The CPU's kernels give
+/// the same bits with every instruction set and number of threads, but a trainer's products of matrices need not, so that
+/// the best of the processor is named; a device, which a trainer may share, is named with its driver.
+fn arithmetic(backend: &dyn Backend) -> String {
+    let processor = Isa::best().name();
+    backend.device().map_or_else(
+        || format!("{} on {processor}", backend.kind().name()),
+        |device| format!("{} beside {processor}", device.describe()),
+    )
 }

@@ -3,8 +3,8 @@
 pub mod wrap;
 
 use crate::privacy::DpEvent;
-use crate::privacy::accountant::rdp::{RdpAccountant, published, validate};
-use crate::privacy::accountant::{Accountant, EpsilonReport};
+use crate::privacy::accountant::rdp::{published, validate};
+use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::mechanism::PrivacyError;
 use wrap::{RingUse, check_wrap};
 
@@ -49,12 +49,10 @@ impl Schedule {
     /// Epsilon of `event` under this schedule.
     ///
     /// # Errors
-    /// As [`RdpAccountant`].
-    pub fn epsilon(&self, event: DpEvent) -> Result<EpsilonReport, PrivacyError> {
-        let mut accountant = RdpAccountant::new();
+    /// As [`Rule::epsilon`].
+    pub fn epsilon(&self, rule: Rule, event: DpEvent) -> Result<EpsilonReport, PrivacyError> {
         let sampled = DpEvent::PoissonSampled { rate: self.rate, event: Box::new(event) };
-        accountant.compose(&sampled, self.rounds)?;
-        accountant.epsilon(self.delta)
+        rule.epsilon(&sampled, self.rounds, self.delta)
     }
 }
 
@@ -72,7 +70,7 @@ pub fn calibrate_mu(
     schedule: &Schedule,
     target: f64,
 ) -> Result<f64, PrivacyError> {
-    let multiplier = calibrate_noise_multiplier(schedule, target)?;
+    let multiplier = calibrate_noise_multiplier(schedule, target, Rule::Rdp, discrete_gaussian)?;
     calibrate_mu_near(kind, gamma, clip, schedule, target, multiplier)
 }
 
@@ -90,16 +88,27 @@ fn calibrate_mu_near(
     validate::positive("clip", clip)?;
     let sigma = multiplier * gamma * clip;
     let search = Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30 };
-    search.run(schedule, |mu| kind.event(mu, gamma, clip))
+    search.run(schedule, Rule::Rdp, |mu| kind.event(mu, gamma, clip))
 }
 
-/// The least noise multiplier (up to 1e-4 in epsilon) of a Gaussian whose epsilon is at most `target`.
+/// The least noise multiplier (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`.
 ///
 /// # Errors
 /// As [`calibrate_mu`].
-pub fn calibrate_noise_multiplier(schedule: &Schedule, target: f64) -> Result<f64, PrivacyError> {
+pub fn calibrate_noise_multiplier(
+    schedule: &Schedule,
+    target: f64,
+    rule: Rule,
+    event: fn(f64) -> DpEvent,
+) -> Result<f64, PrivacyError> {
     let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15 };
-    search.run(schedule, |noise_multiplier| DpEvent::Gaussian { noise_multiplier })
+    search.run(schedule, rule, event)
+}
+
+/// A discrete Gaussian, as `central-gaussian` draws it.
+#[must_use]
+pub fn discrete_gaussian(noise_multiplier: f64) -> DpEvent {
+    DpEvent::DiscreteGaussian { noise_multiplier }
 }
 
 /// The coordinate bound that belongs to the best order of the published accountant.
@@ -128,10 +137,10 @@ struct Search {
 impl Search {
     /// Epsilon of `event(noise)` must not grow with the noise. The noise returned was evaluated: its
     /// epsilon is at most the target.
-    fn run(&self, schedule: &Schedule, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
+    fn run(&self, schedule: &Schedule, rule: Rule, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
         let target = self.target;
         validate::positive("target epsilon", target)?;
-        let at = |noise: f64| Ok::<_, PrivacyError>((noise, schedule.epsilon(event(noise))?.epsilon));
+        let at = |noise: f64| Ok::<_, PrivacyError>((noise, schedule.epsilon(rule, event(noise))?.epsilon));
         // Bracket: epsilon(low) > target >= epsilon(high).
         let first = at(self.guess.clamp(SMALLEST, self.largest))?;
         let (mut low, mut high) = (first, first);
@@ -240,14 +249,15 @@ pub fn calibrate_gamma(request: &GammaRequest) -> Result<Calibration, PrivacyErr
             found: request.wrap_limit.to_string(),
         });
     }
-    let multiplier = calibrate_noise_multiplier(&request.schedule, request.target_epsilon)?;
+    let multiplier =
+        calibrate_noise_multiplier(&request.schedule, request.target_epsilon, Rule::Rdp, discrete_gaussian)?;
     let best = request.search(multiplier)?;
     let ring = request.ring(best.gamma, best.mu_total);
     let event = request.kind.event(best.mu_total, best.gamma, request.clip);
     Ok(Calibration {
         gamma: best.gamma,
         mu_total: best.mu_total,
-        epsilon: request.schedule.epsilon(event)?.epsilon,
+        epsilon: request.schedule.epsilon(Rule::Rdp, event)?.epsilon,
         bits: request.bits,
         predicted_wrap: check_wrap(request.bits, &ring, request.wrap_limit)?,
     })

@@ -36,9 +36,17 @@ pub enum View {
 pub enum DpEvent {
     /// Nothing is protected: infinite cost.
     NonPrivate,
-    /// Gaussian noise of standard deviation `noise_multiplier` times the L2 sensitivity. A discrete
-    /// Gaussian on the integers is dominated by it (Canonne, Kamath, Steinke 2020, Theorem 4).
+    /// Gaussian noise on the real numbers, of standard deviation `noise_multiplier` times the L2 sensitivity.
     Gaussian {
+        /// sigma over sensitivity, > 0.
+        noise_multiplier: f64,
+    },
+    /// A discrete Gaussian on the integers, of parameter sigma = `noise_multiplier` times the L2 sensitivity.
+    ///
+    /// Its Renyi divergences are at most those of [`DpEvent::Gaussian`] (Canonne, Kamath, Steinke 2020, Theorem 4). Its
+    /// hockey-stick divergences are not: at sigma 1, shift 1 and delta 1e-5 its epsilon is 4.43, that of the Gaussian
+    /// 4.38. So it is an event of its own.
+    DiscreteGaussian {
         /// sigma over sensitivity, > 0.
         noise_multiplier: f64,
     },

@@ -196,36 +196,40 @@ impl PlainServer {
         Ok(Self { id, shape, backend, waiting, survivors: BTreeSet::new(), threshold, deadline, outbox, sum, state })
     }
 
-    /// Adds the waiting rows to the sum.
+    /// Adds the waiting rows to the sum; after an error there is no sum any more.
     fn flush(&mut self) -> Result<(), SecAggError> {
-        if let Accumulator::Narrow { sum, pending } = &mut self.sum {
-            let rows = Buffer::HostU32(std::mem::take(pending));
-            let done = if rows.is_empty() { Ok(()) } else { self.backend.sum(sum, &rows, Ring::Bits(self.shape.bits)) };
-            if let Buffer::HostU32(mut back) = rows {
-                back.clear();
-                *pending = back;
-            }
-            done?;
+        let Accumulator::Narrow { sum, pending } = &mut self.sum else { return Ok(()) };
+        if pending.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut rows = Buffer::HostU32(std::mem::take(pending));
+        let done = self.backend.sum(sum, &rows, Ring::Bits(self.shape.bits));
+        *pending = rows.take_u32()?;
+        pending.clear();
+        if done.is_err() {
+            // A device that failed while it was read has left a part of its result.
+            self.state = ServerRound::Taken;
+        }
+        Ok(done?)
     }
 
+    /// Adds a row; what is refused is not in the sum.
     fn add(&mut self, body: &[u8]) -> Result<(), SecAggError> {
-        match &mut self.sum {
+        let len = self.shape.len as usize;
+        let pending = match &mut self.sum {
             Accumulator::Narrow { pending, .. } => {
-                let row =
-                    self.backend.to_host(self.backend.unpack(body, self.shape.len as usize, self.shape.bits)?)?;
+                let row = self.backend.to_host(self.backend.unpack(body, len, self.shape.bits)?)?;
                 pending.extend_from_slice(row.as_u32()?);
-                if pending.len() == PENDING * self.shape.len as usize {
-                    self.flush()?;
-                }
+                pending.len()
             }
             Accumulator::Wide(sum) => {
                 let mask = (1u64 << self.shape.bits) - 1;
                 frame::unpack(body, self.shape, |j, v| sum[j] = sum[j].wrapping_add(v) & mask);
+                return Ok(());
             }
-        }
-        Ok(())
+        };
+        // The last row too: here an error of the backend can be returned, when the sum is taken it cannot.
+        if pending == PENDING * len || self.waiting.len() == 1 { self.flush() } else { Ok(()) }
     }
 }
 
@@ -273,8 +277,8 @@ impl Party for PlainServer {
             return None;
         }
         self.state = ServerRound::Taken;
-        // The shapes were checked on arrival: the backend has no reason to refuse, and if it does, there is
-        // no sum.
+        // Rows wait here only after a deadline. Their shapes were checked on arrival: if the backend fails all the
+        // same, there is no sum.
         if self.survivors.len() < self.threshold || self.flush().is_err() {
             return Some(Output::Aborted { survivors: self.survivors.len(), threshold: self.threshold });
         }

@@ -49,6 +49,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "rounds": result.rounds,
         "ending": ending(&result.ending),
         "zeroed_rows": result.clients.zeroed,
+        "device_lost": result.device_lost,
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
     })

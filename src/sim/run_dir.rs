@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::loss::DeviceLoss;
 use super::{ClientRecord, RoundRecord, RunResult, SimError, page};
 use crate::backend::EncodeReport;
 use crate::config::build::Experiment;
+use crate::config::{BackendName, Config};
 use crate::data::PartitionReport;
 use crate::files::write_atomic;
 use crate::fl::checkpoint::Checkpoint;
@@ -48,27 +50,38 @@ pub const PARTITION: &str = "partition.json";
 /// Held by the process that writes the folder.
 pub const LOCK: &str = "lock";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Entry {
-    Begin,
-    Charge,
-}
-
 /// A line of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct JournalLine {
-    kind: Entry,
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum JournalLine {
+    /// An attempt is about to run.
+    Begin(Tried),
+    /// Its release is paid for.
+    Charge(Tried),
+    /// The device is gone: the rest of the run is computed on the CPU.
+    Lost(DeviceLoss),
+}
+
+/// An attempt of a round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Tried {
     round: u32,
     attempt: u32,
     input: String,
+}
+
+/// What the journal says.
+#[derive(Debug, Default)]
+struct Journal {
+    attempts: BTreeMap<u32, Vec<Attempt>>,
+    lost: Option<DeviceLoss>,
 }
 
 /// An open run folder.
 pub struct RunDir {
     folder: PathBuf,
     journal: JsonlWriter,
-    attempts: BTreeMap<u32, Vec<Attempt>>,
+    known: Journal,
     metrics: Option<JsonlWriter>,
     clients: Option<JsonlWriter>,
     // Locked for as long as this lives.
@@ -96,14 +109,28 @@ impl RunDir {
         }
         let journal_path = folder.join(JOURNAL);
         let journal = JsonlWriter::open_truncated(&journal_path, |_| true)?;
-        let attempts = read_journal(&journal_path)?;
-        Ok(Self { folder: folder.into(), journal, attempts, metrics: None, clients: None, _lock: lock })
+        let known = read_journal(&journal_path)?;
+        Ok(Self { folder: folder.into(), journal, known, metrics: None, clients: None, _lock: lock })
     }
 
     /// What the journal says of each round.
     #[must_use]
     pub fn journal(&self) -> BTreeMap<u32, Vec<Attempt>> {
-        self.attempts.clone()
+        self.known.attempts.clone()
+    }
+
+    /// The loss of a device that the journal tells of.
+    #[must_use]
+    pub fn loss(&self) -> Option<DeviceLoss> {
+        self.known.lost.clone()
+    }
+
+    /// Puts the loss of a device on record, before the run goes on without it.
+    pub fn lost(&mut self, loss: &DeviceLoss) -> Result<(), SimError> {
+        self.journal.write(&JournalLine::Lost(loss.clone()))?;
+        self.journal.sync()?;
+        self.known.lost = Some(loss.clone());
+        Ok(())
     }
 
     /// Drops the metrics after `round` (its rounds will be run again) and returns the others.
@@ -128,30 +155,26 @@ impl RunDir {
     /// Records an attempt, unless the journal has it already. Reaches the disk with the charge: nothing
     /// leaves this process in between.
     pub fn begin(&mut self, round: u32, attempt: u32, input: [u8; 32]) -> Result<(), SimError> {
-        let known = self.attempts.entry(round).or_default();
+        let known = self.known.attempts.entry(round).or_default();
         if known.iter().any(|a| a.attempt == attempt) {
             return Ok(());
         }
         known.push(Attempt { attempt, input, charged: false });
-        self.journal.write(&JournalLine { kind: Entry::Begin, round, attempt, input: hex::encode(input) })?;
+        self.journal.write(&JournalLine::Begin(Tried { round, attempt, input: hex::encode(input) }))?;
         Ok(())
     }
 
     /// Makes a charge durable, unless it is already.
     pub fn charge(&mut self, charge: &Charge) -> Result<(), SimError> {
-        let known = self.attempts.entry(charge.round).or_default();
+        let known = self.known.attempts.entry(charge.round).or_default();
         if let Some(a) = known.iter_mut().find(|a| a.attempt == charge.attempt) {
             if a.charged {
                 return Ok(());
             }
             a.charged = true;
         }
-        self.journal.write(&JournalLine {
-            kind: Entry::Charge,
-            round: charge.round,
-            attempt: charge.attempt,
-            input: hex::encode(charge.input),
-        })?;
+        let Charge { round, attempt, input } = *charge;
+        self.journal.write(&JournalLine::Charge(Tried { round, attempt, input: hex::encode(input) }))?;
         self.journal.sync()?;
         Ok(())
     }
@@ -279,22 +302,38 @@ pub fn read_secret(folder: &Path) -> Result<Secret, SimError> {
     Ok(Secret::from_bytes(bytes))
 }
 
-fn read_journal(path: &Path) -> Result<BTreeMap<u32, Vec<Attempt>>, SimError> {
-    let mut attempts: BTreeMap<u32, Vec<Attempt>> = BTreeMap::new();
+/// Picks the CPU for a run to be resumed whose device was lost: the device is not even asked for again.
+pub fn without_lost_device(folder: &Path, config: &mut Config) -> Result<(), SimError> {
+    let path = folder.join(JOURNAL);
+    if path.exists() && read_journal(&path)?.lost.is_some() {
+        config.backend = Some(BackendName::Simd);
+    }
+    Ok(())
+}
+
+fn read_journal(path: &Path) -> Result<Journal, SimError> {
+    let mut journal = Journal::default();
     for line in jsonl::read::<JournalLine>(path)? {
+        let (tried, charged) = match line {
+            JournalLine::Begin(tried) => (tried, false),
+            JournalLine::Charge(tried) => (tried, true),
+            JournalLine::Lost(loss) => {
+                journal.lost.get_or_insert(loss);
+                continue;
+            }
+        };
+        let Tried { round, attempt, input: hash } = tried;
         let mut input = [0u8; 32];
-        hex::decode_to_slice(&line.input, &mut input)
-            .map_err(|_| folder_error(path, format!("round {}: the input hash is damaged", line.round)))?;
-        let known = attempts.entry(line.round).or_default();
-        match line.kind {
-            Entry::Begin => known.push(Attempt { attempt: line.attempt, input, charged: false }),
-            Entry::Charge => match known.iter_mut().find(|a| a.attempt == line.attempt) {
-                Some(a) => a.charged = true,
-                None => {
-                    return Err(folder_error(path, format!("round {} was charged before it began", line.round)));
-                }
-            },
+        hex::decode_to_slice(&hash, &mut input)
+            .map_err(|_| folder_error(path, format!("round {round}: the input hash is damaged")))?;
+        let known = journal.attempts.entry(round).or_default();
+        if !charged {
+            known.push(Attempt { attempt, input, charged });
+        } else if let Some(a) = known.iter_mut().find(|a| a.attempt == attempt) {
+            a.charged = true;
+        } else {
+            return Err(folder_error(path, format!("round {round} was charged before it began")));
         }
     }
-    Ok(attempts)
+    Ok(journal)
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::dse::mean_std;
+use super::loss::DeviceLoss;
 use super::{Ending, RunOptions, Silent, SimError, run, run_dir};
 use crate::config::build::{Experiment, Given, build};
 use crate::config::overrides::typed;
@@ -133,7 +134,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn describe(point: &Point, seed: u64, result: &Value) -> String {
     let accuracy = result["accuracy"].as_f64().unwrap_or(f64::NAN);
-    format!("{} seed {seed}: {:.2} %", point.slug(), 100.0 * accuracy)
+    let line = format!("{} seed {seed}: {:.2} %", point.slug(), 100.0 * accuracy);
+    match serde_json::from_value::<DeviceLoss>(result["device_lost"].clone()) {
+        Ok(loss) => format!("{line}\n{loss}"),
+        Err(_) => line,
+    }
 }
 
 /// Data sets by their config, loaded once.
@@ -222,6 +227,8 @@ fn run_with_request(
             self.2 = write_atomic(self.0, self.1.as_bytes()).err().map(ReportError::from);
         }
         fn round(&mut self, _record: &super::RoundRecord) {}
+        // The line of the finished run says it, and its folder.
+        fn lost(&mut self, _loss: &DeviceLoss) {}
     }
     let mut mark = Mark(path, request, None);
     let result = run(experiment, options, &mut mark)?;
@@ -234,7 +241,8 @@ fn run_with_request(
 fn reopen(folder: &Path, base: &Path, splits: &Splits) -> Result<Experiment, SimError> {
     let path = folder.join(run_dir::CONFIG);
     let value = read_json(&path)?.unwrap_or(Value::Null);
-    let config: Config = typed(&value, &path.display().to_string())?;
+    let mut config: Config = typed(&value, &path.display().to_string())?;
+    run_dir::without_lost_device(folder, &mut config)?;
     let split = splits.get(&config)?;
     let secret = Some(run_dir::read_secret(folder)?);
     Ok(build(&config, base, Given { secret, split: Some(split), ..Given::default() })?)

@@ -65,6 +65,76 @@ fn devices_say_what_is_usable_and_why_something_is_not() {
     assert!(table.status.success() && text(&table.stdout).contains("simd"), "{}", text(&table.stdout));
 }
 
+/// What training on CUDA would need besides is looked for where the environment says, on a machine without any of it.
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_say_what_training_on_cuda_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let look = |path: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
+        command.args(["devices", "--json"]).env("CUDA_PATH", path).env_remove("CUDA_HOME").stdin(Stdio::null());
+        let output = command.env("LD_LIBRARY_PATH", folder.path().join("lib64")).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let devices: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let cuda = devices.as_array().unwrap().iter().find(|d| d["backend"] == "cuda").unwrap().clone();
+        let missing: Vec<String> = cuda["training_compiler"]["missing"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| {
+                assert!(m["apt"].is_string() && m["pip"].as_str().unwrap().contains("nvidia-cuda-"), "{m}");
+                m["what"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        (cuda, missing)
+    };
+    let (cuda, missing) = look("/no/such/folder");
+    assert_eq!(cuda["driver_cuda_needed"], "13.0");
+    assert_eq!(cuda["driver_release_needed"], 580);
+    assert_eq!(cuda["usable"] == true, cuda["driver_cuda"].is_string() && cuda["reason"].is_null(), "{cuda}");
+    assert!(missing.ends_with(&["CUDA headers".into(), "CCCL headers".into()]), "{missing:?}");
+    let root = folder.path();
+    for file in ["cuda_runtime.h", "crt/host_config.h", "cuda_fp16.h", "cuda_bf16.h", "cccl/cuda/barrier"] {
+        let path = root.join("include").join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+    std::fs::create_dir(root.join("lib64")).unwrap();
+    std::fs::write(root.join("lib64/libnvrtc.so.12"), "").unwrap();
+    let (cuda, missing) = look(root.to_str().unwrap());
+    assert!(missing.is_empty(), "{missing:?}");
+    assert_eq!(cuda["training_compiler"]["headers"], root.join("include").to_str().unwrap());
+    assert_eq!(cuda["training_compiler"]["nvrtc"], root.join("lib64/libnvrtc.so.12").to_str().unwrap());
+    let table = Command::new(env!("CARGO_BIN_EXE_veilsum")).arg("devices").env("CUDA_PATH", "/no").output().unwrap();
+    let table = text(&table.stdout);
+    assert!(table.contains("driver 580") && table.contains("nvidia-cuda-runtime-cu12"), "{table}");
+}
+
+/// Without a card a report of measurements is refused, for the reasons that `devices` gives.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_gpu_report_without_a_card_says_what_is_missing() {
+    let devices: Value = serde_json::from_slice(&veilsum(&["devices", "--json"]).stdout).unwrap();
+    let of_gpus = |d: &&Value| d["backend"] == "cuda" || d["backend"] == "wgpu";
+    let gpus: Vec<&Value> = devices.as_array().unwrap().iter().filter(of_gpus).collect();
+    let script = |arguments: &[&str]| {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/gpu_report.sh");
+        let mut command = Command::new(path);
+        command.args(arguments).env("VEILSUM", env!("CARGO_BIN_EXE_veilsum")).env_remove("VEILSUM_ALLOW_SOFTWARE");
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let check = script(&["--check"]);
+    let said = text(&check.stderr);
+    if gpus.iter().any(|d| d["usable"] == true) {
+        assert!(check.status.success(), "{said}");
+    } else {
+        assert_eq!(check.status.code(), Some(1), "{said}");
+        assert!(said.contains("no GPU to measure"), "{said}");
+        assert!(gpus.iter().all(|d| said.contains(d["reason"].as_str().unwrap())), "{said}");
+    }
+    assert_eq!(script(&["--chekc"]).status.code(), Some(2));
+}
+
 #[test]
 fn bad_usage_is_exit_2_and_says_nothing_on_stdout() {
     for args in [

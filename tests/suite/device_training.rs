@@ -9,11 +9,13 @@ use serde_json::Value;
 use veilsum::backend::device::{DeviceBackend, Storage};
 use veilsum::backend::wgpu::{Wgpu, WgpuMemory};
 use veilsum::backend::{Backend, BackendError, BackendKind, Buffer, EncodeJob, NonFinite, RowKeys, Rows};
+use veilsum::config::build::Experiment;
 use veilsum::data::Batch;
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::model::{Clients, LocalConfig, LocalTrainer, ModelConfig, ModelError, trainer_for, trainer_on};
 use veilsum::params::{EncodeParams, NO_LINF};
 
+use crate::device_loss::{private, run_without};
 use crate::kernels::{devices, raw_adapter};
 
 const LOCAL: LocalConfig =
@@ -383,4 +385,17 @@ fn a_run_on_the_device_learns_and_resumes_to_the_same_metrics() {
     assert_eq!(train_on, "cpu");
     let (a, b) = (loss(7), metrics(&cpu)[7]["loss"].as_f64().unwrap());
     assert!((a - b).abs() < 0.1 * a, "{a} on the device, {b} on the processor");
+}
+
+#[test]
+fn a_run_that_loses_the_device_it_trains_on_trains_on_the_processor() {
+    let Some(backend) = other_device(|_| ()) else { return };
+    let device = wgpu(&backend).device().clone();
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    let host = private("per_client");
+    let model = host.model.clone().unwrap();
+    let trainer = trainer_on(&model, backend.clone()).unwrap();
+    let experiment = Experiment { backend, trainer, trainer_on_cpu: Some(host.trainer.clone()), ..host };
+    let found = run_without(device, &experiment);
+    assert!(found.weights.iter().all(|w| w.is_finite()) && found.evaluation.is_some());
 }

@@ -52,7 +52,7 @@ fn experiment(set: &[&str]) -> Experiment {
     experiment_of(&DELTAS, set)
 }
 
-fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
+pub(crate) fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
     let base = r#"{
         "name": "federation", "seed": 3,
         "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},

@@ -8,6 +8,7 @@ mod emulation;
 mod floats;
 mod ghost;
 mod gram;
+mod halves;
 mod integers;
 mod keystream;
 mod lattice;
@@ -28,10 +29,11 @@ use veilsum::backend::scalar::Scalar;
 use veilsum::backend::simd::Simd;
 use veilsum::backend::simd::isa::Isa;
 use veilsum::backend::wgpu::Wgpu;
-use veilsum::backend::{Backend, BackendKind, EncodeJob, NonFinite, OpenOptions, RowKeys};
+use veilsum::backend::{Backend, BackendError, BackendKind, EncodeJob, NonFinite, OpenOptions, RowKeys};
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{EncodeParams, NO_LINF};
 
+pub(crate) use self::device::raw_device;
 use self::emulated::Emulated;
 
 /// The oracle.
@@ -95,7 +97,8 @@ fn everywhere() -> Vec<Box<dyn Backend>> {
 
 /// The backends on devices that this machine has, software adapters among them; never none on a machine of CI.
 ///
-/// They are many times slower than the others: 10^5 to 10^6 elements are much.
+/// They are many times slower than the others: 10^5 to 10^6 elements are much. `VEILSUM_GPU` asks for those of one kind
+/// alone ([`Wanted`]), and a test that uses them fails where there is none.
 pub(crate) fn devices() -> Vec<DeviceBackend> {
     // Opened once: every device has a queue and pipelines of its own.
     static OPENED: OnceLock<Vec<DeviceBackend>> = OnceLock::new();
@@ -109,11 +112,60 @@ pub(crate) fn raw_adapter() -> Option<(wgpu::Instance, wgpu::Adapter)> {
     }
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    let adapter = adapters.into_iter().next().expect("another instance has found an adapter");
+    let cards = matches!(Wanted::from_env(), Wanted::Cards { .. });
+    let suits = |a: &wgpu::Adapter| !cards || a.get_info().device_type != wgpu::DeviceType::Cpu;
+    let adapter = adapters.into_iter().find(suits).expect("another instance has found an adapter");
     Some((instance, adapter))
 }
 
+/// What the variable `VEILSUM_GPU` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// It is not set: the emulation, and every device that there is.
+    Everything,
+    /// `cuda`, `wgpu`, or `required`: cards alone, of one backend or of any.
+    Cards { cuda: bool, wgpu: bool },
+    /// `software`: the software adapter alone.
+    Software,
+}
+
+impl Wanted {
+    pub(crate) fn from_env() -> Self {
+        match std::env::var("VEILSUM_GPU").unwrap_or_default().as_str() {
+            "" => Self::Everything,
+            "cuda" => Self::Cards { cuda: true, wgpu: false },
+            "wgpu" => Self::Cards { cuda: false, wgpu: true },
+            "required" => Self::Cards { cuda: true, wgpu: true },
+            "software" => Self::Software,
+            other => panic!("VEILSUM_GPU is {other}, expected cuda, wgpu, required (one of both) or software"),
+        }
+    }
+}
+
+/// The devices that `VEILSUM_GPU` asks for; panics, and says what is missing, if there is none.
+fn wanted_devices(cuda: bool, wgpu: bool, software: bool) -> Vec<DeviceBackend> {
+    let (mut devices, mut missing) = (Vec::new(), Vec::new());
+    let mut take = |opened: Result<DeviceBackend, BackendError>| match opened {
+        Ok(device) => devices.push(device),
+        Err(error) => missing.push(error.to_string()),
+    };
+    if cuda {
+        take(Cuda::open(0).map(|device| DeviceBackend::new(Arc::new(device))));
+    }
+    if wgpu {
+        let options = OpenOptions { allow_software: software };
+        take(Wgpu::open(&options).map(|device| DeviceBackend::new(Arc::new(device))));
+    }
+    assert!(!devices.is_empty(), "VEILSUM_GPU asks for a device that is not here: {}", missing.join("; "));
+    devices
+}
+
 fn open_devices() -> Vec<DeviceBackend> {
+    match Wanted::from_env() {
+        Wanted::Everything => {}
+        Wanted::Cards { cuda, wgpu } => return wanted_devices(cuda, wgpu, false),
+        Wanted::Software => return wanted_devices(false, true, true),
+    }
     // The CUDA kernels run on the processor, and on a GPU too where there is one.
     let mut devices = Vec::new();
     match emulation::unavailable() {

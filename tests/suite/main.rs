@@ -4,6 +4,7 @@ mod accounting;
 mod bench;
 mod cli;
 mod data;
+mod device_loss;
 mod device_training;
 mod federation;
 mod kernels;

@@ -200,6 +200,36 @@ fn a_rerun_on_other_input_takes_a_new_attempt_and_is_charged() {
     assert!(ending.contains("budget") || attempts[6..].iter().all(|&a| a == 1), "{ending} {attempts:?}");
 }
 
+/// The config names a device that is gone, as after a card that was lost: the journal decides.
+#[test]
+fn a_run_that_lost_its_device_is_resumed_without_asking_for_it() {
+    let dir = temp();
+    let run = dir.path().join("run");
+    assert!(train(&run, &["--set", "rounds=6", "--set", "backend=simd"]).status.success());
+    let before = metrics(&run);
+    let config = std::fs::read_to_string(run.join("config.json")).unwrap();
+    std::fs::write(run.join("config.json"), config.replace("\"simd\"", "\"cuda\"")).unwrap();
+    std::fs::remove_file(run.join("checkpoint.safetensors")).unwrap();
+    let journal = std::fs::read_to_string(run.join("journal.jsonl")).unwrap();
+    let lost = serde_json::json!({
+        "kind": "lost", "round": 2, "attempt": 0, "backend": "cuda", "reason": "it fell off the bus",
+        "recovery": "decoded"
+    });
+    std::fs::write(run.join("journal.jsonl"), format!("{journal}{lost}\n")).unwrap();
+    let output = veilsum(&["train", "--json", "--resume", run.to_str().unwrap()]).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("Warning: the device of cuda was lost in round 2 (it fell off the bus)"), "{said}");
+    let result = last_line(&output);
+    assert_eq!(result["device_lost"]["reason"], "it fell off the bus");
+    let mut after = metrics(&run);
+    assert_eq!(after[1]["device_lost"]["round"], 2);
+    after[1].as_object_mut().unwrap().remove("device_lost");
+    assert_eq!(after, before, "the same input on the CPU: the same attempts, charges and weights");
+    let journal = std::fs::read_to_string(run.join("journal.jsonl")).unwrap();
+    assert_eq!((journal.matches("\"charge\"").count(), journal.matches("\"lost\"").count()), (6, 1));
+}
+
 #[test]
 fn the_budget_stops_the_run() {
     let dir = temp();

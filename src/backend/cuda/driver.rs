@@ -22,7 +22,7 @@ pub(super) fn reason(error: DriverError) -> String {
     text(error.error_string()).map_or(name.clone(), |words| format!("{name} ({words})"))
 }
 
-/// True for errors after which a context answers nothing else.
+/// True for errors after which a context answers nothing else, or its device is no longer there.
 fn is_fatal(error: DriverError) -> bool {
     matches!(
         error.0,
@@ -40,6 +40,13 @@ fn is_fatal(error: DriverError) -> bool {
             | CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE
             | CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE
             | CUresult::CUDA_ERROR_DEINITIALIZED
+            | CUresult::CUDA_ERROR_NO_DEVICE
+            | CUresult::CUDA_ERROR_INVALID_DEVICE
+            | CUresult::CUDA_ERROR_INVALID_CONTEXT
+            | CUresult::CUDA_ERROR_SYSTEM_NOT_READY
+            | CUresult::CUDA_ERROR_MPS_CONNECTION_FAILED
+            | CUresult::CUDA_ERROR_MPS_RPC_FAILURE
+            | CUresult::CUDA_ERROR_MPS_SERVER_NOT_READY
             | CUresult::CUDA_ERROR_MPS_CLIENT_TERMINATED
             | CUresult::CUDA_ERROR_CONTAINED
             | CUresult::CUDA_ERROR_EXTERNAL_DEVICE
@@ -177,5 +184,37 @@ impl Driver {
         // SAFETY: the caller has checked both ranges.
         unsafe { result::memcpy_dtod_async(target, source, 4 * words, self.stream.cu_stream()) }
             .map_err(|e| self.error(e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_caller_did_wrong_is_no_loss_of_the_device() {
+        use CUresult::{
+            CUDA_ERROR_ECC_UNCORRECTABLE, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_HANDLE,
+            CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, CUDA_ERROR_LAUNCH_TIMEOUT,
+            CUDA_ERROR_NO_DEVICE, CUDA_ERROR_NOT_FOUND, CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_UNKNOWN,
+        };
+        for lost in [
+            CUDA_ERROR_ILLEGAL_ADDRESS,
+            CUDA_ERROR_LAUNCH_TIMEOUT,
+            CUDA_ERROR_ECC_UNCORRECTABLE,
+            CUDA_ERROR_NO_DEVICE,
+            CUDA_ERROR_UNKNOWN,
+        ] {
+            assert!(is_fatal(DriverError(lost)), "{lost:?}");
+        }
+        for works in [
+            CUDA_ERROR_OUT_OF_MEMORY,
+            CUDA_ERROR_INVALID_VALUE,
+            CUDA_ERROR_INVALID_HANDLE,
+            CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
+            CUDA_ERROR_NOT_FOUND,
+        ] {
+            assert!(!is_fatal(DriverError(works)), "{works:?}");
+        }
     }
 }

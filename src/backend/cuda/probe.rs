@@ -68,6 +68,13 @@ pub fn probe() -> Result<Vec<CudaInfo>, String> {
     }
 }
 
+/// The version of CUDA that the driver supports, major and minor; nothing without a driver, or if it does not answer.
+#[must_use]
+pub fn driver_cuda() -> Option<(i32, i32)> {
+    // SAFETY: as in `probe`.
+    if unsafe { sys::is_culib_present() } { driver_version().ok() } else { None }
+}
+
 fn driver_version() -> Result<(i32, i32), DriverError> {
     let mut version: c_int = 0;
     // SAFETY: the library is there, and the function only writes the integer.

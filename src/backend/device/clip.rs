@@ -49,6 +49,7 @@ pub(super) fn states(
             offset: batch.offset,
             stride: layout.stride as u32,
             dim: layout.dim as u32,
+            element: layout.kind(),
             ..RowsPassParams::zeroed()
         };
         backend.launch(&NORMS, groups, &params, &[batch.slice(x), parts.all()])?;
@@ -131,6 +132,7 @@ pub(super) fn place(
             dim: layout.dim as u32,
             padded: padded as u32,
             rotate: signs.is_some().into(),
+            element: layout.kind(),
             ..RowsPassParams::zeroed()
         };
         let to = out.part(batch.rows.start * padded, batch.len() * padded);
@@ -157,9 +159,10 @@ pub(super) fn finite(
 /// `x_i <- x_i min(1, C / |x_i|)` in place; returns the norms. Waits once: nothing is written before all rows are known
 /// to be finite.
 pub(super) fn run(backend: &DeviceBackend, x: &mut Buffer, p: &ClipParams) -> Result<Vec<f32>, BackendError> {
-    check::clip_shape(x.len(), p)?;
-    let layout = Layout { rows: p.rows.into(), dim: p.dim.into(), stride: p.stride.into(), offset: 0 };
-    backend.in_place(x, ElementType::F32, |x| {
+    check::clip_shape(x, p)?;
+    let (stride, element) = (p.stride.into(), ElementType::F32);
+    let layout = Layout { rows: p.rows.into(), dim: p.dim.into(), stride, offset: 0, element };
+    backend.in_place(x, element, |x| {
         let states = states(backend, x, &layout, p.bound.into())?;
         let seen = backend.read_states(&states, layout.rows)?;
         finite(backend, x, &layout, &seen)?;

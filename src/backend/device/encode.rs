@@ -38,7 +38,7 @@ pub(super) fn fixed(
     rows: &Rows,
     job: &EncodeJob<'_>,
 ) -> Result<(Buffer, EncodeReport), BackendError> {
-    let from = backend.placed_as(&rows.buffer, ElementType::F32)?;
+    let from = backend.placed_rows(&rows.buffer)?;
     let encoding = float_half(backend, rows, &from, job)?;
     let seen = backend.read_states(&encoding.states, encoding.rows)?;
     let report = float_report(backend, rows, &from, job, &encoding, &seen)?;
@@ -71,7 +71,7 @@ pub(super) fn fused(
     rows: &Rows,
     job: &EncodeJob<'_>,
 ) -> Result<(Buffer, EncodeReport), BackendError> {
-    let from = backend.placed_as(&rows.buffer, ElementType::F32)?;
+    let from = backend.placed_rows(&rows.buffer)?;
     let encoding = float_half(backend, rows, &from, job)?;
     integer_half(backend, &encoding, job)?;
     let seen = backend.read_states(&encoding.states, encoding.rows)?;
@@ -105,7 +105,7 @@ fn float_half(
 ) -> Result<Encoding, BackendError> {
     check::rows_shape(rows, job)?;
     let p = &job.params;
-    let layout = layout(rows);
+    let layout = layout(rows, from);
     let bound = if clips(p) { f64::from(p.clip) * (1.0 - CLIP_MARGIN) } else { f64::INFINITY };
     let states = clip::states(backend, from, &layout, bound)?;
     let padded = u64::from(p.padded);
@@ -168,9 +168,9 @@ fn passes<'a>(
     Ok(())
 }
 
-fn layout(rows: &Rows) -> Layout {
+fn layout(rows: &Rows, from: &DeviceBuffer) -> Layout {
     let (stride, offset) = (rows.stride as u64, rows.offset as u64);
-    Layout { rows: rows.rows as u64, dim: rows.dim as u64, stride, offset }
+    Layout { rows: rows.rows as u64, dim: rows.dim as u64, stride, offset, element: from.element() }
 }
 
 /// True if the parameters ask for the float L2 clip.
@@ -188,7 +188,7 @@ fn float_report(
     seen: &[RowState],
 ) -> Result<EncodeReport, BackendError> {
     if job.non_finite == NonFinite::Error {
-        clip::finite(backend, from, &layout(rows), seen)?;
+        clip::finite(backend, from, &layout(rows, from), seen)?;
     }
     let bound = if clips(&job.params) { f64::from(job.params.clip) } else { f64::INFINITY };
     let mixed = match &encoding.mixed {

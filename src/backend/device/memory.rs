@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Access, DeviceBackend, Kernel, Launch, Memory, Slice};
 use crate::backend::buffer::Element;
+use crate::backend::rows::FLOATS;
 use crate::backend::{Aligned, Backend, BackendError, Buffer};
 use crate::math::prg::{Cipher, StreamKey};
 
@@ -20,6 +21,10 @@ pub enum ElementType {
     I32,
     /// Residues.
     U32,
+    /// Floats of half precision, two a word, the first in the lower half.
+    F16,
+    /// The upper halves of 32-bit floats, likewise.
+    Bf16,
 }
 
 impl ElementType {
@@ -30,7 +35,30 @@ impl ElementType {
             Self::F32 => "f32",
             Self::I32 => "i32",
             Self::U32 => "u32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
         }
+    }
+
+    /// True for the types that rows may have.
+    #[must_use]
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+    }
+
+    /// Elements of a word.
+    #[must_use]
+    pub const fn per_word(self) -> u64 {
+        match self {
+            Self::F32 | Self::I32 | Self::U32 => 1,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// Words that hold `len` elements.
+    #[must_use]
+    pub const fn words(self, len: u64) -> u64 {
+        len.div_ceil(self.per_word())
     }
 }
 
@@ -52,9 +80,9 @@ impl PartialEq for DeviceBuffer {
 }
 
 impl DeviceBuffer {
-    /// Elements `[offset, offset + len)` of `memory`. Errors: beyond its end.
+    /// `len` elements of `memory` from word `offset` on. Errors: beyond its end.
     pub fn new(memory: Memory, offset: u64, len: usize, element: ElementType) -> Result<Self, BackendError> {
-        let end = offset.saturating_add(len as u64);
+        let end = offset.saturating_add(element.words(len as u64));
         if end > memory.words() {
             let (expected, found) = (end as usize, memory.words() as usize);
             return Err(BackendError::WrongLength { what: "memory of the device", expected, found });
@@ -89,19 +117,22 @@ impl DeviceBuffer {
     /// All elements, for a launch.
     #[must_use]
     pub fn slice(&self) -> Slice<'_> {
-        Slice { memory: &self.memory, offset: self.offset, words: self.len as u64 }
+        Slice { memory: &self.memory, offset: self.offset, words: self.element.words(self.len as u64) }
     }
 
-    /// Elements `[start, start + len)`, for a launch (within the limits of the device).
+    /// The words of the elements `[start, start + len)`, for a launch (within the limits of the device); `start` is the
+    /// first of its word.
     #[must_use]
     pub fn part(&self, start: u64, len: u64) -> Slice<'_> {
-        self.slice().part(start, len)
+        self.slice().part(start / self.element.per_word(), self.element.words(len))
     }
 
-    /// The same words read as another element type.
+    /// The same words read as another element type: of one of another size, all that they hold.
     #[must_use]
     pub fn cast(self, element: ElementType) -> Self {
-        Self { element, ..self }
+        let same = self.element.per_word() == element.per_word();
+        let len = if same { self.len } else { (self.slice().words * element.per_word()) as usize };
+        Self { element, len, ..self }
     }
 }
 
@@ -112,7 +143,7 @@ impl DeviceBackend {
     /// `len` zeros on the device.
     pub(super) fn zeros(&self, len: usize, element: ElementType) -> Result<DeviceBuffer, BackendError> {
         // Rounded up, so that a kernel may read and write whole vectors of four.
-        let memory = self.device().alloc((len as u64).next_multiple_of(4).max(4), false)?;
+        let memory = self.device().alloc(element.words(len as u64).next_multiple_of(4).max(4), false)?;
         DeviceBuffer::new(memory, 0, len, element)
     }
 
@@ -127,9 +158,11 @@ impl DeviceBackend {
                 self.copied(x).map(Cow::Owned)
             }
             Buffer::Device(x) => Ok(Cow::Borrowed(x)),
-            Buffer::HostF32(v) => self.uploaded(bytemuck::cast_slice(v), ElementType::F32).map(Cow::Owned),
-            Buffer::HostI32(v) => self.uploaded(bytemuck::cast_slice(v), ElementType::I32).map(Cow::Owned),
+            Buffer::HostF32(v) => self.uploaded(v, ElementType::F32).map(Cow::Owned),
+            Buffer::HostI32(v) => self.uploaded(v, ElementType::I32).map(Cow::Owned),
             Buffer::HostU32(v) => self.uploaded(v, ElementType::U32).map(Cow::Owned),
+            Buffer::HostF16(v) => self.uploaded(v, ElementType::F16).map(Cow::Owned),
+            Buffer::HostBf16(v) => self.uploaded(v, ElementType::Bf16).map(Cow::Owned),
         }
     }
 
@@ -143,10 +176,19 @@ impl DeviceBackend {
         self.placed(x)
     }
 
-    fn uploaded(&self, words: &[u32], element: ElementType) -> Result<DeviceBuffer, BackendError> {
-        let buffer = self.zeros(words.len(), element)?;
-        if !words.is_empty() {
-            self.device().write(&buffer.memory, 0, words)?;
+    /// [`Self::placed`] for a stage that takes rows of any of the float types.
+    pub(super) fn placed_rows<'a>(&self, x: &'a Buffer) -> Result<Cow<'a, DeviceBuffer>, BackendError> {
+        if [ElementType::F32, ElementType::F16, ElementType::Bf16].iter().any(|e| e.name() == x.dtype()) {
+            self.placed(x)
+        } else {
+            Err(BackendError::WrongType { expected: FLOATS, found: x.dtype() })
+        }
+    }
+
+    fn uploaded<T: Element>(&self, x: &Aligned<T>, element: ElementType) -> Result<DeviceBuffer, BackendError> {
+        let buffer = self.zeros(x.len(), element)?;
+        if !x.is_empty() {
+            self.device().write(&buffer.memory, 0, x.words())?;
         }
         Ok(buffer)
     }
@@ -161,7 +203,8 @@ impl DeviceBackend {
     }
 
     /// Runs `stage` on `x` in place: on the device if it lives there (on a copy if others share it), else on an
-    /// uploaded copy that is read back. After an error a buffer of the host is as it was.
+    /// uploaded copy that is read back. After an error a buffer of the host is as it was, unless the device failed while it
+    /// was read: a part of the result may be there then.
     pub(super) fn in_place<T>(
         &self,
         x: &mut Buffer,
@@ -188,14 +231,16 @@ impl DeviceBackend {
             ElementType::F32 => Buffer::HostF32(self.elements(x)?),
             ElementType::I32 => Buffer::HostI32(self.elements(x)?),
             ElementType::U32 => Buffer::HostU32(self.elements(x)?),
+            ElementType::F16 => Buffer::HostF16(self.elements(x)?),
+            ElementType::Bf16 => Buffer::HostBf16(self.elements(x)?),
         })
     }
 
-    /// The words of `x` as elements on the host. Waits for the device.
+    /// The elements of `x`, of the size of `T`, on the host. Waits for the device.
     pub(super) fn elements<T: Element>(&self, x: &DeviceBuffer) -> Result<Aligned<T>, BackendError> {
-        let mut out = Aligned::zeroed(x.len);
-        self.read_into(x, &mut out)?;
-        Ok(out.cast())
+        let mut out = Aligned::<T>::zeroed(x.len);
+        self.read_into(x, out.words_mut())?;
+        Ok(out)
     }
 
     fn read_into(&self, x: &DeviceBuffer, out: &mut [u32]) -> Result<(), BackendError> {
@@ -266,9 +311,11 @@ fn expect(x: &Buffer, element: ElementType) -> Result<(), BackendError> {
 /// The words of a buffer on the host; none of one on a device.
 fn host_words(x: &mut Buffer) -> &mut [u32] {
     match x {
-        Buffer::HostF32(v) => bytemuck::cast_slice_mut(v),
-        Buffer::HostI32(v) => bytemuck::cast_slice_mut(v),
-        Buffer::HostU32(v) => v,
+        Buffer::HostF32(v) => v.words_mut(),
+        Buffer::HostI32(v) => v.words_mut(),
+        Buffer::HostU32(v) => v.words_mut(),
+        Buffer::HostF16(v) => v.words_mut(),
+        Buffer::HostBf16(v) => v.words_mut(),
         Buffer::Device(_) => &mut [],
     }
 }

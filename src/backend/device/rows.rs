@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{DeviceBackend, DeviceBuffer, Memory, Slice};
-use crate::backend::BackendError;
+use super::{DeviceBackend, DeviceBuffer, ElementType, Memory, Slice};
+use crate::backend::{BackendError, bf16, f16};
+use crate::params::element_kind;
 
 /// Elements of a row that one group of the kernels of `clip` and `encode` takes.
 pub(super) const CHUNK: u64 = 4096;
@@ -11,8 +12,8 @@ pub(super) const CHUNK: u64 = 4096;
 const PART_WORDS: u64 = 4;
 /// Words of a row's record: `STATE_WORDS` of the kernels.
 const STATE_WORDS: usize = 8;
-/// Most words that a launch indexes: numbers of words fit 32 bits.
-const MOST_WORDS: u64 = 1 << 31;
+/// Most elements that a launch indexes: their numbers fit 32 bits.
+const MOST_ELEMENTS: u64 = 1 << 31;
 
 /// Where rows lie in a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,19 @@ pub(super) struct Layout {
     pub(super) stride: u64,
     /// Element at which the first row starts.
     pub(super) offset: u64,
+    /// What the elements are.
+    pub(super) element: ElementType,
+}
+
+impl Layout {
+    /// The type in the parameters of a launch.
+    pub(super) const fn kind(&self) -> u32 {
+        match self.element {
+            ElementType::F16 => element_kind::F16,
+            ElementType::Bf16 => element_kind::BF16,
+            ElementType::F32 | ElementType::I32 | ElementType::U32 => element_kind::F32,
+        }
+    }
 }
 
 /// The rows of one launch.
@@ -35,7 +49,7 @@ pub(super) struct Batch {
     /// First element of the slice that holds them, on a boundary.
     start: u64,
     /// Elements of that slice.
-    words: u64,
+    len: u64,
     /// Element of the slice at which the first row starts.
     pub(super) offset: u32,
 }
@@ -48,7 +62,7 @@ impl Batch {
 
     /// The slice of `x`.
     pub(super) fn slice<'a>(&self, x: &'a DeviceBuffer) -> Slice<'a> {
-        x.part(self.start, self.words)
+        x.part(self.start, self.len)
     }
 }
 
@@ -104,29 +118,38 @@ impl DeviceBackend {
 
     /// One row on the host. Waits for the device.
     pub(super) fn read_row(&self, x: &DeviceBuffer, layout: &Layout, row: u64) -> Result<Vec<f32>, BackendError> {
-        let mut words = vec![0; layout.dim as usize];
-        let start = x.slice().offset + layout.offset + row * layout.stride;
-        self.device().read(x.slice().memory, start, &mut words)?;
-        Ok(bytemuck::cast_vec(words))
+        let first = layout.offset + row * layout.stride;
+        let (per, skipped) = (layout.element.per_word(), first % layout.element.per_word());
+        let mut words = vec![0; layout.element.words(skipped + layout.dim) as usize];
+        self.device().read(x.slice().memory, x.slice().offset + first / per, &mut words)?;
+        let halves = || words.iter().flat_map(|&w| [w as u16, (w >> 16) as u16]).skip(skipped as usize);
+        let mut row: Vec<f32> = match layout.element {
+            ElementType::F16 => halves().map(|h| f16::from_bits(h).to_f32()).collect(),
+            ElementType::Bf16 => halves().map(|h| bf16::from_bits(h).to_f32()).collect(),
+            ElementType::F32 | ElementType::I32 | ElementType::U32 => bytemuck::cast_vec(words),
+        };
+        row.truncate(layout.dim as usize);
+        Ok(row)
     }
 
     /// The rows in launches whose slices keep to the limits; rows of `out` words side by side start on boundaries where
     /// a launch starts. Errors: a row that is too long.
     pub(super) fn batches(&self, layout: &Layout, out: u64) -> Result<Vec<Batch>, BackendError> {
         let limits = self.device().limits();
-        let (align, most) = (limits.align_words, limits.max_slice_words.min(MOST_WORDS));
+        let (align, words) = (limits.align_words, limits.max_slice_words.min(MOST_ELEMENTS));
+        let per = layout.element.per_word();
+        let most = (words * per).min(MOST_ELEMENTS).saturating_sub(align * per);
         // Rows between two boundaries of the output.
         let step = align >> out.trailing_zeros().min(align.trailing_zeros());
-        let spare = most.saturating_sub(align).saturating_sub(layout.dim);
-        let within = if most < align + layout.dim { 0 } else { spare / layout.stride.max(1) + 1 };
-        let fit = within.min(most / out.max(1));
+        let within = if most < layout.dim { 0 } else { (most - layout.dim) / layout.stride.max(1) + 1 };
+        let fit = within.min(words / out.max(1));
         let size = if layout.rows <= fit { layout.rows.max(1) } else { fit - fit % step };
         if size == 0 {
             let (name, expected) = ("words of a row", "within one binding of this device");
             return Err(BackendError::OutOfRange { name, expected, found: layout.dim.max(out) as f64 });
         }
         Ok((0..layout.rows.div_ceil(size))
-            .map(|i| layout.batch(i * size..layout.rows.min((i + 1) * size), align))
+            .map(|i| layout.batch(i * size..layout.rows.min((i + 1) * size), align * per))
             .collect())
     }
 
@@ -138,11 +161,12 @@ impl DeviceBackend {
 }
 
 impl Layout {
+    /// A slice may start at multiples of `align` elements.
     fn batch(&self, rows: Range<u64>, align: u64) -> Batch {
         let first = self.offset + rows.start * self.stride;
         let start = first - first % align;
-        let words = first - start + (rows.end - rows.start - 1) * self.stride + self.dim;
-        Batch { rows, start, words, offset: (first - start) as u32 }
+        let len = first - start + (rows.end - rows.start - 1) * self.stride + self.dim;
+        Batch { rows, start, len, offset: (first - start) as u32 }
     }
 }
 
@@ -152,11 +176,11 @@ mod tests {
 
     #[test]
     fn a_batch_starts_on_a_boundary_and_holds_its_rows() {
-        let layout = Layout { rows: 10, dim: 5, stride: 7, offset: 3 };
+        let layout = Layout { rows: 10, dim: 5, stride: 7, offset: 3, element: ElementType::F32 };
         let batch = layout.batch(9..10, 64);
-        assert_eq!(batch, Batch { rows: 9..10, start: 64, words: 7, offset: 2 });
+        assert_eq!(batch, Batch { rows: 9..10, start: 64, len: 7, offset: 2 });
         let all = layout.batch(0..10, 64);
-        assert_eq!((all.start, all.words, all.offset, all.len()), (0, 3 + 9 * 7 + 5, 3, 10));
+        assert_eq!((all.start, all.len, all.offset, all.len()), (0, 3 + 9 * 7 + 5, 3, 10));
     }
 
     #[test]

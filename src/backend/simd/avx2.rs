@@ -1,4 +1,4 @@
-//! AVX2 and FMA: a group is two 256-bit registers.
+//! AVX2, FMA and F16C: a group is two 256-bit registers.
 //!
 //! Every intrinsic is sound because these types are used only by kernels that `isa::Dispatch` runs after
 //! it has seen the features on the processor; loads and stores are unaligned.
@@ -7,10 +7,12 @@ mod doubles;
 
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use self::doubles::F64x4;
 use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
-/// AVX2 and FMA.
+/// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
@@ -63,6 +65,21 @@ impl NativeF32 for F32x8 {
     unsafe fn load(x: *const f32) -> Self {
         // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
         Self(unsafe { _mm256_loadu_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(x: *const f16) -> Self {
+        // SAFETY: F16C is present (see the module); the caller's promise.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(x: *const bf16) -> Self {
+        // SAFETY: AVX2 and FMA are present (see the module); the caller's promise.
+        Self(unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        })
     }
 
     #[inline(always)]

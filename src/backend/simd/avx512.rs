@@ -8,6 +8,8 @@ mod doubles;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use self::doubles::F64x8;
 use super::lanes::{Group, Machine, NativeF32, NativeU32};
 
@@ -83,6 +85,21 @@ impl NativeF32 for F32x16 {
     unsafe fn load(x: *const f32) -> Self {
         // SAFETY: AVX-512 F is present (see the module); the caller's promise.
         Self(unsafe { _mm512_loadu_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(x: *const f16) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(x: *const bf16) -> Self {
+        // SAFETY: AVX-512 F is present (see the module); the caller's promise.
+        Self(unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        })
     }
 
     #[inline(always)]

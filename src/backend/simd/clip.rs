@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::fwht::memory::fetch;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Machine, NativeF64};
+use super::samples::Sample;
 use super::{FAR, SEGMENT};
 use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, check};
@@ -20,8 +21,8 @@ const ALONE: usize = 1 << 16;
 /// cannot overflow in `f64`.
 ///
 /// Segments of 2^14 elements in 32 lanes each, then the segments in order: the relative error is below
-/// `(2^9 + 2^13 + 6) 2^-53` up to 2^27 elements, and neither instruction set nor threads change a bit.
-pub(super) fn energy(dispatch: Dispatch, x: &[f32]) -> f64 {
+/// `(2^9 + 2^13 + 6) 2^-53` up to 2^27 elements, and neither instruction set nor threads nor the type change a bit.
+pub(super) fn energy<T: Sample>(dispatch: Dispatch, x: &[T]) -> f64 {
     let far = x.len() > FAR;
     if x.len() <= ALONE {
         return x.chunks(SEGMENT).map(|x| dispatch.run(Energy { x, far })).sum();
@@ -34,17 +35,17 @@ pub(super) fn energy(dispatch: Dispatch, x: &[f32]) -> f64 {
 const AHEAD: usize = 1024;
 
 /// Sum of squares in 32 fixed lanes.
-struct Energy<'a> {
-    x: &'a [f32],
+struct Energy<'a, T> {
+    x: &'a [T],
     far: bool,
 }
 
-impl Kernel for Energy<'_> {
+impl<T: Sample> Kernel for Energy<'_, T> {
     type Output = f64;
 
     #[inline(always)]
     fn run<M: Machine>(self) -> f64 {
-        let mut lanes = [0f64; 32];
+        let (mut lanes, mut room) = ([0f64; 32], [0f32; 32]);
         let (groups, rest) = self.x.as_chunks::<32>();
         let step = 4 * M::NativeF64::LANES;
         let mut at = 0;
@@ -56,7 +57,7 @@ impl Kernel for Energy<'_> {
                     fetch(group.as_ptr().wrapping_add(AHEAD));
                     fetch(group.as_ptr().wrapping_add(AHEAD + 16));
                 }
-                let x = &group[at..at + step];
+                let x = &T::floats::<M>(group, &mut room)[at..at + step];
                 a = add_square(a, x, 0);
                 b = add_square(b, x, 1);
                 c = add_square(c, x, 2);
@@ -70,7 +71,8 @@ impl Kernel for Energy<'_> {
             at += step;
         }
         for (lane, &v) in lanes.iter_mut().zip(rest) {
-            *lane += f64::from(v) * f64::from(v);
+            let v = f64::from(v.widen());
+            *lane += v * v;
         }
         let mut width = 16;
         while width > 0 {

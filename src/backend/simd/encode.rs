@@ -2,7 +2,8 @@
 //!
 //! A row is read twice (once for its norm) and its buffer is passed over as often as the transform needs, the
 //! scaling inside the first pass and the fixed point and its exact norm inside the last ([`fixed`]); then once
-//! more for the words ([`integer`]), which needs that norm.
+//! more for the words ([`integer`]), which needs that norm. Rows of half precision are widened where they are read, in
+//! registers: 2 bytes an element each of the two times.
 
 pub(super) mod fixed;
 mod integer;
@@ -17,6 +18,8 @@ use self::integer::{Seen, Sink};
 use super::clip::energy;
 use super::isa::Dispatch;
 use super::noise::Law;
+use super::samples::Sample;
+use crate::backend::rows::RowSlices;
 use crate::backend::scalar::clip::factor;
 use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, Packed, RowKeys, check};
 use crate::params::norm_kind;
@@ -40,7 +43,21 @@ pub(super) enum Half {
 /// [`BackendError::NonFinite`] before anything is written.
 pub(super) fn encode(
     dispatch: Dispatch,
-    rows: &[&[f32]],
+    rows: &RowSlices<'_>,
+    job: &EncodeJob<'_>,
+    half: Half,
+    out: &mut Aligned<u32>,
+) -> Result<EncodeReport, BackendError> {
+    match rows {
+        RowSlices::F32(rows) => encode_of(dispatch, rows, job, half, out),
+        RowSlices::F16(rows) => encode_of(dispatch, rows, job, half, out),
+        RowSlices::Bf16(rows) => encode_of(dispatch, rows, job, half, out),
+    }
+}
+
+fn encode_of<T: Sample>(
+    dispatch: Dispatch,
+    rows: &[&[T]],
     job: &EncodeJob<'_>,
     half: Half,
     out: &mut Aligned<u32>,
@@ -62,7 +79,19 @@ pub(super) fn encode(
 /// As for [`encode`].
 pub(super) fn packed(
     dispatch: Dispatch,
-    rows: &[&[f32]],
+    rows: &RowSlices<'_>,
+    job: &EncodeJob<'_>,
+) -> Result<(Packed, EncodeReport), BackendError> {
+    match rows {
+        RowSlices::F32(rows) => packed_of(dispatch, rows, job),
+        RowSlices::F16(rows) => packed_of(dispatch, rows, job),
+        RowSlices::Bf16(rows) => packed_of(dispatch, rows, job),
+    }
+}
+
+fn packed_of<T: Sample>(
+    dispatch: Dispatch,
+    rows: &[&[T]],
     job: &EncodeJob<'_>,
 ) -> Result<(Packed, EncodeReport), BackendError> {
     let plan = Plan::new(dispatch, rows, job)?;
@@ -106,7 +135,7 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Measures the rows; refuses NaN and infinities if the job does.
-    fn new(dispatch: Dispatch, rows: &[&[f32]], job: &'a EncodeJob<'a>) -> Result<Self, BackendError> {
+    fn new<T: Sample>(dispatch: Dispatch, rows: &[&[T]], job: &'a EncodeJob<'a>) -> Result<Self, BackendError> {
         let norms: Vec<f64> = each(rows.iter(), |row| energy(dispatch, row).sqrt());
         if job.non_finite == NonFinite::Error
             && let Some(row) = norms.iter().position(|norm| !norm.is_finite())
@@ -118,11 +147,11 @@ impl<'a> Plan<'a> {
         Ok(Self { dispatch, job, norms, signs, law: job.noise.map(Law::new) })
     }
 
-    fn fixed(&self, row: &[f32], norm: f64, clamp: bool, out: &mut [u32]) -> (EncodeReport, Seen) {
+    fn fixed<T: Sample>(&self, row: &[T], norm: f64, clamp: bool, out: &mut [u32]) -> (EncodeReport, Seen) {
         fixed_row(self.dispatch, row, norm, self.job, &self.signs, clamp, out)
     }
 
-    fn words(&self, row: &[f32], norm: f64, keys: &RowKeys, out: &mut [u32], sink: Sink<'_>) -> EncodeReport {
+    fn words<T: Sample>(&self, row: &[T], norm: f64, keys: &RowKeys, out: &mut [u32], sink: Sink<'_>) -> EncodeReport {
         let (report, seen) = self.fixed(row, norm, true, out);
         integer::finish(self.dispatch, out, seen, &self.job.params, keys, self.law.as_ref(), sink);
         EncodeReport { linf_hits: seen.hits, ..report }
@@ -155,9 +184,9 @@ fn total(reports: &[EncodeReport]) -> EncodeReport {
 
 /// The float half on one row of that norm; `out` then holds the fixed point as the bits of `i32`, clamped to
 /// `linf` if the words are to follow.
-fn fixed_row(
+fn fixed_row<T: Sample>(
     dispatch: Dispatch,
-    row: &[f32],
+    row: &[T],
     norm: f64,
     job: &EncodeJob<'_>,
     signs: &[u8],

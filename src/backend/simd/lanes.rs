@@ -7,11 +7,22 @@
 //! Everything is `#[inline(always)]`: only then is it compiled with the features of the kernel's shim. Closures,
 //! `array::map` and `array::from_fn` are not, and registers would then travel through memory: hence the loops.
 
+use half::{bf16, f16};
+
 mod group;
 #[cfg(test)]
 mod tests;
 
 pub(super) use self::group::Group;
+
+/// The bits of the least normal number of half precision; below it a number is its bits times [`F16_UNIT`].
+pub(super) const F16_NORMAL: u32 = 0x400;
+/// `2^-24`: the least number of half precision, which `f32` holds as a normal number.
+pub(super) const F16_UNIT: f32 = 1.0 / (1 << 24) as f32;
+/// The bits of infinity in half precision.
+pub(super) const F16_INFINITE: u32 = 0x7c00;
+/// What an exponent grows by in `f32`, in its place there: 127 - 15. That of infinity grows by twice as much.
+pub(super) const F16_EXPONENT: u32 = 112 << 23;
 
 /// The registers of one instruction set, and the sixteen-lane groups made of them.
 pub(super) trait Machine: Copy + 'static {
@@ -59,6 +70,16 @@ pub(super) trait NativeF32: Copy {
     /// # Safety
     /// `x` is readable for `LANES` floats.
     unsafe fn load(x: *const f32) -> Self;
+    /// Reads `LANES` numbers of half precision and widens them, which is exact; a NaN stays one.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` of them.
+    unsafe fn load_f16(x: *const f16) -> Self;
+    /// Reads the upper halves of `LANES` floats, the lower ones being zero.
+    ///
+    /// # Safety
+    /// `x` is readable for `LANES` of them.
+    unsafe fn load_bf16(x: *const bf16) -> Self;
     /// Writes `LANES` floats.
     ///
     /// # Safety
@@ -259,6 +280,10 @@ pub(super) trait Floats: Copy {
     type Words: Words<Floats = Self>;
     /// Reads sixteen floats.
     fn load(x: &[f32; 16]) -> Self;
+    /// See [`NativeF32::load_f16`].
+    fn load_f16(x: &[f16; 16]) -> Self;
+    /// See [`NativeF32::load_bf16`].
+    fn load_bf16(x: &[bf16; 16]) -> Self;
     /// Writes sixteen floats.
     fn store(self, x: &mut [f32; 16]);
     /// The same value in every lane.

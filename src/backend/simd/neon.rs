@@ -2,7 +2,9 @@
 
 use std::arch::aarch64::*;
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use half::{bf16, f16};
+
+use super::lanes::{F16_EXPONENT, F16_INFINITE, F16_NORMAL, F16_UNIT, Group, Machine, NativeF32, NativeF64, NativeU32};
 
 /// NEON (Advanced SIMD), part of every aarch64 processor.
 #[derive(Clone, Copy)]
@@ -37,6 +39,29 @@ impl NativeF32 for F32x4 {
     unsafe fn load(x: *const f32) -> Self {
         // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
         Self(unsafe { vld1q_f32(x) })
+    }
+
+    /// By integers and one exact product, as `portable` does it: the instruction's type is not stable yet.
+    #[inline(always)]
+    unsafe fn load_f16(x: *const f16) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe {
+            let half = vmovl_u16(vld1_u16(x.cast()));
+            let m = vandq_u32(half, vdupq_n_u32(0x7fff));
+            let sign = vshlq_n_u32::<16>(vandq_u32(half, vdupq_n_u32(0x8000)));
+            let small = vreinterpretq_u32_f32(vmulq_n_f32(vcvtq_f32_u32(m), F16_UNIT));
+            let finite = vcltq_u32(m, vdupq_n_u32(F16_INFINITE));
+            let more = vbslq_u32(finite, vdupq_n_u32(F16_EXPONENT), vdupq_n_u32(2 * F16_EXPONENT));
+            let large = vaddq_u32(vshlq_n_u32::<13>(m), more);
+            let wide = vbslq_u32(vcltq_u32(m, vdupq_n_u32(F16_NORMAL)), small, large);
+            vreinterpretq_f32_u32(vorrq_u32(wide, sign))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(x: *const bf16) -> Self {
+        // SAFETY: NEON is part of every aarch64 processor that this target names; the caller's promise.
+        Self(unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.cast()))) })
     }
 
     #[inline(always)]

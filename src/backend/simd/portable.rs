@@ -1,6 +1,8 @@
 //! Plain arrays as registers; the compiler picks the instructions that its target guarantees.
 
-use super::lanes::{Group, Machine, NativeF32, NativeF64, NativeU32};
+use half::{bf16, f16};
+
+use super::lanes::{F16_EXPONENT, F16_INFINITE, F16_NORMAL, F16_UNIT, Group, Machine, NativeF32, NativeF64, NativeU32};
 
 /// Whatever the compiler's target has.
 #[derive(Clone, Copy)]
@@ -38,6 +40,28 @@ impl NativeF32 for F32x16 {
     unsafe fn load(x: *const f32) -> Self {
         // SAFETY: the caller's promise.
         Self(unsafe { x.cast::<[f32; 16]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(x: *const f16) -> Self {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { x.cast::<[u16; 16]>().read_unaligned() };
+        let mut out = [0.0; 16];
+        for i in 0..16 {
+            out[i] = widened(u32::from(halves[i]));
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(x: *const bf16) -> Self {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { x.cast::<[u16; 16]>().read_unaligned() };
+        let mut out = [0.0; 16];
+        for i in 0..16 {
+            out[i] = f32::from_bits(u32::from(halves[i]) << 16);
+        }
+        Self(out)
     }
 
     #[inline(always)]
@@ -135,6 +159,16 @@ impl NativeF32 for F32x16 {
             |x| x as i32 as u32,
         ))
     }
+}
+
+/// The value of the bits of a number of half precision, without a branch.
+#[inline(always)]
+fn widened(half: u32) -> f32 {
+    let m = half & 0x7fff;
+    let small = (m as f32 * F16_UNIT).to_bits();
+    let large = (m << 13) + if m < F16_INFINITE { F16_EXPONENT } else { 2 * F16_EXPONENT };
+    let wide = if m < F16_NORMAL { small } else { large };
+    f32::from_bits(wide | (half & 0x8000) << 16)
 }
 
 /// All ones if `a == b`, else zero, without a branch.

@@ -229,7 +229,8 @@ impl Shared {
                 staging.unmap();
                 Ok(())
             }
-            Ok(Err(error)) => Err(failed("read-back", error.to_string())),
+            // Also what a lost device answers.
+            Ok(Err(error)) => self.check().and(Err(failed("read-back", error.to_string()))),
             Err(error) => Err(failed("read-back", error.to_string())),
         }
     }

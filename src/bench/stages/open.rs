@@ -8,7 +8,7 @@ use bytemuck::Zeroable;
 use super::{Body, Shape};
 use crate::backend::simd::Simd;
 use crate::backend::{
-    Aligned, BackendKind, Buffer, EncodeJob, EncryptJob, LatticeSecret, MaskSign, NonFinite, RowKeys, Rows,
+    Aligned, BackendKind, Buffer, EncodeJob, EncryptJob, LatticeSecret, MaskSign, NonFinite, RowKeys, Rows, bf16, f16,
 };
 use crate::bench::BenchError;
 use crate::bench::request::Target;
@@ -95,7 +95,13 @@ pub(super) fn fwht(target: &Target, shape: &Shape) -> Opened {
 
 pub(super) fn encode(target: &Target, shape: &Shape) -> Opened {
     let backend = Arc::clone(&target.backend);
-    let rows = dense(target, shape)?;
+    let wide = floats(shape.elements());
+    let buffer: Buffer = match shape.variant {
+        "f16" => wide.into_iter().map(f16::from_f32).collect::<Vec<_>>().into(),
+        "bf16" => wide.into_iter().map(bf16::from_f32).collect::<Vec<_>>().into(),
+        _ => wide.into(),
+    };
+    let rows = Rows::side_by_side(target.place(buffer)?, shape.rows, shape.dim)?;
     let key = |row: usize| RowKeys { rounding: stream(row as u8), noise: stream(!(row as u8)) };
     let keys: Vec<RowKeys> = (0..shape.rows).map(key).collect();
     let signs = stream(3);

@@ -18,7 +18,7 @@ use mixture::SkellamMixtureCurve;
 /// Curves and event costs kept by one accountant.
 const CACHE: usize = 64;
 /// What [`RdpAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian, Skellam mixture (smm, smm-2022), each plain or Poisson sampled once, and compositions of these";
+const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian, Skellam mixture (smm, smm-2022), each plain or Poisson sampled once, and compositions of these";
 
 static ORDERS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let mut orders = vec![1.01, 1.02, 1.03];
@@ -39,7 +39,7 @@ pub fn orders() -> &'static [f64] {
 
 /// Adds up Renyi divergences at [`orders`]; `epsilon` is the least over the orders.
 ///
-/// Knows Gaussian, both Skellam mixture events and `NonPrivate`, plain or under one Poisson sampling, and
+/// Knows Gaussian, discrete Gaussian, both Skellam mixture events and `NonPrivate`, plain or under one Poisson sampling, and
 /// their compositions; everything else is [`PrivacyError::UnknownEvent`]. The Skellam mixture with the
 /// plain clip is computed by a numeric supremum without certificate (see [`mixture`]).
 #[derive(Clone, Debug)]
@@ -109,6 +109,10 @@ impl RdpAccountant {
                 validate::positive("noise_multiplier", *noise_multiplier)?;
                 each(&|a| gaussian::sampled_gaussian(*noise_multiplier, rate, a))
             }
+            DpEvent::DiscreteGaussian { noise_multiplier } => {
+                validate::positive("noise_multiplier", *noise_multiplier)?;
+                each(&|a| gaussian::sampled_discrete_gaussian(*noise_multiplier, rate, a))
+            }
             DpEvent::SkellamMixture { mu, l2_bound } => {
                 validate::positive("mu", *mu)?;
                 validate::positive("l2_bound", *l2_bound)?;
@@ -171,7 +175,7 @@ impl RdpAccountant {
             DpEvent::SkellamMixture2022 { .. } => self.published = true,
             DpEvent::PoissonSampled { event, .. } | DpEvent::SelfComposed { event, .. } => self.note(event),
             DpEvent::Composed(events) => events.iter().for_each(|event| self.note(event)),
-            DpEvent::NonPrivate | DpEvent::Gaussian { .. } => {}
+            DpEvent::NonPrivate | DpEvent::Gaussian { .. } | DpEvent::DiscreteGaussian { .. } => {}
         }
     }
 }
@@ -188,7 +192,8 @@ impl Accountant for RdpAccountant {
 
     fn epsilon(&self, delta: f64) -> Result<EpsilonReport, PrivacyError> {
         validate::delta(delta)?;
-        let mut report = EpsilonReport { epsilon: f64::INFINITY, delta, order: None, accountant: self.name() };
+        let mut report =
+            EpsilonReport { epsilon: f64::INFINITY, epsilon_low: None, delta, order: None, accountant: self.name() };
         if self.totals.iter().all(|&tau| tau == 0.0) {
             report.epsilon = 0.0;
             return Ok(report);

@@ -122,7 +122,7 @@ impl Mechanism for CentralGaussian {
     }
 
     fn event(&self) -> DpEvent {
-        DpEvent::Gaussian { noise_multiplier: self.params.noise_multiplier }
+        DpEvent::DiscreteGaussian { noise_multiplier: self.params.noise_multiplier }
     }
 
     fn neighboring(&self) -> NeighboringRelation {

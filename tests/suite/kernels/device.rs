@@ -181,7 +181,9 @@ fn a_launch_that_cannot_be_is_an_error_and_the_device_still_works() {
 }
 
 /// Device, queue and name of an adapter, as another library would have made them; none where there is no adapter.
-fn raw_device(limits: impl FnOnce(&mut wgpu::Limits)) -> Option<(wgpu::Device, wgpu::Queue, wgpu::AdapterInfo)> {
+pub(crate) fn raw_device(
+    limits: impl FnOnce(&mut wgpu::Limits),
+) -> Option<(wgpu::Device, wgpu::Queue, wgpu::AdapterInfo)> {
     let (_, adapter) = raw_adapter()?;
     let mut required_limits = adapter.limits();
     limits(&mut required_limits);

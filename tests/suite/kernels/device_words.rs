@@ -168,6 +168,10 @@ fn packed_words_are_the_oracle_s_and_come_back() {
 /// A device whose slices hold two rows, so that every stage takes several launches.
 #[test]
 fn short_slices_change_no_bit() {
+    if let Some(why) = super::emulation::unavailable() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
     let small = DeviceBackend::new(std::sync::Arc::new(Emulated::with_slices(8192)));
     let data: Vec<f32> = scattered(5 * 3001, 4).iter().map(|&v| v as f32 / 4e9 - 0.5).collect();
     let rows = Rows { stride: 3001, dim: 3000, ..Rows::dense(data.clone(), 1, data.len()).unwrap() };

@@ -68,6 +68,7 @@ fn layouts() -> Vec<Layout> {
             factor,
             bound_mantissa,
             bound_exponent,
+            element,
             norm_bound
         }),
         layout!(FlatPassParams { groups, len, first, bits, modulus, count, factor, unit }),

@@ -8,6 +8,7 @@ use super::mixed;
 use crate::backend::simd::fwht::hooks::{InPlace, Load, Store};
 use crate::backend::simd::isa::Dispatch;
 use crate::backend::simd::lanes::{Floats, Machine, Words};
+use crate::backend::simd::samples::Sample;
 use crate::backend::simd::{SEGMENT, fwht, keystream};
 use crate::math::prg::StreamKey;
 use crate::params::EncodeParams;
@@ -35,9 +36,9 @@ pub(super) struct Scale {
 
 /// Fixed-point coordinates of a finite row in `out`, as the bits of `i32`, clamped to `linf` if the words are to
 /// follow; what the clamp saw; and the ratio of the mixed clip.
-pub(super) fn row(
+pub(super) fn row<T: Sample>(
     dispatch: Dispatch,
-    row: &[f32],
+    row: &[T],
     p: &EncodeParams,
     signs: &[u8],
     scale: &Scale,
@@ -50,14 +51,28 @@ pub(super) fn row(
         f if f > f64::from(f32::MAX) => 64,
         _ => 0,
     };
+    if shift == 0 {
+        return transformed(dispatch, row, p, signs, scale, clamp, out);
+    }
     let unit = 2f32.powi(shift);
-    let shifted: Vec<f32> = if shift == 0 { Vec::new() } else { row.iter().map(|v| v * unit).collect() };
-    let row = if shift == 0 { row } else { &shifted };
-    let factor = (scale.factor / f64::from(unit)) as f32;
+    let shifted: Vec<f32> = row.iter().map(|v| v.widen() * unit).collect();
+    let scale = Scale { factor: scale.factor / f64::from(unit), mixed: scale.mixed };
+    transformed(dispatch, &shifted, p, signs, &scale, clamp, out)
+}
 
+/// [`row`] with a factor that is a normal number in `f32`.
+fn transformed<T: Sample>(
+    dispatch: Dispatch,
+    row: &[T],
+    p: &EncodeParams,
+    signs: &[u8],
+    scale: &Scale,
+    clamp: bool,
+    out: &mut [u32],
+) -> (Seen, f64) {
     let x: &mut [f32] = bytemuck::cast_slice_mut(out);
     let block_log2 = if p.rotate == 1 { p.block_log2 } else { 0 };
-    let load = Prologue::new(row, factor, signs);
+    let load = Prologue::new(row, scale.factor as f32, signs);
     let Some((bound, unit)) = scale.mixed else {
         let linf = if clamp { p.linf } else { u32::MAX };
         return (fwht::fused(dispatch, x, block_log2, &load, &Epilogue { linf }), 1.0);
@@ -72,37 +87,38 @@ pub(super) fn row(
 ///
 /// The factor and the product round once each. No branch and no call stands in the way of the registers: a group
 /// comes from the row, from a copy of its end, or from zeros, by address.
-struct Prologue<'a> {
+struct Prologue<'a, T> {
     /// The whole groups of the row.
-    row: &'a [[f32; 16]],
+    row: &'a [[T; 16]],
     /// What is left of the row behind them, then zeros.
-    last: [f32; 16],
+    last: [T; 16],
+    zeros: [T; 16],
     factor: f32,
     /// Two bytes a group; none that are missing is set.
     signs: &'a [[u8; 2]],
 }
 
-impl<'a> Prologue<'a> {
-    fn new(row: &'a [f32], factor: f32, signs: &'a [u8]) -> Self {
-        let mut last = [0.0; 16];
+impl<'a, T: Sample> Prologue<'a, T> {
+    fn new(row: &'a [T], factor: f32, signs: &'a [u8]) -> Self {
+        let zeros = [T::zeroed(); 16];
+        let mut last = zeros;
         let (whole, rest) = row.as_chunks::<16>();
         last[..rest.len()].copy_from_slice(rest);
-        Self { row: whole, last, factor, signs: signs.as_chunks().0 }
+        Self { row: whole, last, zeros, factor, signs: signs.as_chunks().0 }
     }
 }
 
-impl Load for Prologue<'_> {
+impl<T: Sample> Load for Prologue<'_, T> {
     #[inline(always)]
     fn load<M: Machine>(&self, group: usize, _: &[f32; 16]) -> M::F {
-        const ZEROS: [f32; 16] = [0.0; 16];
-        let behind = if group == self.row.len() { &self.last } else { &ZEROS };
-        let v = M::F::load(self.row.get(group).unwrap_or(behind)).mul(M::F::splat(self.factor));
+        let behind = if group == self.row.len() { &self.last } else { &self.zeros };
+        let v = T::load::<M>(self.row.get(group).unwrap_or(behind)).mul(M::F::splat(self.factor));
         let bits = *self.signs.get(group).unwrap_or(&[0; 2]);
         v.flip(u32::from(u16::from_le_bytes(bits)))
     }
 
-    fn source(&self) -> Option<*const f32> {
-        Some(self.row.as_ptr().cast())
+    fn source(&self) -> Option<(*const u8, usize)> {
+        Some((self.row.as_ptr().cast(), size_of::<[T; 16]>()))
     }
 }
 

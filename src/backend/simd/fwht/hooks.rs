@@ -23,9 +23,9 @@ pub(in crate::backend::simd) trait Load: Sync {
         self.load::<M>(group, here).stage::<1>()
     }
 
-    /// Where the inputs lie if not in x: the address of those of group 0, 64 bytes a group. Only ever used to
+    /// Where the inputs lie if not in x: the address of those of group 0, and the bytes of a group. Only ever used to
     /// ask for memory ahead of time.
-    fn source(&self) -> Option<*const f32> {
+    fn source(&self) -> Option<(*const u8, usize)> {
         None
     }
 }

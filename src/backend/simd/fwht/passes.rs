@@ -61,7 +61,9 @@ pub(super) struct Ahead {
     /// The next group in x to ask for.
     pub(super) x: *const [f32; 16],
     /// The same in the source, or null.
-    pub(super) source: *const [f32; 16],
+    pub(super) source: *const u8,
+    /// Bytes of a group there.
+    pub(super) pitch: usize,
     /// Groups left.
     pub(super) left: usize,
     /// Groups to ask for while sixteen are worked on.
@@ -70,7 +72,8 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Asks for nothing.
-    pub(super) const NOTHING: Self = Self { x: std::ptr::null(), source: std::ptr::null(), left: 0, share: 0 };
+    pub(super) const NOTHING: Self =
+        Self { x: std::ptr::null(), source: std::ptr::null(), pitch: 0, left: 0, share: 0 };
 
     /// To be called once for every `R` groups worked on.
     #[inline(always)]
@@ -85,7 +88,7 @@ impl Ahead {
             if !self.source.is_null() {
                 for _ in 0..count {
                     fetch(self.source);
-                    self.source = self.source.wrapping_add(1);
+                    self.source = self.source.wrapping_add(self.pitch);
                 }
             }
         }

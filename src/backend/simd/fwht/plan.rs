@@ -67,14 +67,17 @@ impl<L: Load, S: Store> Task<'_, L, S> {
         if !self.far {
             return Ahead::NOTHING;
         }
-        let source = self.load.source().map_or(std::ptr::null(), |x| x.cast::<[f32; 16]>().wrapping_add(span.first));
+        let (source, pitch) = match self.load.source() {
+            Some((x, pitch)) => (x.wrapping_add(span.first * pitch), pitch),
+            None => (std::ptr::null(), 0),
+        };
         // One pass, two, or three and more share the work.
         let share = match block {
             0..=16 => 16,
             17..=NEAR => 8,
             _ => 4,
         };
-        Ahead { x: span.at, source, left: groups, share }
+        Ahead { x: span.at, source, pitch, left: groups, share }
     }
 
     /// Blocks of more than a leaf and at most `2 PART` groups: `groups` of them in all.

@@ -1,5 +1,7 @@
 //! Sixteen lanes made of native registers, whatever their width.
 
+use half::{bf16, f16};
+
 use super::{Floats, NativeF32, NativeU32, Words};
 
 /// Sixteen lanes in K native registers, the lanes of register k at `16 k / K`.
@@ -20,6 +22,30 @@ where
         for k in 1..K {
             // SAFETY: as above.
             out[k] = unsafe { N::load(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn load_f16(x: &[f16; 16]) -> Self {
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES numbers at LANES k, and LANES K = 16.
+        let mut out = [unsafe { N::load_f16(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_f16(x.as_ptr().add(k * N::LANES)) };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[bf16; 16]) -> Self {
+        const { assert!(N::LANES * K == 16) };
+        // SAFETY: register k reads LANES numbers at LANES k, and LANES K = 16.
+        let mut out = [unsafe { N::load_bf16(x.as_ptr()) }; K];
+        for k in 1..K {
+            // SAFETY: as above.
+            out[k] = unsafe { N::load_bf16(x.as_ptr().add(k * N::LANES)) };
         }
         Self(out)
     }

@@ -1,5 +1,7 @@
 //! Every operation on every instruction set of this processor against plain arithmetic.
 
+use half::{bf16, f16};
+
 use super::*;
 use crate::backend::simd::isa::{Dispatch, Isa, Kernel};
 
@@ -188,6 +190,40 @@ fn floats_are_the_machine_s_own_arithmetic_on_every_instruction_set() {
         let found = Dispatch::new(isa).run(Reals);
         for (found, expected) in found.iter().zip(&expected) {
             assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{isa}");
+        }
+    }
+}
+
+/// Every number of half precision, by its bits.
+struct Halves;
+
+impl Kernel for Halves {
+    type Output = [Vec<u32>; 2];
+
+    #[inline(always)]
+    fn run<M: Machine>(self) -> Self::Output {
+        let mut out = [Vec::new(), Vec::new()];
+        for first in (0..=u16::MAX).step_by(16) {
+            let bits: [u16; 16] = std::array::from_fn(|i| first + i as u16);
+            out[0].extend(stored::<M>(M::F::load_f16(&bits.map(f16::from_bits)).to_bits()));
+            out[1].extend(stored::<M>(M::F::load_bf16(&bits.map(bf16::from_bits)).to_bits()));
+        }
+        out
+    }
+}
+
+#[test]
+fn every_half_is_widened_to_its_own_value_on_every_instruction_set() {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let [f16s, bf16s] = Dispatch::new(isa).run(Halves);
+        for bits in 0..=u16::MAX {
+            let of = |found: &[u32]| f32::from_bits(found[usize::from(bits)]);
+            for (found, expected) in
+                [(of(&f16s), f16::from_bits(bits).to_f32_const()), (of(&bf16s), bf16::from_bits(bits).to_f32_const())]
+            {
+                let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+                assert!(same, "{bits:#x}: {found} {expected} {isa}");
+            }
         }
     }
 }

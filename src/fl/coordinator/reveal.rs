@@ -1,0 +1,61 @@
+//! The one step that makes a sum visible: what noise is left to add, the decoding, the division.
+
+use super::{Coordinator, RoundTask};
+use crate::backend::{Aligned, Buffer};
+use crate::fl::FlError;
+use crate::math::prg::Purpose;
+use crate::privacy::mechanism::NoiseLaw;
+use crate::sample::discrete_gaussian;
+use crate::sample::table::NoiseTable;
+
+impl Coordinator {
+    /// Adds what noise is left to add, decodes, divides: the mean of the round's vectors.
+    pub(super) fn reveal(
+        &mut self,
+        task: &RoundTask,
+        words: &[u64],
+        survivors: &[u64],
+    ) -> Result<Aligned<f32>, FlError> {
+        let unit = self.plan.mechanism.unit();
+        if !self.plan.is_private() {
+            let total: u64 = match &self.plan.weights {
+                Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
+                None => survivors.len() as u64,
+            };
+            return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.dim));
+        }
+        // From the words each time: a device that fails may have written a part of its result.
+        let mut sum: Aligned<u32> = Aligned::zeroed(words.len());
+        sum.iter_mut().zip(words).for_each(|(s, &w)| *s = w as u32);
+        let mut sum = Buffer::HostU32(sum);
+        let key = self.key(task.id.round, task.id.attempt, Purpose::Noise);
+        match self.plan.remainder(task.cohort.len()) {
+            NoiseLaw::None => {}
+            NoiseLaw::Skellam { mu } => {
+                if self.table.is_none() {
+                    self.table = Some(NoiseTable::skellam(mu)?.into());
+                }
+                if let Some(table) = &self.table {
+                    self.backend.noise(&mut sum, task.shape.bits, table, &key)?;
+                }
+            }
+            NoiseLaw::DiscreteGaussian { sigma } => {
+                discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
+            }
+        }
+        // The expected cohort, a public constant: under Poisson sampling its true size is private.
+        let params = task.encode.decode((unit / self.plan.cohort) as f32);
+        self.backend.decode_in_place(&mut sum, &params, &task.signs)?;
+        Ok(sum.take_f32()?)
+    }
+}
+
+/// Centres the exact sum of a round without privacy and scales it.
+fn open_wide(words: &[u64], task: &RoundTask, unit: f64, dim: usize) -> Aligned<f32> {
+    let shift = 64 - task.shape.bits;
+    let mut mean = Aligned::zeroed(dim.min(words.len()));
+    for (x, &w) in mean.iter_mut().zip(words) {
+        *x = ((((w << shift) as i64) >> shift) as f64 * unit) as f32;
+    }
+    mean
+}
