@@ -155,7 +155,7 @@ fn journal(folder: &Path, kind: &str) -> Vec<(u64, u64)> {
 
 const ROUNDS: u32 = 3;
 
-pub(crate) fn private(noise: &str) -> Experiment {
+fn private(noise: &str) -> Experiment {
     let delta: Vec<f32> = (0..250).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1000.0).collect();
     let privacy = format!(r#"privacy={{"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":20,"noise":"{noise}"}}"#);
     experiment_of(&delta, &[&privacy, "sampling=poisson", "algorithm.weights=uniform", &format!("rounds={ROUNDS}")])

@@ -9,13 +9,14 @@ use serde_json::Value;
 use veilsum::backend::device::{DeviceBackend, Storage};
 use veilsum::backend::wgpu::{Wgpu, WgpuMemory};
 use veilsum::backend::{Backend, BackendError, BackendKind, Buffer, EncodeJob, NonFinite, RowKeys, Rows};
-use veilsum::config::build::Experiment;
+use veilsum::config::build::{Experiment, Given, build};
+use veilsum::config::{Config, overrides};
 use veilsum::data::Batch;
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::model::{Clients, LocalConfig, LocalTrainer, ModelConfig, ModelError, trainer_for, trainer_on};
 use veilsum::params::{EncodeParams, NO_LINF};
 
-use crate::device_loss::{private, run_without};
+use crate::device_loss::run_without;
 use crate::kernels::{devices, raw_adapter};
 
 const LOCAL: LocalConfig =
@@ -392,7 +393,15 @@ fn a_run_that_loses_the_device_it_trains_on_trains_on_the_processor() {
     let Some(backend) = other_device(|_| ()) else { return };
     let device = wgpu(&backend).device().clone();
     let backend: Arc<dyn Backend> = Arc::new(backend);
-    let host = private("per_client");
+    let config = r#"{
+        "name": "lost", "seed": 3, "data": {"name": "digits"}, "model": "digits_mlp", "backend": "simd",
+        "partition": {"scheme": "per-sample"}, "algorithm": {"name": "fed_sgd"},
+        "server": {"optimizer": "sgd", "learning_rate": 0.5}, "cohort": 20, "rounds": 3,
+        "privacy": {"mechanism": "smm", "clip": 1.0, "gamma": 64, "mu": 50, "bits": 20}
+    }"#;
+    let value = overrides::parse(config, "test").unwrap();
+    let config: Config = overrides::typed(&value, "test").unwrap();
+    let host = build(&config, Path::new("."), Given::default()).unwrap();
     let model = host.model.clone().unwrap();
     let trainer = trainer_on(&model, backend.clone()).unwrap();
     let experiment = Experiment { backend, trainer, trainer_on_cpu: Some(host.trainer.clone()), ..host };
