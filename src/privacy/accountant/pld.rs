@@ -24,7 +24,7 @@ use crate::privacy::mechanism::PrivacyError;
 use compose::{Law, Side, Sum, Window};
 use curve::LossCurve;
 use dots::{Dots, Grid};
-use gaussian::{Direction, SampledGaussian, closed_delta, closed_epsilon};
+use gaussian::{Direction, SampledGaussian, delta_between, epsilon_between};
 
 /// What [`PldAccountant`] knows, for error messages.
 const SUPPORTED: &str =
@@ -181,11 +181,8 @@ impl PldAccountant {
     fn closed(&self, query: Query) -> Interval {
         let mu = self.parts.iter().map(|part| part.count as f64 / (part.sigma * part.sigma)).sum::<f64>().sqrt();
         let (low, high) = match query {
-            Query::Epsilon { delta } => closed_epsilon(mu, delta),
-            Query::Delta { epsilon } => {
-                let delta = closed_delta(mu, epsilon);
-                (delta * (1.0 - 1e-9), (delta * (1.0 + 1e-9)).min(1.0))
-            }
+            Query::Epsilon { delta } => epsilon_between(mu, delta),
+            Query::Delta { epsilon } => delta_between(mu, epsilon),
         };
         Interval { low, high }
     }
