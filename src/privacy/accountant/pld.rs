@@ -13,8 +13,6 @@ pub mod curve;
 pub mod dots;
 pub mod gaussian;
 
-use std::sync::Mutex;
-
 use realfft::RealFftPlanner;
 
 use super::rdp::validate;
@@ -73,8 +71,6 @@ impl Part {
 pub struct PldAccountant {
     parts: Vec<Part>,
     non_private: bool,
-    /// The last answer, since callers ask again.
-    last: Mutex<Option<(f64, Interval)>>,
 }
 
 /// What is asked.
@@ -143,13 +139,7 @@ impl PldAccountant {
     /// [`PrivacyError::OutOfRange`] for a delta outside (0, 1).
     pub fn interval(&self, delta: f64) -> Result<Interval, PrivacyError> {
         validate::delta(delta)?;
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((_, known)) = last.as_ref().filter(|(at, _)| *at == delta) {
-            return Ok(*known);
-        }
-        let found = self.answer(Query::Epsilon { delta });
-        *last = Some((delta, found));
-        Ok(found)
+        Ok(self.answer(Query::Epsilon { delta }))
     }
 
     /// Delta at `epsilon >= 0`, enclosed.
@@ -215,7 +205,6 @@ impl Accountant for PldAccountant {
         if added.is_err() {
             (self.parts, self.non_private) = before;
         }
-        self.last = Mutex::default();
         added
     }
 

@@ -32,6 +32,13 @@ pub struct Dots {
     pub infinite: f64,
 }
 
+impl Dots {
+    /// Loss number j.
+    pub(super) fn at(&self, j: usize) -> f64 {
+        (self.first + j as i64) as f64 * self.step
+    }
+}
+
 /// A range of grid points.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
@@ -186,9 +193,8 @@ mod tests {
 
     /// h of a loss on the grid.
     fn height(dots: &Dots, epsilon: f64) -> f64 {
-        let at = |j: usize| (dots.first + j as i64) as f64 * dots.step;
-        let above = dots.p.iter().enumerate().filter(|&(j, _)| at(j) > epsilon);
-        dots.infinite + above.map(|(j, p)| p * -libm::expm1(epsilon - at(j))).sum::<f64>()
+        let above = dots.p.iter().enumerate().filter(|&(j, _)| dots.at(j) > epsilon);
+        dots.infinite + above.map(|(j, p)| p * -libm::expm1(epsilon - dots.at(j))).sum::<f64>()
     }
 
     #[test]

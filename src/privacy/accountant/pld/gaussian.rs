@@ -1,6 +1,7 @@
 //! The Gaussian mechanism: its loss under Poisson sampling, and its closed form without.
 
 use super::curve::{LossCurve, Mass};
+use crate::math::search::bisect;
 use crate::math::special::{mills_ratio, normal_tail};
 
 /// Which of two neighbours the observer's hypothesis is about.
@@ -130,36 +131,16 @@ pub fn delta_between(mu: f64, epsilon: f64) -> (f64, f64) {
 pub fn epsilon_between(mu: f64, delta: f64) -> (f64, f64) {
     // Renyi DP says that this is enough (Bun, Steinke 2016, Proposition 1.3).
     let enough = 0.5 * mu * mu + mu * (2.0 * -libm::log(delta)).sqrt();
-    let (low, _) = bisect(enough, |epsilon| {
-        let (found, error) = closed_delta(mu, epsilon);
-        found - error > delta
-    });
-    let (_, high) = bisect(enough, |epsilon| {
-        let (found, error) = closed_delta(mu, epsilon);
-        found + error > delta
-    });
+    let exceeds = |sign: f64| {
+        move |epsilon: f64| {
+            let (found, error) = closed_delta(mu, epsilon);
+            found + sign * error > delta
+        }
+    };
+    let (below, above) = (exceeds(-1.0), exceeds(1.0));
+    let low = if below(0.0) { bisect((0.0, enough), 200, below).0 } else { 0.0 };
+    let high = if above(0.0) { bisect((0.0, enough), 200, above).1 } else { 0.0 };
     (low * (1.0 - CLOSED_ERROR), high * (1.0 + CLOSED_ERROR))
-}
-
-/// The ends of the last interval in `[0, end]` at whose low end `holds` and at whose high end it does not; both 0 where it
-/// holds nowhere.
-fn bisect(end: f64, holds: impl Fn(f64) -> bool) -> (f64, f64) {
-    if !holds(0.0) {
-        return (0.0, 0.0);
-    }
-    let (mut low, mut high) = (0.0, end);
-    for _ in 0..200 {
-        let middle = 0.5 * (low + high);
-        if middle <= low || middle >= high {
-            break;
-        }
-        if holds(middle) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    (low, high)
 }
 
 /// Relative error of epsilon that the rounding of `epsilon/mu -+ mu/2` comes to, with room.
