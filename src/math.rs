@@ -1,7 +1,8 @@
-//! Mathematics without machines: the addressed keystream, exact modular arithmetic, special functions.
+//! Mathematics without machines: the addressed keystream, exact modular arithmetic, searches, special functions.
 
 pub mod modular;
 pub mod ntt;
 pub mod prg;
 pub mod primes;
+pub mod search;
 pub mod special;

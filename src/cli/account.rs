@@ -38,7 +38,7 @@ EXAMPLES
     veilsum account --gamma 64 --mu 5.95 --clip 1 --cohort 240 --population 60000 --rounds 1000 \\
       --delta 1e-5 --bits 8 --dim 63610
   DP-SGD, 60 epochs of MNIST in batches of 256, between two bounds:
-    veilsum account --mechanism gaussian --noise-multiplier 1.1 --cohort 250 --population 60000 \
+    veilsum account --mechanism gaussian --noise-multiplier 1.1 --cohort 250 --population 60000 \\
       --rounds 14400 --delta 1e-5
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\

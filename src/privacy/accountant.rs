@@ -35,11 +35,9 @@ pub trait Accountant: Send {
 }
 
 /// Which accountants are asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// All that know the event; the least of their bounds counts, and its name is told.
-    #[default]
     Best,
     /// Renyi differential privacy.
     Rdp,

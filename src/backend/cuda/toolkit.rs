@@ -46,8 +46,8 @@ impl Places {
         if let Some(path) = &self.cuda_path {
             return Some(path.clone());
         }
-        let usual = ["/usr/local/cuda", "/opt/cuda"].into_iter().map(|path| self.system(path));
-        usual.into_iter().find(|path| path.exists()).or_else(|| {
+        let mut usual = ["/usr/local/cuda", "/opt/cuda"].into_iter().map(|path| self.system(path));
+        usual.find(|path| path.exists()).or_else(|| {
             // What a distribution installs.
             self.system("/usr/bin/nvcc").exists().then(|| self.system("/usr"))
         })
@@ -147,7 +147,7 @@ fn nvrtc(places: &Places) -> Result<PathBuf, Missing> {
     })
 }
 
-/// The library in a toolkit that the loader does not search, or one of another version where it does.
+/// The library in a toolkit that the loader does not search.
 fn stray(places: &Places, names: &[String]) -> Option<PathBuf> {
     places.beside().iter().flat_map(|folder| names.iter().map(|name| folder.join(name))).find(|path| path.exists())
 }

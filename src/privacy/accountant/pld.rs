@@ -13,8 +13,6 @@ pub mod curve;
 pub mod dots;
 pub mod gaussian;
 
-use std::sync::Mutex;
-
 use realfft::RealFftPlanner;
 
 use super::rdp::validate;
@@ -24,7 +22,7 @@ use crate::privacy::mechanism::PrivacyError;
 use compose::{Law, Side, Sum, Window};
 use curve::LossCurve;
 use dots::{Dots, Grid};
-use gaussian::{Direction, SampledGaussian, closed_delta, closed_epsilon};
+use gaussian::{Direction, SampledGaussian, delta_between, epsilon_between};
 
 /// What [`PldAccountant`] knows, for error messages.
 const SUPPORTED: &str =
@@ -73,8 +71,6 @@ impl Part {
 pub struct PldAccountant {
     parts: Vec<Part>,
     non_private: bool,
-    /// The last answer, since callers ask again.
-    last: Mutex<Option<(f64, Interval)>>,
 }
 
 /// What is asked.
@@ -143,13 +139,7 @@ impl PldAccountant {
     /// [`PrivacyError::OutOfRange`] for a delta outside (0, 1).
     pub fn interval(&self, delta: f64) -> Result<Interval, PrivacyError> {
         validate::delta(delta)?;
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((_, known)) = last.as_ref().filter(|(at, _)| *at == delta) {
-            return Ok(*known);
-        }
-        let found = self.answer(Query::Epsilon { delta });
-        *last = Some((delta, found));
-        Ok(found)
+        Ok(self.answer(Query::Epsilon { delta }))
     }
 
     /// Delta at `epsilon >= 0`, enclosed.
@@ -181,11 +171,8 @@ impl PldAccountant {
     fn closed(&self, query: Query) -> Interval {
         let mu = self.parts.iter().map(|part| part.count as f64 / (part.sigma * part.sigma)).sum::<f64>().sqrt();
         let (low, high) = match query {
-            Query::Epsilon { delta } => closed_epsilon(mu, delta),
-            Query::Delta { epsilon } => {
-                let delta = closed_delta(mu, epsilon);
-                (delta * (1.0 - 1e-9), (delta * (1.0 + 1e-9)).min(1.0))
-            }
+            Query::Epsilon { delta } => epsilon_between(mu, delta),
+            Query::Delta { epsilon } => delta_between(mu, epsilon),
         };
         Interval { low, high }
     }
@@ -218,7 +205,6 @@ impl Accountant for PldAccountant {
         if added.is_err() {
             (self.parts, self.non_private) = before;
         }
-        self.last = Mutex::default();
         added
     }
 

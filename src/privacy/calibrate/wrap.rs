@@ -3,6 +3,7 @@
 //! A coordinate of the decoded sum is predicted as `N(0, s^2)`,
 //! `s^2 = noise variance + cohort * rounding variance + signal^2`, and wraps when it reaches half the ring.
 
+use crate::math::search::bisect;
 use crate::math::special::normal_two_sided_tail;
 use crate::privacy::mechanism::{Mechanism, PrivacyError, fixed};
 
@@ -99,16 +100,7 @@ pub fn check_wrap(bits: u32, ring: &RingUse, limit: f64) -> Result<f64, PrivacyE
 pub(super) fn allowed_sigma(bits: u32, limit: f64) -> f64 {
     let half = half_ring(bits);
     // A tail of 40 sigma is 0 in f64; 1e-3 sigma is 0.999.
-    let (mut low, mut high) = (half / 40.0, half * 1e3);
-    for _ in 0..100 {
-        let middle = 0.5 * (low + high);
-        if normal_two_sided_tail(half, middle) <= limit {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    low
+    bisect((half / 40.0, half * 1e3), 100, |sigma| normal_two_sided_tail(half, sigma) <= limit).0
 }
 
 fn half_ring(bits: u32) -> f64 {

@@ -189,9 +189,7 @@ impl Law {
             let here = |epsilon: f64| factor * self.charged(&sums, epsilon - reference, side) + fixed;
             if here(s.max(0.0)) > delta {
                 // Between this point and the one above it (A, B) are constant: A - e^epsilon B = delta.
-                let excess = sums.a + self.entry_sign(side) * self.entry_error * sums.weight
-                    - self.stray(side, s - reference)
-                    - (delta - fixed) / factor;
+                let excess = sums.a + self.errors(&sums, s - reference, side) - (delta - fixed) / factor;
                 let epsilon = reference + libm::log(excess / sums.b);
                 let (least, greatest) = (s.max(0.0), above);
                 return if epsilon.is_nan() {
@@ -231,26 +229,23 @@ impl Law {
         (self.first + i as i64) as f64 * self.step
     }
 
-    fn entry_sign(&self, side: Side) -> f64 {
-        if side == Side::Upper { 1.0 } else { -1.0 }
-    }
-
     /// What lies outside all of this.
     fn fixed(&self, side: Side) -> f64 {
         self.infinite + if side == Side::Upper { self.above } else { 0.0 }
     }
 
-    /// For the lower bound: tilted mass that may have been wrapped into the window, at the greatest weight.
-    fn stray(&self, side: Side, epsilon: f64) -> f64 {
+    /// What errors of the entries come to above `epsilon`, in the direction of the bound; for the lower one also the tilted
+    /// mass that may have been wrapped into the window, at the greatest weight.
+    fn errors(&self, sums: &Sums, epsilon: f64, side: Side) -> f64 {
+        let entries = self.entry_error * sums.weight;
         match side {
-            Side::Upper => 0.0,
-            Side::Lower => (self.outside.0 + self.outside.1) * libm::exp(-self.lambda * epsilon),
+            Side::Upper => entries,
+            Side::Lower => -entries - (self.outside.0 + self.outside.1) * libm::exp(-self.lambda * epsilon),
         }
     }
 
     fn charged(&self, sums: &Sums, epsilon: f64, side: Side) -> f64 {
-        let errors = self.entry_sign(side) * self.entry_error * sums.weight - self.stray(side, epsilon);
-        (sums.a - libm::exp(epsilon) * sums.b + errors).max(0.0)
+        (sums.a - libm::exp(epsilon) * sums.b + self.errors(sums, epsilon, side)).max(0.0)
     }
 }
 
@@ -286,17 +281,13 @@ fn transform(dots: &Dots, lambda: f64, size: usize, forward: &Arc<dyn RealToComp
     let here = cumulant(dots, lambda);
     for (j, &p) in dots.p.iter().enumerate() {
         if p > 0.0 {
-            signal[j % size] += p * libm::exp(lambda * at(dots, j) - here);
+            signal[j % size] += p * libm::exp(lambda * dots.at(j) - here);
         }
     }
     let mut spectrum = forward.make_output_vec();
     // Fails on a wrong length only.
     let _ = forward.process(&mut signal, &mut spectrum);
     spectrum
-}
-
-fn at(dots: &Dots, j: usize) -> f64 {
-    (dots.first + j as i64) as f64 * dots.step
 }
 
 /// `ln sum p_j e^(lambda epsilon_j)`: by Horner's rule in blocks, whose greatest exponents are then put together.
@@ -310,7 +301,7 @@ fn cumulant(dots: &Dots, lambda: f64) -> f64 {
         } else {
             (block.iter().rev().fold(0.0, |sum, &p| sum / ratio + p), i * BLOCK)
         };
-        (sum > 0.0).then(|| lambda * at(dots, j) + libm::log(sum))
+        (sum > 0.0).then(|| lambda * dots.at(j) + libm::log(sum))
     });
     let terms: Vec<f64> = terms.collect();
     log_sum_exp(&terms)

@@ -3,6 +3,8 @@
 //! The privacy loss of an outcome is `L = ln dP/dQ`. All that is needed of a pair is `P(L > epsilon)` and
 //! `Q(L > epsilon)`; the hockey-stick divergence is `H(e^epsilon) = P(L > epsilon) - e^epsilon Q(L > epsilon)`.
 
+use crate::math::search::bisect;
+
 /// Masses that P and Q give to a set of outcomes, each with a bound on its absolute error.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mass {
@@ -81,19 +83,7 @@ fn partition_point(count: usize, holds: impl Fn(usize) -> bool) -> usize {
 /// The losses `[low, high]` outside of which P has at most `below` and `above`, to within a factor of the masses and
 /// at most `limit` from zero.
 pub(super) fn support(curve: &dyn LossCurve, below: f64, above: f64, limit: f64) -> (f64, f64) {
-    let bisect = |past: &dyn Fn(f64) -> bool| {
-        let (mut near, mut far) = (-limit, limit);
-        for _ in 0..60 {
-            let middle = 0.5 * (near + far);
-            if past(middle) {
-                far = middle;
-            } else {
-                near = middle;
-            }
-        }
-        (near, far)
-    };
-    let high = bisect(&|epsilon| curve.above(epsilon).p <= above).1;
-    let low = bisect(&|epsilon| curve.below(epsilon).p > below).0;
+    let high = bisect((-limit, limit), 60, |epsilon| curve.above(epsilon).p > above).1;
+    let low = bisect((-limit, limit), 60, |epsilon| curve.below(epsilon).p <= below).0;
     (low.min(high), high)
 }

@@ -32,6 +32,13 @@ pub struct Dots {
     pub infinite: f64,
 }
 
+impl Dots {
+    /// Loss number j.
+    pub(super) fn at(&self, j: usize) -> f64 {
+        (self.first + j as i64) as f64 * self.step
+    }
+}
+
 /// A range of grid points.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
@@ -98,12 +105,9 @@ pub fn upper(curve: &dyn LossCurve, grid: &Grid) -> Dots {
 /// (or ends) further inside, and what lies outside is merged into its end.
 pub fn lower(curve: &dyn LossCurve, grid: &Grid) -> Option<Dots> {
     let most = grid.count / 4;
-    let good = |inset: &usize, holds: fn(&dyn LossCurve, &Grid) -> bool, inner: fn(&Grid, usize) -> Grid| {
-        holds(curve, &inner(grid, *inset))
-    };
     let insets = || std::iter::successors(Some(0usize), |i| Some(2 * i + 1)).take_while(|&i| i < most);
-    let front = insets().find(|i| good(i, starts_well, Grid::without_front))?;
-    let back = insets().find(|i| good(i, ends_well, Grid::without_back))?;
+    let front = insets().find(|&i| starts_well(curve, &grid.without_front(i)))?;
+    let back = insets().find(|&i| ends_well(curve, &grid.without_back(i)))?;
     let grid = grid.without_front(front).without_back(back);
     let bins = between(curve, grid.count - 1, |i| cut(&grid, i));
     let mut dots = Dots { first: grid.first, step: grid.step, p: kinks(&grid, &bins), infinite: 0.0 };
@@ -189,9 +193,8 @@ mod tests {
 
     /// h of a loss on the grid.
     fn height(dots: &Dots, epsilon: f64) -> f64 {
-        let at = |j: usize| (dots.first + j as i64) as f64 * dots.step;
-        let above = dots.p.iter().enumerate().filter(|&(j, _)| at(j) > epsilon);
-        dots.infinite + above.map(|(j, p)| p * -libm::expm1(epsilon - at(j))).sum::<f64>()
+        let above = dots.p.iter().enumerate().filter(|&(j, _)| dots.at(j) > epsilon);
+        dots.infinite + above.map(|(j, p)| p * -libm::expm1(epsilon - dots.at(j))).sum::<f64>()
     }
 
     #[test]

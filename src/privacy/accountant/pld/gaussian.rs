@@ -1,6 +1,7 @@
 //! The Gaussian mechanism: its loss under Poisson sampling, and its closed form without.
 
 use super::curve::{LossCurve, Mass};
+use crate::math::search::bisect;
 use crate::math::special::{mills_ratio, normal_tail};
 
 /// Which of two neighbours the observer's hypothesis is about.
@@ -106,37 +107,65 @@ impl Tail {
 }
 
 /// `delta` at `epsilon` of Gaussian mechanisms without sampling whose `sum 1/sigma^2` is `mu^2`:
-/// `Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)` (Balle, Wang 2018, Theorem 8).
-#[must_use]
-pub fn closed_delta(mu: f64, epsilon: f64) -> f64 {
+/// `Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)` (Balle, Wang 2018, Theorem 8), and a bound on its error
+/// apart from that of the arguments of Phi, which are as good as `epsilon` known to [`CLOSED_ERROR`].
+fn closed_delta(mu: f64, epsilon: f64) -> (f64, f64) {
     let (a, b) = (epsilon / mu - 0.5 * mu, epsilon / mu + 0.5 * mu);
     // e^epsilon Phi(-b) = phi(a) Phi(-b)/phi(b), which neither overflows nor vanishes.
     let density = libm::exp(-0.5 * a * a) / (2.0 * std::f64::consts::PI).sqrt();
     let first = if a > 0.0 { density * mills_ratio(a) } else { normal_tail(a) };
-    (first - density * mills_ratio(b)).clamp(0.0, 1.0)
+    let second = density * mills_ratio(b);
+    (first - second, 2e-13 * (first + second))
 }
 
-/// The least epsilon of [`closed_delta`], by bisection: `(below, above)` it, next to one another.
+/// `(low, high)` around the delta at `epsilon >= 0` of Gaussian mechanisms whose `sum 1/sigma^2` is `mu^2`.
 #[must_use]
-pub fn closed_epsilon(mu: f64, delta: f64) -> (f64, f64) {
-    if closed_delta(mu, 0.0) <= delta {
-        return (0.0, 0.0);
-    }
+pub fn delta_between(mu: f64, epsilon: f64) -> (f64, f64) {
+    let (least, _) = closed_delta(mu, epsilon * (1.0 + CLOSED_ERROR));
+    let (most, error) = closed_delta(mu, epsilon * (1.0 - CLOSED_ERROR));
+    ((least - error).clamp(0.0, 1.0), (most + error).clamp(0.0, 1.0))
+}
+
+/// `(low, high)` around the least epsilon whose delta is at most `delta`.
+#[must_use]
+pub fn epsilon_between(mu: f64, delta: f64) -> (f64, f64) {
     // Renyi DP says that this is enough (Bun, Steinke 2016, Proposition 1.3).
-    let (mut low, mut high) = (0.0, 0.5 * mu * mu + mu * (2.0 * -libm::log(delta)).sqrt());
-    for _ in 0..200 {
-        let middle = 0.5 * (low + high);
-        if middle <= low || middle >= high {
-            break;
+    let enough = 0.5 * mu * mu + mu * (2.0 * -libm::log(delta)).sqrt();
+    let exceeds = |sign: f64| {
+        move |epsilon: f64| {
+            let (found, error) = closed_delta(mu, epsilon);
+            found + sign * error > delta
         }
-        if closed_delta(mu, middle) > delta {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
+    };
+    let (below, above) = (exceeds(-1.0), exceeds(1.0));
+    let low = if below(0.0) { bisect((0.0, enough), 200, below).0 } else { 0.0 };
+    let high = if above(0.0) { bisect((0.0, enough), 200, above).1 } else { 0.0 };
     (low * (1.0 - CLOSED_ERROR), high * (1.0 + CLOSED_ERROR))
 }
 
-/// Relative error of [`closed_epsilon`]: that of its `delta`, about 1e-12, changes epsilon by less.
+/// Relative error of epsilon that the rounding of `epsilon/mu -+ mu/2` comes to, with room.
 const CLOSED_ERROR: f64 = 1e-12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closed_form_is_enclosed() {
+        // From mpmath with 60 digits.
+        for (mu, delta, expected) in [
+            (1e9f64.sqrt() / 1e12, 1e-10, 7.430404327193946e-8),
+            (1e-3, 1e-5, 0.00193872496986011),
+            (1.0, 1e-5, 4.3771780956812245),
+            (20.0, 1e-10, 326.3589505148827),
+            (1000.0, 1e-6, 504752.42667835933),
+        ] {
+            let (low, high) = epsilon_between(mu, delta);
+            assert!(low <= expected && expected <= high, "{mu} {delta}: {low} {high}");
+            assert!(high - low <= 1e-4 * high, "{mu} {delta}: {low} {high}");
+            let (least, most) = delta_between(mu, expected);
+            assert!(least <= delta && delta <= most, "{mu} {expected}: {least} {most}");
+        }
+        assert_eq!(epsilon_between(1.0, 0.9), (0.0, 0.0));
+    }
+}
