@@ -8,6 +8,7 @@ pub mod data;
 pub mod devices;
 pub mod dse;
 pub mod eval;
+pub mod ledger;
 pub mod sample;
 pub mod sweep;
 pub mod train;
@@ -30,6 +31,8 @@ pub enum Command {
     Train(train::Args),
     /// Privacy loss of a mechanism, or the noise that meets a target.
     Account(account::Args),
+    /// What has been released about whom: open, show and verify a ledger.
+    Ledger(ledger::Args),
     /// Loss and accuracy of a saved model on a data set.
     Eval(eval::Args),
     /// Run a grid of overrides over seeds; mean and spread as a table and a figure.
@@ -87,6 +90,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Account(args) => account::run(args),
+        Command::Ledger(args) => ledger::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Dse(args) => dse::run(args),

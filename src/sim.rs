@@ -1,6 +1,7 @@
 //! The whole federation in one process: drives the coordinator, plays every client, keeps the run folder.
 
 pub mod dse;
+pub mod ledger;
 pub mod loss;
 pub mod page;
 pub mod run_dir;
@@ -20,7 +21,9 @@ use crate::fl::FlError;
 use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask};
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
+use crate::privacy::ledger::LedgerError;
 use crate::report::ReportError;
+use ledger::{LedgerState, RunLedger};
 use loss::{DeviceLoss, Recovery};
 use run_dir::RunDir;
 
@@ -125,6 +128,8 @@ pub struct RunResult {
     pub evaluation: Option<Evaluation>,
     /// Epsilon of everything released.
     pub epsilon: EpsilonViews,
+    /// Where the ledger's principal stands, over all its runs.
+    pub ledger: Option<LedgerState>,
     /// All rounds, those before a resumption too.
     pub history: Vec<RoundRecord>,
     /// What the clients saw, all rounds of this process.
@@ -149,6 +154,9 @@ pub enum SimError {
     /// Training or a weight file failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The ledger refused.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// A config was refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -191,6 +199,7 @@ pub fn run(
     let mut run = Run {
         experiment: experiment.clone(),
         folder,
+        ledger: None,
         history: Vec::new(),
         clients: EncodeReport::default(),
         device_lost: None,
@@ -200,7 +209,10 @@ pub fn run(
     if let Some(loss) = lost {
         run.leave_device(loss, observer);
     }
-    let spend = Spend::new(&experiment.plan, journal)?;
+    let charged: Vec<_> = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a))).collect();
+    let charged: Vec<_> = charged.into_iter().filter(|(_, attempt)| attempt.charged).collect();
+    run.ledger = RunLedger::open(experiment, options.folder, &charged)?;
+    let spend = Spend::new(&experiment.plan, journal)?.on(run.ledger.as_ref().map(RunLedger::tab));
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(
         experiment.plan.clone(),
@@ -224,6 +236,7 @@ pub fn run(
 struct Run {
     experiment: Experiment,
     folder: Option<RunDir>,
+    ledger: Option<RunLedger>,
     history: Vec<RoundRecord>,
     clients: EncodeReport,
     device_lost: Option<DeviceLoss>,
@@ -320,6 +333,10 @@ impl Run {
         if let Some(dir) = &mut self.folder {
             dir.charge(charge)?;
         }
+        // After the journal: what the ledger has, the journal of its run has too.
+        if let Some(ledger) = &mut self.ledger {
+            ledger.charge(charge)?;
+        }
         Ok(coordinator.charged()?)
     }
 
@@ -402,6 +419,7 @@ impl Run {
             rounds: coordinator.round(),
             evaluation,
             epsilon: coordinator.epsilon()?,
+            ledger: self.ledger.as_ref().map(RunLedger::state).transpose()?,
             history: self.history,
             clients: self.clients,
             device_lost: self.device_lost,

@@ -31,8 +31,20 @@ pub enum View {
     Public,
 }
 
-/// The privacy cost of one release, or of a composition of releases.
-#[derive(Clone, Debug, PartialEq)]
+impl View {
+    /// The name in JSON and in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Public => "public",
+        }
+    }
+}
+
+/// The privacy cost of one release, or of a composition of releases. Its JSON form is that of the ledger.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DpEvent {
     /// Nothing is protected: infinite cost.
     NonPrivate,

@@ -9,6 +9,7 @@ mod device_training;
 mod federation;
 mod kernels;
 mod layering;
+mod ledger;
 mod model;
 mod regression;
 mod sample_command;
