@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::FlError;
 use super::plan::Plan;
+use crate::privacy::accountant::pld::PldAccountant;
 use crate::privacy::accountant::rdp::RdpAccountant;
 use crate::privacy::accountant::{Accountant, EpsilonReport};
 use crate::privacy::{DpEvent, SAMPLER_SHARE};
@@ -112,7 +113,8 @@ impl Spend {
     }
 }
 
-/// Epsilon of k equal releases. The cost of one is computed once.
+/// Epsilon of k equal releases. The cost of one is computed once; without sampling there is a closed form besides, and
+/// the lesser of both counts.
 #[derive(Clone, Debug)]
 struct Meter {
     event: DpEvent,
@@ -130,7 +132,18 @@ impl Meter {
         let mut accountant = self.primed.clone();
         accountant.compose(&self.event, releases)?;
         // The rest of delta is for the sampler.
-        let report = accountant.epsilon(delta * (1.0 - SAMPLER_SHARE))?;
+        let share = delta * (1.0 - SAMPLER_SHARE);
+        let mut report = accountant.epsilon(share)?;
+        if !matches!(self.event, DpEvent::PoissonSampled { .. }) {
+            let mut losses = PldAccountant::new();
+            // An event that it does not know leaves the bound above.
+            if losses.compose(&self.event, releases).is_ok() {
+                let other = losses.epsilon(share)?;
+                if other.epsilon < report.epsilon {
+                    report = other;
+                }
+            }
+        }
         Ok(EpsilonReport { delta, ..report })
     }
 }
