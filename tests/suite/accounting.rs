@@ -285,13 +285,14 @@ fn calibration_meets_its_target() {
     for kind in [SkellamKind::Smm, SkellamKind::Smm2022] {
         for target in [0.5, 3.0] {
             let mu = calibrate_mu(kind, 64.0, 1.0, &schedule, target).unwrap();
-            let eps = schedule.epsilon(Rule::Rdp, kind.event(mu, 64.0, 1.0)).unwrap().epsilon;
+            let eps = schedule.epsilon(Rule::Rdp, kind.event(mu, 64.0, 1.0, None)).unwrap().epsilon;
             assert!(eps <= target && eps >= target * (1.0 - 2e-4), "{kind:?} {target}: {eps}");
         }
     }
     // The published program needs mu 5.95 a client for what plain clipping does with 4.09.
     let plain = calibrate_mu(SkellamKind::Smm, 64.0, 1.0, &schedule, 2.99879823841896).unwrap() / 240.0;
-    assert!(plain <= 4.090538474060224 * (1.0 + 1e-4) && plain > 4.0, "{plain}");
+    // (That number is of a numeric supremum, a / (8 mu) above the Gaussian; the certified bound is 2 / (8 mu) above it.)
+    assert!(plain <= 4.090538474060224 * (1.0 + 3e-4) && plain > 4.0, "{plain}");
     let l_inf = l_inf_of(1428.0, 64.0, 1.0, &schedule).unwrap();
     close(l_inf, 4.73844174689098, 1e-9);
     let refused = calibrate_mu(SkellamKind::Smm2022, 64.0, 1.0, &schedule, 1e-4);
