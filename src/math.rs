@@ -1,5 +1,6 @@
-//! Mathematics without machines: the addressed keystream, exact modular arithmetic, searches, special functions.
+//! Mathematics without machines: the addressed keystream, exact modular arithmetic, intervals, searches, special functions.
 
+pub mod interval;
 pub mod modular;
 pub mod ntt;
 pub mod prg;

@@ -7,14 +7,17 @@ use super::{Exit, Failure};
 use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::wrap::{RingUse, needed_bits};
-use crate::privacy::calibrate::{Schedule, SkellamKind, calibrate_mu, calibrate_noise_multiplier, discrete_gaussian};
+use crate::privacy::calibrate::{
+    Schedule, SkellamKind, calibrate_mu_by, calibrate_noise_multiplier, discrete_gaussian,
+};
 use crate::privacy::mechanism::PrivacyError;
+use crate::privacy::mechanism::fixed::padded;
 use crate::privacy::{DpEvent, NeighboringRelation, View};
 
 const AFTER_HELP: &str = "\
 MECHANISMS
   smm               Skellam mixture with a plain L2 clip (default). Each client adds Poisson(mu) - Poisson(mu)
-                    to its rounded, rotated row; RDP by a numeric supremum, so JSON says certified: false.
+                    to its rounded, rotated row. Its bounds hold for every row: certified by interval arithmetic.
   smm-2022          The same noise with the mixed clip and the coordinate bound l_inf, and the accountant,
                     as published (Bao et al. 2022). The l_inf printed is the bound that clients must enforce.
   central-gaussian  One trusted aggregator adds a discrete Gaussian.
@@ -23,8 +26,8 @@ MECHANISMS
 
 ACCOUNTANTS
   rdp   Renyi differential privacy: every mechanism; an upper bound.
-  pld   Privacy loss distribution (gaussian): an upper bound, and a lower one, epsilon_low, that says
-        how far it can be from the truth. Both are proved.
+  pld   Privacy loss distribution (gaussian, and smm where --dim is given): an upper bound; for gaussian also
+        a lower one, epsilon_low, that says how far it can be from the truth. Both are proved.
   best  The least upper bound of those that know the mechanism (default); 'accountant' names it.
 
 WHAT AN EPSILON MEANS
@@ -36,7 +39,7 @@ EXAMPLES
     veilsum account --mechanism smm-2022 --gamma 64 --mu 5.95 --clip 1 --cohort 100 --delta 1e-5
   1000 rounds with 240 of 60000 clients each, and how often 8 bits wrap at 63610 parameters:
     veilsum account --gamma 64 --mu 5.95 --clip 1 --cohort 240 --population 60000 --rounds 1000 \\
-      --delta 1e-5 --bits 8 --dim 63610
+      --delta 1e-5 --dim 63610 --bits 8
   DP-SGD, 60 epochs of MNIST in batches of 256, between two bounds:
     veilsum account --mechanism gaussian --noise-multiplier 1.1 --cohort 250 --population 60000 \\
       --rounds 14400 --delta 1e-5
@@ -83,8 +86,8 @@ pub struct Args {
     /// Ring width b, 2 to 32: also print how often sums wrap (needs --dim; smm, smm-2022).
     #[arg(long, requires = "dim")]
     pub bits: Option<u32>,
-    /// Coordinates of a contribution.
-    #[arg(long, requires = "bits")]
+    /// Coordinates of a contribution (smm: the privacy loss distribution charges a little delta for each).
+    #[arg(long)]
     pub dim: Option<usize>,
     /// Which accountant answers.
     #[arg(long, value_enum, default_value_t = AccountantName::Best)]
@@ -142,14 +145,14 @@ impl From<PrivacyError> for Failure {
 /// The noise, chosen or found.
 #[derive(Clone, Copy, Debug)]
 enum Noise {
-    Skellam { kind: SkellamKind, gamma: f64, mu_total: f64 },
+    Skellam { kind: SkellamKind, gamma: f64, mu_total: f64, padded: Option<u64> },
     Gaussian { multiplier: f64, event: fn(f64) -> DpEvent },
 }
 
 impl Noise {
     fn event(self, clip: f64) -> DpEvent {
         match self {
-            Self::Skellam { kind, gamma, mu_total } => kind.event(mu_total, gamma, clip),
+            Self::Skellam { kind, gamma, mu_total, padded } => kind.event(mu_total, gamma, clip, padded),
             Self::Gaussian { multiplier, event } => event(multiplier),
         }
     }
@@ -165,7 +168,7 @@ impl Noise {
     fn epsilon(self, clip: f64, schedule: &Schedule, rule: Rule) -> Result<(EpsilonReport, Option<f64>), PrivacyError> {
         let report = schedule.epsilon(rule, self.event(clip))?;
         let l_inf = match self {
-            Self::Skellam { kind: SkellamKind::Smm2022, gamma, mu_total } => {
+            Self::Skellam { kind: SkellamKind::Smm2022, gamma, mu_total, .. } => {
                 let c = (gamma * clip) * (gamma * clip);
                 let PublishedBound { l_inf, .. } = published::published_epsilon(
                     mu_total,
@@ -244,9 +247,9 @@ fn noise(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
                 MechanismName::Gaussian => |noise_multiplier| DpEvent::Gaussian { noise_multiplier },
                 _ => discrete_gaussian,
             };
-            if args.mu.is_some() || args.gamma.is_some() || args.bits.is_some() {
+            if args.mu.is_some() || args.gamma.is_some() || args.bits.is_some() || args.dim.is_some() {
                 return Err(usage(
-                    "central-gaussian and gaussian take --noise-multiplier, not --mu, --gamma or --bits",
+                    "central-gaussian and gaussian take --noise-multiplier, not --mu, --gamma, --bits or --dim",
                 ));
             }
             let multiplier = match (args.noise_multiplier, args.target_epsilon) {
@@ -266,15 +269,23 @@ fn noise(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     let gamma = args.gamma.ok_or_else(|| usage("smm and smm-2022 need --gamma"))?;
     crate::privacy::accountant::rdp::validate::positive("--gamma", gamma)?;
     crate::privacy::accountant::rdp::validate::positive("--clip", args.clip)?;
+    let padded = args.dim.map(checked_dim).transpose()?.map(|dim| padded(dim, true) as u64);
     let mu_total = match (args.mu, args.target_epsilon) {
         (Some(mu), _) => {
             crate::privacy::accountant::rdp::validate::positive("--mu", mu)?;
             mu * args.cohort as f64
         }
-        (None, Some(target)) => calibrate_mu(kind, gamma, args.clip, schedule, target)?,
+        (None, Some(target)) => {
+            let event = |mu| kind.event(mu, gamma, args.clip, padded);
+            calibrate_mu_by(args.accountant.into(), event, (gamma, args.clip), schedule, target)?
+        }
         (None, None) => return Err(usage("smm and smm-2022 need --mu or --target-epsilon")),
     };
-    Ok(Noise::Skellam { kind, gamma, mu_total })
+    Ok(Noise::Skellam { kind, gamma, mu_total, padded })
+}
+
+fn checked_dim(dim: usize) -> Result<usize, Failure> {
+    if (1..=1 << 31).contains(&dim) { Ok(dim) } else { Err(usage(format!("--dim is {dim}, expected 1 to 2^31"))) }
 }
 
 /// Wrap rate and the bits that keep it below 1e-3.
@@ -283,10 +294,7 @@ fn ring(args: &Args, noise: Noise) -> Result<Option<(u32, f64, u32)>, Failure> {
         return Ok(None);
     };
     crate::privacy::accountant::rdp::validate::bits(bits)?;
-    if dim == 0 || dim > 1 << 31 {
-        return Err(usage(format!("--dim is {dim}, expected 1 to 2^31")));
-    }
-    let ring = RingUse::skellam(gamma, args.clip, mu_total, args.cohort as f64, dim);
+    let ring = RingUse::skellam(gamma, args.clip, mu_total, args.cohort as f64, checked_dim(dim)?);
     Ok(Some((bits, ring.wrap_rate(bits), needed_bits(&ring, 1e-3))))
 }
 
@@ -335,13 +343,16 @@ fn describe(
     put("population", json!(args.population));
     put("rounds", json!(args.rounds));
     put("sampling_rate", json!(schedule.rate));
-    put("certified", json!(args.mechanism != MechanismName::Smm));
+    // Every bound behind every accountant is proved or enclosed.
+    put("certified", json!(true));
     if let Some(target) = args.target_epsilon {
         put("target_epsilon", json!(target));
     }
+    if let Some(dim) = args.dim {
+        put("dim", json!(dim));
+    }
     if let Some((bits, rate, needed)) = wrap {
         put("bits", json!(bits));
-        put("dim", json!(args.dim));
         put("predicted_wrap", json!(rate));
         put("bits_for_wrap_1e-3", json!(needed));
     }
@@ -361,7 +372,7 @@ fn print_table(object: &Map<String, Value>) {
                 "server (knows the cohort; no amplification)".to_owned()
             }
             ("view", Value::String(_)) => "public (sees only releases; amplified by Poisson sampling)".to_owned(),
-            ("certified", Value::Bool(false)) => "no (a supremum is computed numerically)".to_owned(),
+            ("certified", Value::Bool(false)) => "no".to_owned(),
             ("certified", Value::Bool(true)) => "yes".to_owned(),
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),

@@ -325,7 +325,7 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
         notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());
     }
     if !plan.mechanism.certified() {
-        notes.push("The privacy bound of this mechanism takes a supremum that is computed numerically and not yet certified (certified: false).".into());
+        notes.push("A bound behind this mechanism's epsilon is computed but not proved (certified: false).".into());
     }
     if config.seed.is_some() {
         notes.push(

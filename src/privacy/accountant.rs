@@ -1,5 +1,6 @@
 //! `trait Accountant`: adds events up and answers epsilon and delta.
 
+pub mod certificate;
 pub mod meter;
 pub mod pld;
 pub mod rdp;

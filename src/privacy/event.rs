@@ -69,6 +69,9 @@ pub enum DpEvent {
         mu: f64,
         /// `gamma C`, in integer units.
         l2_bound: f64,
+        /// Coordinates of a row as it is encoded, padding included. The Renyi accountant does not need it; the privacy
+        /// loss distribution charges a little delta for each coordinate and does not know the event without it.
+        dim: Option<u64>,
     },
     /// The mechanism as published (Bao et al. 2022): mixed clip to `c`, `|x|_inf <= l_inf`.
     SkellamMixture2022 {

@@ -109,10 +109,7 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
         row("epsilon (server's view)", format!("{:.4}", result.epsilon.server.epsilon));
         row("neighbours", plan.mechanism.neighboring().name().into());
         row("accountant", public.accountant.clone());
-        row(
-            "certified",
-            if plan.mechanism.certified() { "yes".into() } else { "no: the sup over x is numeric".into() },
-        );
+        row("certified", if plan.mechanism.certified() { "yes".into() } else { "no: a bound is only computed".into() });
     } else {
         row("epsilon", "infinite: nothing is protected".into());
     }

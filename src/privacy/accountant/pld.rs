@@ -4,6 +4,9 @@
 //! losses of independent releases add. [`dots`] puts the loss of one release between two laws on a grid, [`compose`] adds
 //! them up. Both directions of every pair are followed; epsilon is the larger one's.
 //!
+//! A Skellam mixture is dominated by a Gaussian up to a little delta ([`mixture`]): it is accounted as that Gaussian, and
+//! the delta is charged.
+//!
 //! What is charged: the discretization (in the direction of the bound), what lies outside the window, the rounding of
 //! `erfc`, of the transform and of sums. Not proved, as everywhere in this crate: that `libm`'s functions have the
 //! errors that they state.
@@ -12,6 +15,7 @@ pub mod compose;
 pub mod curve;
 pub mod dots;
 pub mod gaussian;
+pub mod mixture;
 
 use realfft::RealFftPlanner;
 
@@ -23,10 +27,10 @@ use compose::{Law, Side, Sum, Window};
 use curve::LossCurve;
 use dots::{Dots, Grid};
 use gaussian::{Direction, SampledGaussian, delta_between, epsilon_between};
+use mixture::{Dominating, Mixture};
 
 /// What [`PldAccountant`] knows, for error messages.
-const SUPPORTED: &str =
-    "non-private, Gaussian (on the real numbers), plain or Poisson sampled once, and compositions of these";
+const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), Skellam mixture (smm) of known dimension, plain or Poisson sampled once, and compositions of these";
 /// Beyond this loss `e^loss` is near the end of the range of numbers: it counts as infinite.
 const LIMIT: f64 = 600.0;
 /// Share of delta that losses beyond the grid may take.
@@ -65,11 +69,13 @@ impl Part {
 
 /// Adds up privacy losses; [`PldAccountant::interval`] encloses epsilon.
 ///
-/// Knows the Gaussian mechanism and `NonPrivate`, plain or under one Poisson sampling, and their compositions; everything
-/// else is [`PrivacyError::UnknownEvent`]. Without sampling the Gaussian has a closed form, which is used.
+/// Knows the Gaussian mechanism, the Skellam mixture and `NonPrivate`, plain or under one Poisson sampling, and their
+/// compositions; everything else is [`PrivacyError::UnknownEvent`]. Without sampling the Gaussian has a closed form, which
+/// is used. Of a Skellam mixture there is an upper bound only: the lower one is 0.
 #[derive(Debug, Default)]
 pub struct PldAccountant {
     parts: Vec<Part>,
+    mixtures: Vec<Mixture>,
     non_private: bool,
 }
 
@@ -96,6 +102,10 @@ impl PldAccountant {
             DpEvent::Gaussian { noise_multiplier: sigma } => {
                 validate::positive("noise_multiplier", *sigma)?;
                 self.add_part(*sigma, rate, count);
+            }
+            DpEvent::SkellamMixture { mu, l2_bound, dim: Some(dim) } => {
+                let one = Mixture::new(*mu, *l2_bound, *dim)?;
+                mixture::add(&mut self.mixtures, Mixture { rate, count, ..one });
             }
             DpEvent::PoissonSampled { rate: inner, event } if rate == 1.0 && !is_compound(event) => {
                 validate::rate(*inner)?;
@@ -156,6 +166,9 @@ impl PldAccountant {
             let worst = if matches!(query, Query::Epsilon { .. }) { f64::INFINITY } else { 1.0 };
             return Interval { low: worst, high: worst };
         }
+        if !self.mixtures.is_empty() {
+            return Interval { low: 0.0, high: self.dominated(query).0 };
+        }
         if self.parts.is_empty() {
             return Interval { low: 0.0, high: 0.0 };
         }
@@ -165,6 +178,38 @@ impl PldAccountant {
         let one = |direction| self.one_direction(direction, query);
         let (remove, add) = rayon::join(|| one(Direction::Remove), || one(Direction::Add));
         Interval { low: remove.low.max(add.low), high: remove.high.max(add.high) }
+    }
+
+    /// The accountant of the Gaussians that dominate everything, and what they charge to `delta`.
+    fn dominating(&self, delta: f64) -> Option<(Self, Dominating)> {
+        let found = mixture::dominating(&self.mixtures, delta)?;
+        let mut gaussians = Self { parts: self.parts.clone(), ..Self::default() };
+        for &(sigma, rate, count) in &found.gaussians {
+            gaussians.add_part(sigma, rate, count);
+        }
+        Some((gaussians, found))
+    }
+
+    /// The upper bound that the dominating Gaussians give, and which it is.
+    fn dominated(&self, query: Query) -> (f64, String) {
+        let none = |worst| (worst, mixture::UNKNOWN.to_owned());
+        match query {
+            Query::Epsilon { delta } => self.dominating(delta).map_or(none(f64::INFINITY), |(gaussians, found)| {
+                let rest = Query::Epsilon { delta: (delta - found.charged).next_down() };
+                (gaussians.answer(rest).high, found.name())
+            }),
+            Query::Delta { .. } => {
+                let at = |delta| {
+                    self.dominating(delta).map_or(none(1.0), |(gaussians, found)| {
+                        ((gaussians.answer(query).high + found.charged).next_up().min(1.0), found.name())
+                    })
+                };
+                // Any delta to charge to gives a bound; the second is about the one that comes out.
+                let first = at(1e-9);
+                let second = at(first.0.clamp(1e-15, 0.5));
+                if second.0 < first.0 { second } else { first }
+            }
+        }
     }
 
     /// Gaussians without sampling are one Gaussian.
@@ -200,17 +245,24 @@ fn is_compound(event: &DpEvent) -> bool {
 
 impl Accountant for PldAccountant {
     fn compose(&mut self, event: &DpEvent, count: u64) -> Result<(), PrivacyError> {
-        let before = (self.parts.clone(), self.non_private);
+        let before = (self.parts.clone(), self.mixtures.clone(), self.non_private);
         let added = self.add(1.0, event, count);
         if added.is_err() {
-            (self.parts, self.non_private) = before;
+            (self.parts, self.mixtures, self.non_private) = before;
         }
         added
     }
 
     fn epsilon(&self, delta: f64) -> Result<EpsilonReport, PrivacyError> {
+        validate::delta(delta)?;
+        let report =
+            |epsilon, epsilon_low, accountant| EpsilonReport { epsilon, epsilon_low, delta, order: None, accountant };
+        if !self.mixtures.is_empty() && !self.non_private {
+            let (epsilon, name) = self.dominated(Query::Epsilon { delta });
+            return Ok(report(epsilon, None, name));
+        }
         let Interval { low, high } = self.interval(delta)?;
-        Ok(EpsilonReport { epsilon: high, epsilon_low: Some(low), delta, order: None, accountant: "pld".to_owned() })
+        Ok(report(high, Some(low), "pld".to_owned()))
     }
 
     fn delta(&self, epsilon: f64) -> Result<f64, PrivacyError> {

@@ -1,10 +1,11 @@
 //! Renyi differential privacy: per-order costs that add up, and their conversion to epsilon.
 
 mod conversion;
+pub mod coordinate;
 pub mod gaussian;
 pub mod mixture;
 pub mod published;
-mod skellam;
+pub(crate) mod skellam;
 mod subsample;
 pub(crate) mod validate;
 
@@ -41,12 +42,12 @@ pub fn orders() -> &'static [f64] {
 ///
 /// Knows Gaussian, discrete Gaussian, both Skellam mixture events and `NonPrivate`, plain or under one Poisson sampling, and
 /// their compositions; everything else is [`PrivacyError::UnknownEvent`]. The Skellam mixture with the
-/// plain clip is computed by a numeric supremum without certificate (see [`mixture`]).
+/// plain clip is certified for every x (see [`mixture`]).
 #[derive(Clone, Debug)]
 pub struct RdpAccountant {
     totals: Vec<f64>,
     published: bool,
-    numeric: bool,
+    certified: bool,
     curves: Vec<Arc<SkellamMixtureCurve>>,
     costs: Vec<(DpEvent, Arc<[f64]>)>,
 }
@@ -64,7 +65,7 @@ impl RdpAccountant {
         Self {
             totals: vec![0.0; orders().len()],
             published: false,
-            numeric: false,
+            certified: false,
             curves: Vec::new(),
             costs: Vec::new(),
         }
@@ -113,13 +114,13 @@ impl RdpAccountant {
                 validate::positive("noise_multiplier", *noise_multiplier)?;
                 each(&|a| gaussian::sampled_discrete_gaussian(*noise_multiplier, rate, a))
             }
-            DpEvent::SkellamMixture { mu, l2_bound } => {
+            DpEvent::SkellamMixture { mu, l2_bound, .. } => {
                 validate::positive("mu", *mu)?;
                 validate::positive("l2_bound", *l2_bound)?;
                 if rate == 0.0 {
                     return Ok(vec![0.0; orders().len()]);
                 }
-                let curve = self.curve_of(*mu, *l2_bound, rate == 1.0);
+                let curve = self.curve_of(*mu, *l2_bound);
                 sampled_mixture(&curve, rate)
             }
             DpEvent::SkellamMixture2022 { mu, c, l_inf } => {
@@ -140,17 +141,13 @@ impl RdpAccountant {
         })
     }
 
-    /// The curve from the cache or computed; `full` asks for fractional orders.
-    fn curve_of(&mut self, mu: f64, l2_bound: f64, full: bool) -> Arc<SkellamMixtureCurve> {
-        let fits = |c: &&Arc<SkellamMixtureCurve>| c.mu() == mu && c.l2_bound() == l2_bound && (c.is_full() || !full);
+    /// The curve from the cache or computed.
+    fn curve_of(&mut self, mu: f64, l2_bound: f64) -> Arc<SkellamMixtureCurve> {
+        let fits = |c: &&Arc<SkellamMixtureCurve>| c.mu() == mu && c.l2_bound() == l2_bound;
         if let Some(curve) = self.curves.iter().find(fits) {
             return Arc::clone(curve);
         }
-        let curve = Arc::new(if full {
-            SkellamMixtureCurve::new(mu, l2_bound)
-        } else {
-            SkellamMixtureCurve::at_integers(mu, l2_bound)
-        });
+        let curve = Arc::new(SkellamMixtureCurve::new(mu, l2_bound));
         if self.curves.len() >= CACHE {
             self.curves.remove(0);
         }
@@ -159,11 +156,11 @@ impl RdpAccountant {
     }
 
     fn name(&self) -> String {
-        match (self.published, self.numeric) {
+        match (self.published, self.certified) {
             (false, false) => "rdp",
             (true, false) => "rdp (smm-2022 bound as published, integer orders 2..=99)",
-            (false, true) => "rdp (smm by numeric supremum, not certified)",
-            (true, true) => "rdp (smm-2022 bound as published; smm by numeric supremum, not certified)",
+            (false, true) => "rdp (smm certified for every x)",
+            (true, true) => "rdp (smm-2022 bound as published; smm certified for every x)",
         }
         .to_owned()
     }
@@ -171,7 +168,7 @@ impl RdpAccountant {
     /// Remembers which bounds the total rests on.
     fn note(&mut self, event: &DpEvent) {
         match event {
-            DpEvent::SkellamMixture { .. } => self.numeric = true,
+            DpEvent::SkellamMixture { .. } => self.certified = true,
             DpEvent::SkellamMixture2022 { .. } => self.published = true,
             DpEvent::PoissonSampled { event, .. } | DpEvent::SelfComposed { event, .. } => self.note(event),
             DpEvent::Composed(events) => events.iter().for_each(|event| self.note(event)),

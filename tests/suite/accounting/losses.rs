@@ -121,7 +121,7 @@ fn what_is_not_known_is_refused_and_changes_nothing() {
     let twice = sampled(0.1, sampled(0.1, gaussian(1.0)));
     let composed = sampled(0.1, DpEvent::Composed(vec![gaussian(1.0)]));
     let discrete = DpEvent::DiscreteGaussian { noise_multiplier: 1.0 };
-    let skellam = DpEvent::SkellamMixture { mu: 10.0, l2_bound: 1.0 };
+    let skellam = DpEvent::SkellamMixture { mu: 10.0, l2_bound: 1.0, dim: None };
     let late = DpEvent::Composed(vec![gaussian(1.0), discrete.clone()]);
     for event in [twice, composed, discrete, skellam, late] {
         let error = accountant.compose(&event, 1).unwrap_err();
