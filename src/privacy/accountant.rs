@@ -1,6 +1,7 @@
 //! `trait Accountant`: adds events up and answers epsilon and delta.
 
 pub mod pld;
+mod pmf;
 pub mod rdp;
 
 use crate::privacy::DpEvent;
