@@ -204,12 +204,12 @@ impl DpEvent {
         match self {
             Self::FixedSizeSampled { .. } => Ok(Some(true)),
             Self::SelfComposed { event, .. } => event.replaces_one(),
-            Self::Composed(events) => events.iter().try_fold(None, |seen: Option<bool>, event| {
-                match (seen, event.replaces_one()?) {
+            Self::Composed(events) => {
+                events.iter().try_fold(None, |seen: Option<bool>, event| match (seen, event.replaces_one()?) {
                     (Some(a), Some(b)) if a != b => Err(()),
                     (seen, next) => Ok(seen.or(next)),
-                }
-            }),
+                })
+            }
             Self::NonPrivate => Ok(None),
             _ => Ok(Some(false)),
         }
@@ -249,7 +249,9 @@ impl DpEvent {
             Self::ZeroConcentrated { rho, xi: 0.0 } => Self::ZeroConcentrated { rho: 4.0 * rho, xi: 0.0 },
             same @ (Self::NonPrivate | Self::RandomizedResponse { .. } | Self::FixedSizeSampled { .. }) => same,
             Self::PoissonSampled { rate: 1.0, event } => event.under(relation)?,
-            Self::SelfComposed { event, count } => Self::SelfComposed { event: Box::new(event.under(relation)?), count },
+            Self::SelfComposed { event, count } => {
+                Self::SelfComposed { event: Box::new(event.under(relation)?), count }
+            }
             Self::Composed(events) => {
                 let events = events.iter().map(|event| event.under(relation));
                 Self::Composed(events.collect::<Result<_, _>>()?)

@@ -33,8 +33,7 @@ use gaussian::{Direction, delta_between, epsilon_between};
 use source::{Sampling, Source};
 
 /// What [`PldAccountant`] knows, for error messages.
-const SUPPORTED: &str =
-    "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, each plain or Poisson sampled once, or (but for the mixture) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
+const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, each plain or Poisson sampled once, or (but for the mixture) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 /// Beyond this loss `e^loss` is near the end of the range of numbers: it counts as infinite.
 const LIMIT: f64 = 600.0;
 /// Share of delta that losses beyond the grid may take.
@@ -352,7 +351,9 @@ impl Problem {
         let ask = |law: &Law, side: Side| match (self.query, side) {
             (Query::Epsilon { delta }, Side::Upper) => law.epsilon(delta / slack, side) + rounding,
             (Query::Epsilon { delta }, Side::Lower) => (law.epsilon(delta * slack, side) - rounding).max(0.0),
-            (Query::Delta { epsilon }, Side::Upper) => (law.delta((epsilon - rounding).max(0.0), side) * slack).min(1.0),
+            (Query::Delta { epsilon }, Side::Upper) => {
+                (law.delta((epsilon - rounding).max(0.0), side) * slack).min(1.0)
+            }
             (Query::Delta { epsilon }, Side::Lower) => law.delta(epsilon + rounding, side) / slack,
         };
         Interval {

@@ -9,7 +9,7 @@ use veilsum::privacy::mechanism::PrivacyError;
 
 use super::{account_json, close, epsilon, f, gaussian, golden, sampled};
 
-fn interval(event: &DpEvent, count: u64, delta: f64) -> Interval {
+pub(super) fn interval(event: &DpEvent, count: u64, delta: f64) -> Interval {
     let mut accountant = PldAccountant::new();
     accountant.compose(event, count).unwrap();
     accountant.interval(delta).unwrap()

@@ -96,7 +96,12 @@ pub fn upper(curve: &dyn LossCurve, grid: &Grid) -> Dots {
     let whole = masses[grid.count].p + masses[grid.count].p_error;
     let infinite = (masses[grid.count].p - scaled + error).clamp(0.0, whole);
     p[last] += whole - infinite;
-    Dots { first: grid.first, step: grid.step, p, infinite: infinite + curve.infinite() * (1.0 + 1e-12) + curve.left_out() }
+    Dots {
+        first: grid.first,
+        step: grid.step,
+        p,
+        infinite: infinite + curve.infinite() * (1.0 + 1e-12) + curve.left_out(),
+    }
 }
 
 /// The hull of lowered tangents; `None` where it cannot be had on this grid.

@@ -32,13 +32,17 @@ pub fn epsilon(curve: &dyn LossCurve, delta: f64, limit: f64) -> Interval {
     };
     let exceeds_low = |epsilon: f64| lower(epsilon) > delta * slack;
     let exceeds_high = |epsilon: f64| upper(epsilon) > delta / slack;
-    let low = if exceeds_low(0.0) { bisect((0.0, limit), 200, exceeds_low).0 } else { 0.0 };
+    let low = match () {
+        () if curve.infinite() * (1.0 - 1e-12) > delta * slack => f64::INFINITY,
+        () if exceeds_low(0.0) => bisect((0.0, limit), 200, exceeds_low).0,
+        () => 0.0,
+    };
     let high = match () {
         () if exceeds_high(limit) => f64::INFINITY,
         () if exceeds_high(0.0) => bisect((0.0, limit), 200, exceeds_high).1,
         () => 0.0,
     };
-    let outward = |epsilon: f64| if epsilon > 0.0 { rounding(curve, epsilon) } else { 0.0 };
+    let outward = |epsilon: f64| if epsilon > 0.0 && epsilon.is_finite() { rounding(curve, epsilon) } else { 0.0 };
     Interval { low: (low - outward(low)).max(0.0), high: high + outward(high) }
 }
 

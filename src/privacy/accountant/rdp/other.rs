@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::orders;
 use super::subsample::{both_moments, chord, remove_moment, without_replacement_moment};
 use super::validate;
+use crate::math::double::Double;
 use crate::math::special::log_sum_exp;
 use crate::privacy::accountant::pld::atoms::Pair;
 use crate::privacy::accountant::pmf::{Law, MOST_OUTCOMES, skellam_ratio};
@@ -38,14 +39,17 @@ impl Moments {
                 zero_concentrated(0.5 / (noise_multiplier * noise_multiplier))
             }
             DpEvent::IntegerShift { noise, sensitivity } => integer_shift(noise, sensitivity),
-            DpEvent::SkellamVector { mu, l1_bound, l2_bound } => {
-                Self { integers: true, ..Self::symmetric(move |a| (a - 1.0) * skellam_bound(mu, l1_bound, l2_bound, a)) }
-            }
+            DpEvent::SkellamVector { mu, l1_bound, l2_bound } => Self {
+                integers: true,
+                ..Self::symmetric(move |a| (a - 1.0) * skellam_bound(mu, l1_bound, l2_bound, a))
+            },
             DpEvent::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim } => {
                 zero_concentrated(0.5 * distributed_gaussian(clients, sigma, l1_bound, l2_bound, dim as f64))
             }
             DpEvent::Laplace { noise_multiplier } => Self::symmetric(move |a| laplace(noise_multiplier, a)),
-            DpEvent::RandomizedResponse { epsilon, categories } => finite(&Pair::randomized_response(epsilon, categories)),
+            DpEvent::RandomizedResponse { epsilon, categories } => {
+                finite(&Pair::randomized_response(epsilon, categories))
+            }
             DpEvent::PureDp { epsilon } => finite(&Pair::randomized_response(epsilon, 2)),
             DpEvent::ZeroConcentrated { rho, xi } => {
                 Self { symmetric: false, ..Self::symmetric(move |a| (a - 1.0) * (xi + rho * a)) }
@@ -144,10 +148,11 @@ fn skellam_bound(mu: f64, l1: f64, l2: f64, order: f64) -> f64 {
 /// `l2^2/(n sigma^2) + tau d/2`, `l2^2/(n sigma^2) + 2 tau l1/(sqrt n sigma) + tau^2 d`, `(l2/(sqrt n sigma) + tau sqrt d)^2`.
 fn distributed_gaussian(clients: u64, sigma: f64, l1: f64, l2: f64, dim: f64) -> f64 {
     // Terms fall to e^(-2 pi^2 sigma^2); from some k on they are counted as that of the last one.
-    let term = |k: f64| libm::exp(-2.0 * (std::f64::consts::PI * sigma) * (std::f64::consts::PI * sigma) * k / (k + 1.0));
+    let term =
+        |k: f64| libm::exp(-2.0 * (std::f64::consts::PI * sigma) * (std::f64::consts::PI * sigma) * k / (k + 1.0));
     let counted = (clients - 1).min(100_000);
-    let tau: f64 = 10.0 * ((1..=counted).map(|k| term(k as f64)).sum::<f64>()
-        + (clients - 1 - counted) as f64 * term(counted as f64));
+    let tau: f64 = 10.0
+        * ((1..=counted).map(|k| term(k as f64)).sum::<f64>() + (clients - 1 - counted) as f64 * term(counted as f64));
     let spread = (clients as f64).sqrt() * sigma;
     let base = (l2 / spread) * (l2 / spread);
     let last = l2 / spread + tau * dim.sqrt();
@@ -162,8 +167,11 @@ struct SkellamShift {
 }
 
 impl SkellamShift {
-    /// `None` where the table would be too long.
+    /// `None` where sums are long and the published bound is within a factor `1 + 10/mu`, or so, of them.
     fn new(mu: f64, shift: f64) -> Option<Self> {
+        if mu > 1e5 {
+            return None;
+        }
         let highest = orders().last().copied().unwrap_or(2.0);
         let half = Self::reach(2.0 * mu, shift, highest).min(0.5 * MOST_OUTCOMES);
         Some(Self { z: 2.0 * mu, shift, law: Law::new(IntegerNoise::Skellam { mu }, half as usize)? })
@@ -203,8 +211,10 @@ impl SkellamShift {
         let mut terms: Vec<f64> = (first + shift..=last).map(summand).collect();
         let beyond = terms.last().map_or(f64::INFINITY, |l| l + libm::log(growth / (1.0 - growth)));
         terms.extend([beyond, before]);
-        // The rounding of the sum.
-        log_sum_exp(&terms).max(0.0) + 1e-16 * terms.len() as f64
+        // The sum has double words, so that its rounding is that of `exp` and `log`.
+        let top = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum = terms.iter().fold(Double::ZERO, |sum, term| sum + Double::new(libm::exp(term - top)));
+        (top + libm::log(sum.value())).max(0.0) + 4.0 * f64::EPSILON
     }
 }
 

@@ -84,8 +84,7 @@ pub(crate) fn without_replacement_moment(rate: f64, order: u32, moment: impl Fn(
     let weight = |j: u32| ln_binomial(order, j) + f64::from(j) * libm::log(rate);
     let ln_2 = std::f64::consts::LN_2;
     let square = (2.0 * ln_2 + ln_expm1(moment(2))).min(ln_2 + moment(2));
-    let terms: Vec<f64> =
-        (2..=order).map(|j| weight(j) + if j == 2 { square } else { ln_2 + moment(j) }).collect();
+    let terms: Vec<f64> = (2..=order).map(|j| weight(j) + if j == 2 { square } else { ln_2 + moment(j) }).collect();
     // Divergences are jointly quasi-convex: never more than without sampling.
     softplus(log_sum_exp(&terms)).min(moment(order))
 }
