@@ -304,10 +304,10 @@ impl Problem {
 
     /// The losses of all parts on grids of `step`; `None` where one has no such grid or bound.
     fn sum(&self, step: f64, discretize: impl Fn(&dyn LossCurve, &Grid) -> Option<Dots>) -> Option<Sum> {
-        let part = |((curve, count), (low, high)): (&(Box<dyn LossCurve>, u64), &(f64, f64))| {
-            Some((discretize(curve.as_ref(), &Grid::around(*low, *high, step)?)?, *count))
-        };
-        self.curves.iter().zip(&self.supports).map(part).collect::<Option<Vec<_>>>().map(Sum::new)
+        let parts = self.curves.iter().zip(&self.supports).map(|((curve, count), &(low, high))| {
+            Some((discretize(curve.as_ref(), &Grid::around(low, high, step)?)?, *count))
+        });
+        parts.collect::<Option<Vec<_>>>().map(Sum::new)
     }
 
     fn upper(&self, step: f64) -> Option<Sum> {

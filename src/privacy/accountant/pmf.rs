@@ -206,7 +206,7 @@ fn binomial(trials: u64, reach: usize) -> Half {
     let last = below.min(reach as u64);
     Half {
         weights: products((0..last).map(ratio)),
-        centred: trials % 2 == 0,
+        centred: trials.is_multiple_of(2),
         ratio: ratio(last).value(),
         error: DOUBLE_ERROR,
     }

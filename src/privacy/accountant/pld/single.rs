@@ -4,6 +4,9 @@ use super::Interval;
 use super::curve::LossCurve;
 use crate::math::search::bisect;
 
+/// Beyond this epsilon `e^epsilon` is near the end of the range of numbers.
+const STEEPEST: f64 = 700.0;
+
 /// `h(e^epsilon)` and a bound on its error, apart from those of masses and losses ([`LossCurve::mass_error`],
 /// [`LossCurve::loss_error`]).
 fn height(curve: &dyn LossCurve, epsilon: f64) -> (f64, f64) {
@@ -32,15 +35,19 @@ pub fn epsilon(curve: &dyn LossCurve, delta: f64, limit: f64) -> Interval {
     };
     let exceeds_low = |epsilon: f64| lower(epsilon) > delta * slack;
     let exceeds_high = |epsilon: f64| upper(epsilon) > delta / slack;
-    let low = match () {
-        () if curve.infinite() * (1.0 - 1e-12) > delta * slack => f64::INFINITY,
-        () if exceeds_low(0.0) => bisect((0.0, limit), 200, exceeds_low).0,
-        () => 0.0,
+    let low = if curve.infinite() * (1.0 - 1e-12) > delta * slack {
+        f64::INFINITY
+    } else if exceeds_low(0.0) {
+        bisect((0.0, limit), 200, exceeds_low).0
+    } else {
+        0.0
     };
-    let high = match () {
-        () if exceeds_high(limit) => f64::INFINITY,
-        () if exceeds_high(0.0) => bisect((0.0, limit), 200, exceeds_high).1,
-        () => 0.0,
+    let high = if exceeds_high(limit) {
+        f64::INFINITY
+    } else if exceeds_high(0.0) {
+        bisect((0.0, limit), 200, exceeds_high).1
+    } else {
+        0.0
     };
     let outward = |epsilon: f64| if epsilon > 0.0 && epsilon.is_finite() { rounding(curve, epsilon) } else { 0.0 };
     Interval { low: (low - outward(low)).max(0.0), high: high + outward(high) }
@@ -49,8 +56,12 @@ pub fn epsilon(curve: &dyn LossCurve, delta: f64, limit: f64) -> Interval {
 /// `(low, high)` around the delta at `epsilon`.
 pub fn delta(curve: &dyn LossCurve, epsilon: f64) -> Interval {
     let (slack, rounding) = (libm::exp(curve.mass_error()), rounding(curve, epsilon));
-    let (low, low_error) = height(curve, epsilon + rounding);
-    let (high, high_error) = height(curve, (epsilon - rounding).max(0.0));
+    // Delta falls with epsilon, and never below the mass of infinite losses.
+    let (high, high_error) = height(curve, (epsilon - rounding).clamp(0.0, STEEPEST));
+    let (low, low_error) = match epsilon + rounding {
+        at if at <= STEEPEST => height(curve, at),
+        _ => (curve.infinite(), 1e-12 * curve.infinite()),
+    };
     Interval {
         low: ((low - low_error) / slack).clamp(0.0, 1.0),
         high: ((high + high_error + curve.left_out()) * slack).clamp(0.0, 1.0),

@@ -58,7 +58,10 @@ impl Source {
             DpEvent::RandomizedResponse { epsilon, categories } => Some(Self::Response(*epsilon, *categories)),
             DpEvent::PureDp { epsilon } => Some(Self::Response(*epsilon, 2)),
             DpEvent::MixtureOfGaussians { sigma, sensitivities, probabilities } => {
-                Some(Self::Mixture(*sigma, sensitivities.iter().copied().zip(probabilities.iter().copied()).collect()))
+                // They have the sum 1 to within 1e-9.
+                let total: f64 = probabilities.iter().sum();
+                let parts = sensitivities.iter().zip(probabilities).map(|(&s, &p)| (s, p / total));
+                Some(Self::Mixture(*sigma, parts.collect()))
             }
             _ => None,
         })
