@@ -6,7 +6,7 @@ pub mod event;
 pub mod ledger;
 pub mod mechanism;
 
-pub use event::{DpEvent, NeighboringRelation, View};
+pub use event::{DpEvent, IntegerNoise, NeighboringRelation, View};
 
 /// Share of delta that is set aside for the error of the noise tables: mechanisms are calibrated and
 /// accounted at `delta (1 - SAMPLER_SHARE)`. N draws, each within total variation t of the exact law, cost

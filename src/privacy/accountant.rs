@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod meter;
 pub mod pld;
+mod pmf;
 pub mod rdp;
 
 use crate::privacy::DpEvent;

@@ -114,7 +114,7 @@ pub fn calibrate_noise_multiplier(
     schedule: &Schedule,
     target: f64,
     rule: Rule,
-    event: fn(f64) -> DpEvent,
+    event: impl Fn(f64) -> DpEvent,
 ) -> Result<f64, PrivacyError> {
     let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15 };
     search.run(schedule, rule, event)

@@ -4,6 +4,7 @@ mod conversion;
 pub mod coordinate;
 pub mod gaussian;
 pub mod mixture;
+mod other;
 pub mod published;
 pub(crate) mod skellam;
 mod subsample;
@@ -15,11 +16,12 @@ use super::{Accountant, EpsilonReport};
 use crate::privacy::DpEvent;
 use crate::privacy::mechanism::PrivacyError;
 use mixture::SkellamMixtureCurve;
+use other::Moments;
 
 /// Curves and event costs kept by one accountant.
 const CACHE: usize = 64;
 /// What [`RdpAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian, Skellam mixture (smm, smm-2022), each plain or Poisson sampled once, and compositions of these";
+const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 
 static ORDERS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let mut orders = vec![1.01, 1.02, 1.03];
@@ -40,12 +42,15 @@ pub fn orders() -> &'static [f64] {
 
 /// Adds up Renyi divergences at [`orders`]; `epsilon` is the least over the orders.
 ///
-/// Knows Gaussian, discrete Gaussian, both Skellam mixture events and `NonPrivate`, plain or under one Poisson sampling, and
-/// their compositions; everything else is [`PrivacyError::UnknownEvent`]. The Skellam mixture with the
+/// Knows every event but mixtures of Gaussians, plain or under one Poisson sampling, samples of fixed size (of all but the
+/// Skellam mixtures, and composed with each other only), and compositions; everything else is
+/// [`PrivacyError::UnknownEvent`]. The Skellam mixture with the
 /// plain clip is certified for every x (see [`mixture`]).
 #[derive(Clone, Debug)]
 pub struct RdpAccountant {
     totals: Vec<f64>,
+    /// Whether neighbours replace a contribution, once an event has told.
+    replaces: Option<bool>,
     published: bool,
     certified: bool,
     curves: Vec<Arc<SkellamMixtureCurve>>,
@@ -64,6 +69,7 @@ impl RdpAccountant {
     pub fn new() -> Self {
         Self {
             totals: vec![0.0; orders().len()],
+            replaces: None,
             published: false,
             certified: false,
             curves: Vec::new(),
@@ -91,6 +97,10 @@ impl RdpAccountant {
                 total.into()
             }
             DpEvent::PoissonSampled { rate, event: inner } => self.sampled_cost(*rate, inner, event)?.into(),
+            DpEvent::FixedSizeSampled { sample, population, event: inner } => {
+                let rate = validate::share(*sample, *population)?;
+                Moments::of(inner)?.ok_or_else(|| unknown(event))?.fixed_size(rate).into()
+            }
             plain => self.sampled_cost(1.0, plain, plain)?.into(),
         };
         if self.costs.len() >= CACHE {
@@ -131,13 +141,7 @@ impl RdpAccountant {
                 }
                 each(&|a| published_cost(*mu, *c, *l_inf, rate, a))
             }
-            DpEvent::PoissonSampled { .. } | DpEvent::SelfComposed { .. } | DpEvent::Composed(_) => {
-                return Err(PrivacyError::UnknownEvent {
-                    accountant: "rdp",
-                    event: format!("{whole:?}"),
-                    supported: SUPPORTED,
-                });
-            }
+            other => Moments::of(other)?.ok_or_else(|| unknown(whole))?.poisson(rate),
         })
     }
 
@@ -172,7 +176,7 @@ impl RdpAccountant {
             DpEvent::SkellamMixture2022 { .. } => self.published = true,
             DpEvent::PoissonSampled { event, .. } | DpEvent::SelfComposed { event, .. } => self.note(event),
             DpEvent::Composed(events) => events.iter().for_each(|event| self.note(event)),
-            DpEvent::NonPrivate | DpEvent::Gaussian { .. } | DpEvent::DiscreteGaussian { .. } => {}
+            _ => {}
         }
     }
 }
@@ -181,6 +185,11 @@ impl Accountant for RdpAccountant {
     fn compose(&mut self, event: &DpEvent, count: u64) -> Result<(), PrivacyError> {
         let cost = self.cost(event)?;
         if count > 0 {
+            let replaces = event.replaces_one().map_err(|()| unknown(event))?.or(self.replaces);
+            if self.replaces.is_some() && self.replaces != replaces {
+                return Err(unknown(event));
+            }
+            self.replaces = replaces;
             self.note(event);
             add(&mut self.totals, &cost, count);
         }
@@ -212,6 +221,10 @@ impl Accountant for RdpAccountant {
         }
         Ok(self.curve().map(|(order, tau)| conversion::delta_at(tau, order, epsilon)).fold(1.0, f64::min))
     }
+}
+
+fn unknown(event: &DpEvent) -> PrivacyError {
+    PrivacyError::UnknownEvent { accountant: "rdp", event: format!("{event:?}"), supported: SUPPORTED }
 }
 
 /// `total += count * cost`; zero costs stay zero and infinities stay infinite.

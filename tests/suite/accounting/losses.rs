@@ -9,7 +9,7 @@ use veilsum::privacy::mechanism::PrivacyError;
 
 use super::{account_json, close, epsilon, f, gaussian, golden, sampled};
 
-fn interval(event: &DpEvent, count: u64, delta: f64) -> Interval {
+pub(super) fn interval(event: &DpEvent, count: u64, delta: f64) -> Interval {
     let mut accountant = PldAccountant::new();
     accountant.compose(event, count).unwrap();
     accountant.interval(delta).unwrap()
@@ -40,8 +40,8 @@ fn all_golden_rows_lie_between_the_bounds() {
         if let Some(rdp) = row["rdp_epsilon"].as_f64() {
             assert!(found.high <= rdp, "{row}: {found:?}");
         }
-        // A heavy tail that no grid of this length resolves: 23.9 to 71.2, and 0.5 %.
-        if !["sgm-02", "sgm-06"].contains(&row["id"].as_str().unwrap()) {
+        // A heavy tail that no grid of this length resolves: 23.6 to 71.2.
+        if row["id"] != "sgm-02" {
             assert!(found.high - found.low <= 2e-3 * found.high, "{row}: {found:?}");
         }
     }
