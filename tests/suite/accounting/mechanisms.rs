@@ -300,7 +300,7 @@ fn replaced_contributions_count_twice() {
     );
     for refused in [
         sampled(0.5, gaussian(1.0)),
-        DpEvent::SkellamMixture { mu: 9.0, l2_bound: 1.0 },
+        DpEvent::SkellamMixture { mu: 9.0, l2_bound: 1.0, dim: None },
         mixture(),
         DpEvent::ZeroConcentrated { rho: 0.1, xi: 0.1 },
     ] {
