@@ -450,7 +450,7 @@ proptest! {
 fn the_command_knows_them() {
     let v = account_json("--mechanism skellam --mu 0.5 --cohort 100 --sensitivity 2 --delta 1e-5");
     close(f(&v["epsilon"]), 0.7141035347642916, 1e-9);
-    assert!(v["mu_total"] == 50.0 && v["sensitivity"] == 2 && v["neighboring"] == "add-remove" && v["clip"].is_null());
+    assert!(v["mu_total"] == 50.0 && v["sensitivity"] == 2 && v["neighboring"] == "zero-out" && v["clip"].is_null());
     let v = account_json("--mechanism discrete-gaussian --noise-multiplier 1 --sensitivity 2 --cohort 1 --delta 1e-5");
     close(f(&v["epsilon"]), 4.407873898189421, 1e-9);
     let twice = account_json(
@@ -488,6 +488,7 @@ fn the_command_knows_them() {
             "--mechanism laplace --noise-multiplier 1 --neighboring replace-one --cohort 10 --population 20 --delta 1e-5",
             "replace-one",
         ),
+        ("--mechanism skellam --mu 1 --neighboring add-remove --cohort 10 --delta 1e-5", "zero"),
         ("--gamma 64 --mu 1 --neighboring replace-one --cohort 10 --delta 1e-5", "zero-out"),
         ("--gamma 64 --mu 1 --sampling fixed-size --population 20 --cohort 10 --delta 1e-5", "fixed-size"),
     ] {
