@@ -470,9 +470,7 @@ fn the_command_knows_them() {
     assert!(f(&v["epsilon"]) > f(&poisson["epsilon"]) && f(&v["epsilon_server_view"]) > f(&v["epsilon"]));
     let v = account_json("--mechanism zcdp --rho 0.1 --cohort 1 --delta 1e-6");
     assert!(f(&v["epsilon"]) <= 2.143043523753668 && v["epsilon_low"].is_null());
-    let v = account_json(
-        "--mechanism discrete-laplace --cohort 10 --population 1000 --rounds 50 --delta 1e-6 --target-epsilon 1",
-    );
+    let v = account_json("--mechanism discrete-laplace --cohort 10 --delta 1e-6 --target-epsilon 1");
     assert!(f(&v["epsilon"]) <= 1.0 && f(&v["epsilon"]) > 0.999 && f(&v["noise_multiplier"]) > 0.1);
     for (line, says) in [
         ("--mechanism skellam --cohort 10 --delta 1e-5", "--mu"),
