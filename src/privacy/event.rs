@@ -37,7 +37,8 @@ pub enum View {
 }
 
 /// Noise on the integers, by its law.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum IntegerNoise {
     /// Poisson(mu) - Poisson(mu), variance `2 mu`.
     Skellam {
