@@ -154,18 +154,21 @@ fn plain(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
 
 /// The relation asked for, or the mechanism's own.
 fn relation(args: &Args, fixed_size: bool) -> Result<NeighboringRelation, Failure> {
-    let own = match (args.mechanism, fixed_size) {
-        (_, true) => NeighboringRelation::ReplaceOne,
-        (MechanismName::RandomizedResponse, _) if args.population.is_none() => NeighboringRelation::ReplaceOne,
-        // Who is absent answers as its neighbour would.
-        (MechanismName::RandomizedResponse, _) => NeighboringRelation::ZeroOut,
-        _ => NeighboringRelation::AddRemove,
+    use NeighboringRelation::{AddRemove, ReplaceOne, ZeroOut};
+    let own = match args.mechanism {
+        _ if fixed_size => ReplaceOne,
+        MechanismName::RandomizedResponse if args.population.is_none() => ReplaceOne,
+        // Who is absent answers as its neighbour would; each client's share of the noise remains.
+        MechanismName::RandomizedResponse | MechanismName::Skellam => ZeroOut,
+        _ => AddRemove,
     };
     let asked = args.neighboring.map_or(own, NeighboringRelation::from);
-    if asked != own && own != NeighboringRelation::AddRemove {
-        return Err(usage(format!("here neighbours are: {}; --neighboring asks for another relation", own.name())));
+    // Sensitivities double; randomized response has no other relation.
+    let doubles = asked == ReplaceOne && args.mechanism != MechanismName::RandomizedResponse;
+    if asked == own || doubles {
+        return Ok(asked);
     }
-    Ok(asked)
+    Err(usage(format!("here neighbours are: {}; --neighboring asks for another relation", own.name())))
 }
 
 /// The event of a mechanism whose noise is not scaled by `--noise-multiplier`; `None` for the others.

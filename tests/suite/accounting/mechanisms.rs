@@ -450,7 +450,7 @@ proptest! {
 fn the_command_knows_them() {
     let v = account_json("--mechanism skellam --mu 0.5 --cohort 100 --sensitivity 2 --delta 1e-5");
     close(f(&v["epsilon"]), 0.7141035347642916, 1e-9);
-    assert!(v["mu_total"] == 50.0 && v["sensitivity"] == 2 && v["neighboring"] == "add-remove" && v["clip"].is_null());
+    assert!(v["mu_total"] == 50.0 && v["sensitivity"] == 2 && v["neighboring"] == "zero-out" && v["clip"].is_null());
     let v = account_json("--mechanism discrete-gaussian --noise-multiplier 1 --sensitivity 2 --cohort 1 --delta 1e-5");
     close(f(&v["epsilon"]), 4.407873898189421, 1e-9);
     let twice = account_json(
@@ -470,9 +470,7 @@ fn the_command_knows_them() {
     assert!(f(&v["epsilon"]) > f(&poisson["epsilon"]) && f(&v["epsilon_server_view"]) > f(&v["epsilon"]));
     let v = account_json("--mechanism zcdp --rho 0.1 --cohort 1 --delta 1e-6");
     assert!(f(&v["epsilon"]) <= 2.143043523753668 && v["epsilon_low"].is_null());
-    let v = account_json(
-        "--mechanism discrete-laplace --cohort 10 --population 1000 --rounds 50 --delta 1e-6 --target-epsilon 1",
-    );
+    let v = account_json("--mechanism discrete-laplace --cohort 10 --delta 1e-6 --target-epsilon 1");
     assert!(f(&v["epsilon"]) <= 1.0 && f(&v["epsilon"]) > 0.999 && f(&v["noise_multiplier"]) > 0.1);
     for (line, says) in [
         ("--mechanism skellam --cohort 10 --delta 1e-5", "--mu"),
@@ -488,6 +486,7 @@ fn the_command_knows_them() {
             "--mechanism laplace --noise-multiplier 1 --neighboring replace-one --cohort 10 --population 20 --delta 1e-5",
             "replace-one",
         ),
+        ("--mechanism skellam --mu 1 --neighboring add-remove --cohort 10 --delta 1e-5", "zero"),
         ("--gamma 64 --mu 1 --neighboring replace-one --cohort 10 --delta 1e-5", "zero-out"),
         ("--gamma 64 --mu 1 --sampling fixed-size --population 20 --cohort 10 --delta 1e-5", "fixed-size"),
     ] {
