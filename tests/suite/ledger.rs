@@ -327,7 +327,9 @@ fn runs_that_share_a_ledger_stop_before_its_limit() {
     assert!(second["ending"].as_str().unwrap().contains("ledger"), "{second}");
     // The first run again, with its seed: the same bits, nothing new to pay.
     let again = last_line(&train(&folder("again"), &[&shared[..], &["--set", "seed=2"]].concat()));
-    assert_eq!((&again["rounds"], &again["ledger"]), (&first["rounds"], &second["ledger"]));
+    assert_eq!(again["rounds"], first["rounds"]);
+    let total = |run: &Value| run["ledger"]["epsilon"]["public"].as_f64().unwrap();
+    assert!((total(&again) / total(&second) - 1.0).abs() < 1e-12, "{again} {second}");
     // Its seed on another problem: the same noise on other data.
     let reuse = [&shared[..], &["--set", "seed=2", "--set", "server.learning_rate=0.01"]].concat();
     let refused = train(&folder("reuse"), &reuse);
