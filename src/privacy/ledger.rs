@@ -6,7 +6,7 @@
 //! over all runs that share the file.
 //!
 //! The hashes show damage and careless edits: whoever can write the file can also forge all of it anew. What was cut off
-//! at the end is noticed by the [head](file) beside the file.
+//! at the end is noticed by the [head](mod@file) beside the file.
 //!
 //! Spec: privacy, section 3 (two views, the parts of delta).
 
