@@ -3,6 +3,7 @@
 //! Exit codes: see [`Exit`].
 
 pub mod account;
+pub mod audit;
 pub mod bench;
 pub mod data;
 pub mod devices;
@@ -30,6 +31,8 @@ pub enum Command {
     Train(train::Args),
     /// Privacy loss of a mechanism, or the noise that meets a target.
     Account(account::Args),
+    /// Attack a mechanism as it runs here: a lower bound of epsilon beside the claimed one.
+    Audit(audit::Args),
     /// Loss and accuracy of a saved model on a data set.
     Eval(eval::Args),
     /// Run a grid of overrides over seeds; mean and spread as a table and a figure.
@@ -87,6 +90,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Account(args) => account::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Dse(args) => dse::run(args),

@@ -97,7 +97,7 @@ pub fn probability(n: u64, k: u64, coin: Coin) -> f64 {
     libm::exp(correction - distance) * (size / (2.0 * PI * x * (size - x))).sqrt()
 }
 
-/// `P[Binomial(n, coin) >= k]`, at most [`MARGIN`] too large relatively, never too small.
+/// `P[Binomial(n, coin) >= k]`, at most 1e-7 too large relatively, never too small.
 #[must_use]
 pub fn upper_tail(n: u64, k: u64, coin: Coin) -> f64 {
     if k == 0 {
