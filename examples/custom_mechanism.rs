@@ -63,9 +63,10 @@ impl Mechanism for Unrotated {
         true
     }
 
-    fn event(&self) -> DpEvent {
+    fn event(&self, dim: usize) -> DpEvent {
         // The analysis of the Skellam mixture holds coordinate by coordinate, in any basis.
-        DpEvent::SkellamMixture { mu: self.mu_total, l2_bound: self.gamma * self.clip }
+        let (mu, l2_bound) = (self.mu_total, self.gamma * self.clip);
+        DpEvent::SkellamMixture { mu, l2_bound, dim: Some(dim as u64) }
     }
 
     fn neighboring(&self) -> NeighboringRelation {
@@ -73,7 +74,7 @@ impl Mechanism for Unrotated {
     }
 
     fn certified(&self) -> bool {
-        false
+        true
     }
 
     fn rounding_std(&self, _dim: usize) -> f64 {

@@ -9,6 +9,7 @@ pub mod data;
 pub mod devices;
 pub mod dse;
 pub mod eval;
+pub mod ledger;
 pub mod sample;
 pub mod sweep;
 pub mod train;
@@ -33,6 +34,8 @@ pub enum Command {
     Account(account::Args),
     /// Attack a mechanism as it runs here: a lower bound of epsilon beside the claimed one.
     Audit(audit::Args),
+    /// What has been released about whom: open, show and verify a ledger.
+    Ledger(ledger::Args),
     /// Loss and accuracy of a saved model on a data set.
     Eval(eval::Args),
     /// Run a grid of overrides over seeds; mean and spread as a table and a figure.
@@ -91,6 +94,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Train(args) => train::run(args),
         Command::Account(args) => account::run(args),
         Command::Audit(args) => audit::run(&args),
+        Command::Ledger(args) => ledger::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Dse(args) => dse::run(args),

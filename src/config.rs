@@ -56,6 +56,9 @@ pub struct Config {
     pub rounds: u32,
     /// The mechanism and its parameters.
     pub privacy: PrivacyConfig,
+    /// The account that every release is charged to before it is made. Absent: a ledger of the run's own, in its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerConfig>,
     /// The protocol that adds the vectors.
     #[serde(default)]
     pub secagg: SecAggConfig,
@@ -110,6 +113,16 @@ impl Default for Every {
     fn default() -> Self {
         Self { every: 50 }
     }
+}
+
+/// A principal of a ledger that several runs share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// The ledger; `veilsum ledger open` begins one.
+    pub file: PathBuf,
+    /// Whose privacy it is: a name in the ledger.
+    pub principal: String,
 }
 
 /// What a client computes in a round.

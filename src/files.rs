@@ -64,6 +64,14 @@ fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
     builder.tempfile_in(folder_of(path))
 }
 
+/// Makes the name of a new file durable.
+///
+/// # Errors
+/// [`FileError`] if the system refuses.
+pub fn sync_folder_of(path: &Path) -> Result<(), FileError> {
+    sync_folder(folder_of(path))
+}
+
 /// Makes the names in `folder` durable. Only Unix can open a folder for that; elsewhere the rename is all.
 fn sync_folder(folder: &Path) -> Result<(), FileError> {
     if cfg!(unix) {

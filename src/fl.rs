@@ -13,6 +13,7 @@ pub mod spend;
 
 use crate::backend::BackendError;
 use crate::model::ModelError;
+use crate::privacy::ledger::LedgerError;
 use crate::privacy::mechanism::PrivacyError;
 use crate::sample::SampleError;
 use crate::secagg::SecAggError;
@@ -29,6 +30,9 @@ pub enum FlError {
     /// The privacy room refused.
     #[error(transparent)]
     Privacy(#[from] PrivacyError),
+    /// The ledger refused.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The aggregation refused.
     #[error(transparent)]
     SecAgg(#[from] SecAggError),

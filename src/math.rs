@@ -1,5 +1,8 @@
-//! Mathematics without machines: the addressed keystream, exact modular arithmetic, searches, special functions.
+//! Mathematics without machines: the addressed keystream, double-word numbers, intervals, exact modular arithmetic,
+//! searches, special functions.
 
+pub mod double;
+pub mod interval;
 pub mod modular;
 pub mod ntt;
 pub mod prg;

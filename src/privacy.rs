@@ -1,12 +1,13 @@
-//! Mechanisms, events and accountants. Says what to compute and what it costs; knows no protocol.
+//! Mechanisms, events, accountants and the ledger. Says what to compute and what it costs; knows no protocol.
 
 pub mod accountant;
 pub mod audit;
 pub mod calibrate;
 pub mod event;
+pub mod ledger;
 pub mod mechanism;
 
-pub use event::{DpEvent, NeighboringRelation, View};
+pub use event::{DpEvent, IntegerNoise, NeighboringRelation, View};
 
 /// Share of delta that is set aside for the error of the noise tables: mechanisms are calibrated and
 /// accounted at `delta (1 - SAMPLER_SHARE)`. N draws, each within total variation t of the exact law, cost

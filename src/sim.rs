@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod dse;
+pub mod ledger;
 pub mod loss;
 pub mod page;
 pub mod run_dir;
@@ -21,7 +22,9 @@ use crate::fl::FlError;
 use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask};
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
+use crate::privacy::ledger::LedgerError;
 use crate::report::ReportError;
+use ledger::{LedgerState, RunLedger};
 use loss::{DeviceLoss, Recovery};
 use run_dir::RunDir;
 
@@ -126,6 +129,8 @@ pub struct RunResult {
     pub evaluation: Option<Evaluation>,
     /// Epsilon of everything released.
     pub epsilon: EpsilonViews,
+    /// Where the ledger's principal stands, over all its runs.
+    pub ledger: Option<LedgerState>,
     /// All rounds, those before a resumption too.
     pub history: Vec<RoundRecord>,
     /// What the clients saw, all rounds of this process.
@@ -150,6 +155,9 @@ pub enum SimError {
     /// Training or a weight file failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The ledger refused.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// A config was refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -192,6 +200,7 @@ pub fn run(
     let mut run = Run {
         experiment: experiment.clone(),
         folder,
+        ledger: None,
         history: Vec::new(),
         clients: EncodeReport::default(),
         device_lost: None,
@@ -201,7 +210,10 @@ pub fn run(
     if let Some(loss) = lost {
         run.leave_device(loss, observer);
     }
-    let spend = Spend::new(&experiment.plan, journal)?;
+    let charged: Vec<_> = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a))).collect();
+    let charged: Vec<_> = charged.into_iter().filter(|(_, attempt)| attempt.charged).collect();
+    run.ledger = RunLedger::open(experiment, options.folder, &charged)?;
+    let spend = Spend::new(&experiment.plan, journal)?.on(run.ledger.as_ref().map(RunLedger::tab));
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(
         experiment.plan.clone(),
@@ -225,6 +237,7 @@ pub fn run(
 struct Run {
     experiment: Experiment,
     folder: Option<RunDir>,
+    ledger: Option<RunLedger>,
     history: Vec<RoundRecord>,
     clients: EncodeReport,
     device_lost: Option<DeviceLoss>,
@@ -321,6 +334,10 @@ impl Run {
         if let Some(dir) = &mut self.folder {
             dir.charge(charge)?;
         }
+        // After the journal: what the ledger has, the journal of its run has too.
+        if let Some(ledger) = &mut self.ledger {
+            ledger.charge(charge)?;
+        }
         Ok(coordinator.charged()?)
     }
 
@@ -403,6 +420,7 @@ impl Run {
             rounds: coordinator.round(),
             evaluation,
             epsilon: coordinator.epsilon()?,
+            ledger: self.ledger.as_ref().map(RunLedger::state).transpose()?,
             history: self.history,
             clients: self.clients,
             device_lost: self.device_lost,

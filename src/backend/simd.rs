@@ -60,6 +60,12 @@ pub(super) const SEGMENT: usize = 1 << 14;
 /// Elements above which data are taken to come from beyond the second-level cache: what comes next is asked for.
 const FAR: usize = 1 << 18;
 
+/// True if a call on `len` elements stays on its thread: it is no longer than `least`, or there is no other thread, and
+/// handing the work to the pool's only one would cost two changes of context.
+fn alone(len: usize, least: usize) -> bool {
+    len <= least || rayon::current_num_threads() == 1
+}
+
 /// Blocked kernels on all cores.
 #[derive(Clone, Debug)]
 pub struct Simd {

@@ -1,45 +1,64 @@
 //! `veilsum account`: what a mechanism costs, or the noise that meets a target.
 
+mod noise;
+
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
-use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::{EpsilonReport, Rule};
+use crate::privacy::calibrate::Schedule;
 use crate::privacy::calibrate::wrap::{RingUse, needed_bits};
-use crate::privacy::calibrate::{Schedule, SkellamKind, calibrate_mu, calibrate_noise_multiplier, discrete_gaussian};
 use crate::privacy::mechanism::PrivacyError;
-use crate::privacy::{DpEvent, NeighboringRelation, View};
+use crate::privacy::{NeighboringRelation, View};
+use noise::{Noise, noise};
 
 const AFTER_HELP: &str = "\
 MECHANISMS
   smm               Skellam mixture with a plain L2 clip (default). Each client adds Poisson(mu) - Poisson(mu)
-                    to its rounded, rotated row; RDP by a numeric supremum, so JSON says certified: false.
+                    to its rounded, rotated row. Its bounds hold for every row: certified by interval arithmetic.
   smm-2022          The same noise with the mixed clip and the coordinate bound l_inf, and the accountant,
                     as published (Bao et al. 2022). The l_inf printed is the bound that clients must enforce.
   central-gaussian  One trusted aggregator adds a discrete Gaussian.
   gaussian          A Gaussian on the real numbers, as other libraries' DP-SGD adds it: for comparison. Veilsum
                     itself draws integers only.
+  skellam           Poisson(mu) - Poisson(mu) from each client on one integer that a contribution moves by at most
+                    --sensitivity.
+  discrete-gaussian, discrete-laplace
+                    On such an integer, of parameter --noise-multiplier times --sensitivity.
+  centered-binomial Heads among --trials coins, less their mean, on such an integer.
+  laplace           On one real number, of scale --noise-multiplier times its sensitivity.
+  randomized-response
+                    One of --categories answers, the true one e^--release-epsilon times as likely as each other.
+  pure-dp, zcdp     Any mechanism with --release-epsilon DP, or of --xi, --rho zero-concentrated DP.
 
 ACCOUNTANTS
-  rdp   Renyi differential privacy: every mechanism; an upper bound.
-  pld   Privacy loss distribution (gaussian): an upper bound, and a lower one, epsilon_low, that says
-        how far it can be from the truth. Both are proved.
+  rdp   Renyi differential privacy: every mechanism (infinite for centered-binomial); an upper bound.
+  pld   Privacy loss distribution (all but smm-2022, central-gaussian, zcdp; smm where --dim is given): an upper bound,
+        and but for smm a lower one, epsilon_low, that says how far it can be from the truth. Both are proved.
   best  The least upper bound of those that know the mechanism (default); 'accountant' names it.
 
 WHAT AN EPSILON MEANS
   It belongs to a delta, a neighbouring relation and a view. 'server' knows who takes part in a round;
-  'public' sees only the results, and Poisson sampling of the cohort (--population) amplifies its privacy.
+  'public' sees only the results, and sampling of the cohort (--population) amplifies its privacy: each
+  client on its own (poisson), or a set of fixed size, for which neighbours replace one contribution.
 
 EXAMPLES
   One sum over 100 clients, as published:
     veilsum account --mechanism smm-2022 --gamma 64 --mu 5.95 --clip 1 --cohort 100 --delta 1e-5
   1000 rounds with 240 of 60000 clients each, and how often 8 bits wrap at 63610 parameters:
     veilsum account --gamma 64 --mu 5.95 --clip 1 --cohort 240 --population 60000 --rounds 1000 \\
-      --delta 1e-5 --bits 8 --dim 63610
+      --delta 1e-5 --dim 63610 --bits 8
   DP-SGD, 60 epochs of MNIST in batches of 256, between two bounds:
     veilsum account --mechanism gaussian --noise-multiplier 1.1 --cohort 250 --population 60000 \\
       --rounds 14400 --delta 1e-5
+  A count by 100 clients that adds up Skellam noise, 50 times:
+    veilsum account --mechanism skellam --mu 0.5 --cohort 100 --rounds 50 --delta 1e-6
+  Ten questions by randomized response with 3:1 for the truth (1.0986 = ln 3):
+    veilsum account --mechanism randomized-response --release-epsilon 1.0986 --cohort 1 --rounds 10 --delta 1e-6
+  Laplace noise on samples of exactly 100 among 10000:
+    veilsum account --mechanism laplace --noise-multiplier 2 --cohort 100 --population 10000 \\
+      --sampling fixed-size --rounds 1000 --delta 1e-6
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
@@ -56,12 +75,32 @@ pub struct Args {
     /// Scale: a coordinate of 1 becomes gamma integer steps (smm, smm-2022).
     #[arg(long, required_if_eq_any([("mechanism", "smm"), ("mechanism", "smm-2022")]))]
     pub gamma: Option<f64>,
-    /// Noise of one client, Poisson(mu) - Poisson(mu) in each coordinate (smm, smm-2022).
+    /// Noise of one client, Poisson(mu) - Poisson(mu) in each coordinate (smm, smm-2022, skellam).
     #[arg(long, conflicts_with_all = ["target_epsilon", "noise_multiplier"])]
     pub mu: Option<f64>,
-    /// Standard deviation of the noise over the clip bound (central-gaussian, gaussian).
+    /// Parameter of the noise over the clip bound or the sensitivity: a standard deviation (central-gaussian, gaussian,
+    /// discrete-gaussian) or a scale (laplace, discrete-laplace).
     #[arg(long, conflicts_with = "target_epsilon")]
     pub noise_multiplier: Option<f64>,
+    /// How far a contribution moves the integer that is released, 1 if not given (skellam, discrete-gaussian,
+    /// discrete-laplace, centered-binomial).
+    #[arg(long)]
+    pub sensitivity: Option<u64>,
+    /// Number of coins (centered-binomial).
+    #[arg(long)]
+    pub trials: Option<u64>,
+    /// Pure epsilon of one release (randomized-response, pure-dp).
+    #[arg(long, value_name = "EPSILON")]
+    pub release_epsilon: Option<f64>,
+    /// Number of answers, 2 if not given (randomized-response).
+    #[arg(long)]
+    pub categories: Option<u64>,
+    /// Renyi divergences are at most xi + rho order (zcdp).
+    #[arg(long)]
+    pub rho: Option<f64>,
+    /// See --rho; 0 if not given (zcdp).
+    #[arg(long)]
+    pub xi: Option<f64>,
     /// Find the least noise whose epsilon is at most this, instead of taking --mu or --noise-multiplier.
     #[arg(long, value_name = "EPSILON")]
     pub target_epsilon: Option<f64>,
@@ -74,17 +113,23 @@ pub struct Args {
     /// Delta of (epsilon, delta).
     #[arg(long)]
     pub delta: f64,
-    /// All clients: each takes part with probability cohort / population (Poisson sampling).
+    /// All clients: each takes part with probability cohort / population.
     #[arg(long)]
     pub population: Option<u64>,
+    /// How the cohort is drawn from the population.
+    #[arg(long, value_enum, default_value_t = SamplingName::Poisson)]
+    pub sampling: SamplingName,
+    /// What neighbours are; each mechanism has its own if not given.
+    #[arg(long, value_enum)]
+    pub neighboring: Option<NeighboringName>,
     /// Number of releases.
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,
     /// Ring width b, 2 to 32: also print how often sums wrap (needs --dim; smm, smm-2022).
     #[arg(long, requires = "dim")]
     pub bits: Option<u32>,
-    /// Coordinates of a contribution.
-    #[arg(long, requires = "bits")]
+    /// Coordinates of a contribution (smm: the privacy loss distribution charges a little delta for each).
+    #[arg(long)]
     pub dim: Option<usize>,
     /// Which accountant answers.
     #[arg(long, value_enum, default_value_t = AccountantName::Best)]
@@ -127,6 +172,49 @@ pub enum MechanismName {
     CentralGaussian,
     /// Gaussian on the real numbers.
     Gaussian,
+    /// Skellam noise on an integer.
+    Skellam,
+    /// Discrete Gaussian on an integer.
+    DiscreteGaussian,
+    /// Discrete Laplace on an integer.
+    DiscreteLaplace,
+    /// Fair coins on an integer.
+    CenteredBinomial,
+    /// Laplace on a real number.
+    Laplace,
+    /// k-ary randomized response.
+    RandomizedResponse,
+    /// Any mechanism with pure DP.
+    PureDp,
+    /// Any mechanism with zero-concentrated DP.
+    Zcdp,
+}
+
+/// How a cohort is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SamplingName {
+    /// Each client on its own.
+    Poisson,
+    /// A set of `--cohort` clients, all equally likely.
+    FixedSize,
+}
+
+/// Neighbouring relations that `account` can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NeighboringName {
+    /// A contribution is there or not.
+    AddRemove,
+    /// A contribution is replaced by another one.
+    ReplaceOne,
+}
+
+impl From<NeighboringName> for NeighboringRelation {
+    fn from(name: NeighboringName) -> Self {
+        match name {
+            NeighboringName::AddRemove => Self::AddRemove,
+            NeighboringName::ReplaceOne => Self::ReplaceOne,
+        }
+    }
 }
 
 impl From<PrivacyError> for Failure {
@@ -136,50 +224,6 @@ impl From<PrivacyError> for Failure {
             PrivacyError::Infeasible { .. } | PrivacyError::Wraps { .. } => Exit::Refused,
         };
         Self::new(exit, error)
-    }
-}
-
-/// The noise, chosen or found.
-#[derive(Clone, Copy, Debug)]
-enum Noise {
-    Skellam { kind: SkellamKind, gamma: f64, mu_total: f64 },
-    Gaussian { multiplier: f64, event: fn(f64) -> DpEvent },
-}
-
-impl Noise {
-    fn event(self, clip: f64) -> DpEvent {
-        match self {
-            Self::Skellam { kind, gamma, mu_total } => kind.event(mu_total, gamma, clip),
-            Self::Gaussian { multiplier, event } => event(multiplier),
-        }
-    }
-
-    fn neighboring(self) -> NeighboringRelation {
-        match self {
-            Self::Skellam { .. } => NeighboringRelation::ZeroOut,
-            Self::Gaussian { .. } => NeighboringRelation::AddRemove,
-        }
-    }
-
-    /// Epsilon under `schedule`, and the coordinate bound of its order where there is one.
-    fn epsilon(self, clip: f64, schedule: &Schedule, rule: Rule) -> Result<(EpsilonReport, Option<f64>), PrivacyError> {
-        let report = schedule.epsilon(rule, self.event(clip))?;
-        let l_inf = match self {
-            Self::Skellam { kind: SkellamKind::Smm2022, gamma, mu_total } => {
-                let c = (gamma * clip) * (gamma * clip);
-                let PublishedBound { l_inf, .. } = published::published_epsilon(
-                    mu_total,
-                    c,
-                    schedule.rate,
-                    schedule.rounds as f64,
-                    schedule.delta,
-                    None,
-                )?;
-                Some(l_inf)
-            }
-            _ => None,
-        };
-        Ok((report, l_inf))
     }
 }
 
@@ -197,14 +241,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Some(_) => Some(noise.epsilon(args.clip, &Schedule { rate: 1.0, ..schedule }, rule)?.0.epsilon),
         None => None,
     };
-    let wrap = ring(&args, noise)?;
+    let wrap = ring(&args, &noise)?;
     if let Some(population) = args.population.or(Some(args.cohort)).filter(|&n| args.delta * n as f64 >= 1.0) {
         eprintln!(
             "warning: delta {} is not below 1 / {population}: publishing a client's data at random would pass",
             args.delta
         );
     }
-    let object = describe(&args, &schedule, noise, &report, l_inf, server, wrap);
+    let object = describe(&args, &schedule, &noise, &report, l_inf, server, wrap);
     if args.json {
         println!("{}", Value::Object(object));
     } else {
@@ -234,60 +278,23 @@ fn schedule(args: &Args) -> Result<Schedule, Failure> {
     Ok(Schedule { rate, rounds: args.rounds, delta: args.delta })
 }
 
-/// Takes the noise from the arguments or calibrates it.
-fn noise(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
-    let kind = match args.mechanism {
-        MechanismName::Smm => SkellamKind::Smm,
-        MechanismName::Smm2022 => SkellamKind::Smm2022,
-        MechanismName::CentralGaussian | MechanismName::Gaussian => {
-            let event: fn(f64) -> DpEvent = match args.mechanism {
-                MechanismName::Gaussian => |noise_multiplier| DpEvent::Gaussian { noise_multiplier },
-                _ => discrete_gaussian,
-            };
-            if args.mu.is_some() || args.gamma.is_some() || args.bits.is_some() {
-                return Err(usage(
-                    "central-gaussian and gaussian take --noise-multiplier, not --mu, --gamma or --bits",
-                ));
-            }
-            let multiplier = match (args.noise_multiplier, args.target_epsilon) {
-                (Some(multiplier), _) => multiplier,
-                (None, Some(target)) => calibrate_noise_multiplier(schedule, target, args.accountant.into(), event)?,
-                (None, None) => {
-                    return Err(usage("central-gaussian and gaussian need --noise-multiplier or --target-epsilon"));
-                }
-            };
-            crate::privacy::accountant::rdp::validate::positive("--clip", args.clip)?;
-            return Ok(Noise::Gaussian { multiplier, event });
-        }
-    };
-    if args.noise_multiplier.is_some() {
-        return Err(usage("smm and smm-2022 take --mu, not --noise-multiplier"));
-    }
-    let gamma = args.gamma.ok_or_else(|| usage("smm and smm-2022 need --gamma"))?;
-    crate::privacy::accountant::rdp::validate::positive("--gamma", gamma)?;
-    crate::privacy::accountant::rdp::validate::positive("--clip", args.clip)?;
-    let mu_total = match (args.mu, args.target_epsilon) {
-        (Some(mu), _) => {
-            crate::privacy::accountant::rdp::validate::positive("--mu", mu)?;
-            mu * args.cohort as f64
-        }
-        (None, Some(target)) => calibrate_mu(kind, gamma, args.clip, schedule, target)?,
-        (None, None) => return Err(usage("smm and smm-2022 need --mu or --target-epsilon")),
-    };
-    Ok(Noise::Skellam { kind, gamma, mu_total })
+fn checked_dim(dim: usize) -> Result<usize, Failure> {
+    if (1..=1 << 31).contains(&dim) { Ok(dim) } else { Err(usage(format!("--dim is {dim}, expected 1 to 2^31"))) }
 }
 
 /// Wrap rate and the bits that keep it below 1e-3.
-fn ring(args: &Args, noise: Noise) -> Result<Option<(u32, f64, u32)>, Failure> {
-    let (Some(bits), Some(dim), Noise::Skellam { gamma, mu_total, .. }) = (args.bits, args.dim, noise) else {
+fn ring(args: &Args, noise: &Noise) -> Result<Option<(u32, f64, u32)>, Failure> {
+    let (Some(bits), Some(dim), &Noise::Skellam { gamma, mu_total, .. }) = (args.bits, args.dim, noise) else {
         return Ok(None);
     };
     crate::privacy::accountant::rdp::validate::bits(bits)?;
-    if dim == 0 || dim > 1 << 31 {
-        return Err(usage(format!("--dim is {dim}, expected 1 to 2^31")));
-    }
-    let ring = RingUse::skellam(gamma, args.clip, mu_total, args.cohort as f64, dim);
+    let ring = RingUse::skellam(gamma, args.clip, mu_total, args.cohort as f64, checked_dim(dim)?);
     Ok(Some((bits, ring.wrap_rate(bits), needed_bits(&ring, 1e-3))))
+}
+
+/// The name on the command line.
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
 /// A number that JSON can hold; infinity becomes the string "inf".
@@ -298,7 +305,7 @@ fn number(value: f64) -> Value {
 fn describe(
     args: &Args,
     schedule: &Schedule,
-    noise: Noise,
+    noise: &Noise,
     report: &EpsilonReport,
     l_inf: Option<f64>,
     server: Option<f64>,
@@ -318,30 +325,38 @@ fn describe(
     if let Some(epsilon) = server {
         put("epsilon_server_view", number(epsilon));
     }
-    let name = args.mechanism.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
-    put("mechanism", json!(name));
+    put("mechanism", json!(value_name(args.mechanism)));
     match noise {
         Noise::Skellam { gamma, mu_total, .. } => {
             put("mu", json!(mu_total / args.cohort as f64));
             put("mu_total", json!(mu_total));
             put("gamma", json!(gamma));
         }
-        Noise::Gaussian { multiplier, .. } => {
+        Noise::Plain { multiplier, event, .. } => {
             put("noise_multiplier", json!(multiplier));
+            for (key, value) in noise::parameters(event, args.cohort) {
+                put(key, value);
+            }
         }
     }
-    put("clip", json!(args.clip));
+    if noise.is_clipped() {
+        put("clip", json!(args.clip));
+    }
     put("cohort", json!(args.cohort));
     put("population", json!(args.population));
     put("rounds", json!(args.rounds));
     put("sampling_rate", json!(schedule.rate));
-    put("certified", json!(args.mechanism != MechanismName::Smm));
+    put("sampling", json!(args.population.map(|_| value_name(args.sampling))));
+    // Every bound behind every accountant is proved or enclosed.
+    put("certified", json!(true));
     if let Some(target) = args.target_epsilon {
         put("target_epsilon", json!(target));
     }
+    if let Some(dim) = args.dim {
+        put("dim", json!(dim));
+    }
     if let Some((bits, rate, needed)) = wrap {
         put("bits", json!(bits));
-        put("dim", json!(args.dim));
         put("predicted_wrap", json!(rate));
         put("bits_for_wrap_1e-3", json!(needed));
     }
@@ -356,12 +371,15 @@ fn print_table(object: &Map<String, Value>) {
             ("neighboring", Value::String(name)) if name == "zero-out" => {
                 NeighboringRelation::ZeroOut.name().to_owned()
             }
+            ("neighboring", Value::String(name)) if name == "replace-one" => {
+                NeighboringRelation::ReplaceOne.name().to_owned()
+            }
             ("neighboring", Value::String(_)) => NeighboringRelation::AddRemove.name().to_owned(),
             ("view", Value::String(name)) if name == "server" => {
                 "server (knows the cohort; no amplification)".to_owned()
             }
-            ("view", Value::String(_)) => "public (sees only releases; amplified by Poisson sampling)".to_owned(),
-            ("certified", Value::Bool(false)) => "no (a supremum is computed numerically)".to_owned(),
+            ("view", Value::String(_)) => "public (sees only releases; amplified by sampling)".to_owned(),
+            ("certified", Value::Bool(false)) => "no".to_owned(),
             ("certified", Value::Bool(true)) => "yes".to_owned(),
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),

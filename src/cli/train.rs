@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Exit, Failure};
 use crate::config::build::{Experiment, Given, build};
-use crate::config::{Config, ConfigError, overrides};
+use crate::config::{Config, ConfigError, LedgerConfig, overrides};
+use crate::fl::FlError;
 use crate::report::progress::Progress;
 use crate::report::terminal::{Align, Table};
 use crate::sim::loss::DeviceLoss;
@@ -23,7 +24,8 @@ use crate::sim::{self, Ending, Observer, RoundRecord, RunOptions, SimError, page
   veilsum train --resume runs/quickstart           after Ctrl-C, a crash or a power cut
 
 The run folder holds config.json (resolved), metrics.jsonl (a line a round), model.safetensors,
-report.html, journal.jsonl (attempts and privacy charges), checkpoint.safetensors, result.json.
+report.html, journal.jsonl (attempts and charges of this run), ledger.jsonl (what its releases cost; unless
+--ledger names another), checkpoint.safetensors, result.json.
 Press Ctrl-C to stop after the present step; the run can be resumed to the same result.
 
 Exit codes: 0 finished (or stopped by its budget), 1 failure, 2 bad config, 3 refused, 4 no data, 130 interrupted.")]
@@ -39,6 +41,12 @@ pub struct Args {
     /// Continue the run in this folder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set"])]
     pub resume: Option<PathBuf>,
+    /// Charge every release to a principal of this ledger, before it is made, and stop before its limit is passed.
+    #[arg(long, value_name = "FILE", requires = "principal", conflicts_with = "resume")]
+    pub ledger: Option<PathBuf>,
+    /// Whose privacy it is: a name in the ledger.
+    #[arg(long, value_name = "NAME", requires = "ledger")]
+    pub principal: Option<String>,
     /// No progress; one JSON object a round and one at the end on stdout.
     #[arg(long)]
     pub json: bool,
@@ -125,7 +133,12 @@ pub(super) fn read_config(path: Option<&Path>, set: &[String]) -> Result<(Config
 }
 
 fn open(args: &Args) -> Result<(Experiment, PathBuf), Failure> {
-    let (config, base) = read_config(args.config.as_deref(), &args.set)?;
+    let (mut config, base) = read_config(args.config.as_deref(), &args.set)?;
+    if let (Some(file), Some(principal)) = (&args.ledger, &args.principal) {
+        // Given on the command line: it starts from here, not from the config's folder.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        config.ledger = Some(LedgerConfig { file, principal: principal.clone() });
+    }
     let folder = match &args.out {
         Some(folder) => folder.clone(),
         None => free_folder(&config.name),
@@ -222,7 +235,7 @@ impl From<ConfigError> for Failure {
         match e {
             ConfigError::Data(e) => e.into(),
             ConfigError::Privacy(e) => e.into(),
-            ConfigError::Fl(crate::fl::FlError::Privacy(e)) => e.into(),
+            ConfigError::Fl(FlError::Privacy(e)) => e.into(),
             other => Self::new(Exit::Usage, other),
         }
     }
@@ -232,6 +245,7 @@ impl From<SimError> for Failure {
     fn from(e: SimError) -> Self {
         match e {
             SimError::Config(e) => e.into(),
+            SimError::Ledger(e) | SimError::Fl(FlError::Ledger(e)) => e.into(),
             SimError::Folder { .. } => Self::new(Exit::Usage, e),
             other => Self::new(Exit::Failure, other),
         }

@@ -1,14 +1,14 @@
 //! From a config to an experiment: data loaded, clients dealt, noise calibrated, everything checked
 //! before the first round.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::resolve::{Setting, resolve};
-use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, TrainOn};
+use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, TrainOn};
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
@@ -26,6 +26,15 @@ pub enum LocalWork {
     Gradient,
     /// The delta of local SGD.
     Delta(LocalConfig),
+}
+
+/// A principal of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerAccount {
+    /// The ledger, an absolute path.
+    pub file: PathBuf,
+    /// Whose loss it is.
+    pub principal: String,
 }
 
 /// Everything that a simulation needs. Built from a config by [`build`], or by hand in a program that
@@ -54,6 +63,8 @@ pub struct Experiment {
     pub seed: Option<u64>,
     /// The layer list for the model file; `None` for a trainer of your own.
     pub model: Option<ModelConfig>,
+    /// The account that releases are charged to; `None`: the run's own ledger.
+    pub ledger: Option<LedgerAccount>,
     /// L2 bound C.
     pub clip: f64,
     /// Predicted share of wrapped coordinates, where the ring wraps.
@@ -184,7 +195,11 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     // The run folder may be continued from anywhere.
     let here = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
     let data = config.data.rebased(&here);
-    let resolved = Config { privacy: resolved_privacy, data, train_on, ..config.clone() };
+    let ledger = config.ledger.clone().map(|l| LedgerConfig { file: here.join(l.file), ..l });
+    if ledger.is_some() && !plan.is_private() {
+        return Err(invalid("ledger", "absent where nothing is protected, or a private mechanism", "mechanism none"));
+    }
+    let resolved = Config { privacy: resolved_privacy, data, train_on, ledger: ledger.clone(), ..config.clone() };
     Ok(Experiment {
         name: config.name.clone(),
         notes: notes(config, &plan, predicted_wrap, on_device),
@@ -198,6 +213,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         secret,
         seed: config.seed,
         model,
+        ledger: ledger.map(|LedgerConfig { file, principal }| LedgerAccount { file, principal }),
         clip: config.privacy.clip,
         predicted_wrap,
         resolved: serde_json::to_value(resolved).unwrap_or(Value::Null),
@@ -309,7 +325,7 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
         notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());
     }
     if !plan.mechanism.certified() {
-        notes.push("The privacy bound of this mechanism takes a supremum that is computed numerically and not yet certified (certified: false).".into());
+        notes.push("A bound behind this mechanism's epsilon is computed but not proved (certified: false).".into());
     }
     if config.seed.is_some() {
         notes.push(

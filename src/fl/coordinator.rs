@@ -15,7 +15,7 @@ use super::checkpoint::Checkpoint;
 use super::cohort;
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
-use super::spend::{Attempt, EpsilonViews, Spend};
+use super::spend::{Attempt, EpsilonViews, Spend, Stop};
 use super::{FlError, SERVER};
 use crate::backend::Backend;
 use crate::backend::simd::isa::Isa;
@@ -83,13 +83,8 @@ pub struct RoundSummary {
 pub enum Finish {
     /// All rounds done.
     Complete,
-    /// One more release would have exceeded the budget.
-    Budget {
-        /// What it would have cost.
-        next: f64,
-        /// The budget.
-        budget: f64,
-    },
+    /// One more release would have cost too much.
+    Stopped(Stop),
 }
 
 /// What the driver has to do.
@@ -256,10 +251,9 @@ impl Coordinator {
         let round = self.round + 1;
         let input = self.input(round);
         let attempt = self.spend.begin(round, input);
-        if let Some(next) = self.spend.exceeds(&attempt)? {
+        if let Some(stop) = self.spend.refuses(round, &attempt)? {
             self.state = State::Finished;
-            let budget = self.plan.epsilon_budget.unwrap_or(f64::INFINITY);
-            return Ok(Action::Finished(Finish::Budget { next, budget }));
+            return Ok(Action::Finished(Finish::Stopped(stop)));
         }
         let task = self.task(round, &attempt)?;
         let server = PlainServer::new(task.id, &task.cohort, task.shape, 0, None, Arc::clone(&self.backend))?;
@@ -357,7 +351,7 @@ impl Coordinator {
                 return Err(self.out_of_order("a charge"));
             }
         };
-        self.spend.charge(task.id.round, task.id.attempt);
+        self.spend.charge(task.id.round, task.id.attempt)?;
         let mut mean = match self.reveal(&task, &words, &survivors) {
             Ok(mean) => mean,
             Err(e) => {

@@ -125,7 +125,7 @@ impl Plan {
     /// True if releases cost a finite epsilon.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.mechanism.event() != DpEvent::NonPrivate
+        self.mechanism.event(self.dim) != DpEvent::NonPrivate
     }
 
     /// What a client computes.
@@ -195,7 +195,7 @@ impl Plan {
     /// Cost of one release to those who know the cohort.
     #[must_use]
     pub fn server_event(&self) -> DpEvent {
-        self.mechanism.event()
+        self.mechanism.event(self.dim)
     }
 
     /// Cost of one release to those who see releases only.
@@ -203,9 +203,9 @@ impl Plan {
     pub fn public_event(&self) -> DpEvent {
         match self.sampling {
             Sampling::Poisson if self.is_private() => {
-                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(self.mechanism.event()) }
+                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(self.mechanism.event(self.dim)) }
             }
-            _ => self.mechanism.event(),
+            _ => self.mechanism.event(self.dim),
         }
     }
 

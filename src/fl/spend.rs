@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::FlError;
 use super::plan::Plan;
-use crate::privacy::accountant::rdp::RdpAccountant;
-use crate::privacy::accountant::{Accountant, EpsilonReport};
-use crate::privacy::{DpEvent, SAMPLER_SHARE};
+use crate::privacy::SAMPLER_SHARE;
+use crate::privacy::accountant::EpsilonReport;
+use crate::privacy::accountant::meter::Meter;
+use crate::privacy::ledger::Release;
+use crate::privacy::ledger::tab::{Excess, Tab};
 
 /// What is known of a round: which attempt ran on which input, and whether it was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +46,49 @@ pub struct Spend {
     /// Total variation distance of one release from what is accounted.
     sampler_error: f64,
     budget: Option<f64>,
+    session: [u8; 16],
+    /// What the principal has lost in all runs, and may lose.
+    tab: Option<Tab>,
     rounds: BTreeMap<u32, Vec<Attempt>>,
+}
+
+/// Why one more release is not made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stop {
+    /// The run's own budget.
+    Budget {
+        /// Epsilon after it.
+        next: f64,
+        /// The budget.
+        budget: f64,
+    },
+    /// The limit of the ledger's principal, over all its runs.
+    Ledger(Excess),
 }
 
 impl Spend {
     /// Nothing spent yet, or what a journal says.
+    ///
+    /// # Errors
+    /// An event that the accountant does not know.
     pub fn new(plan: &Plan, journal: BTreeMap<u32, Vec<Attempt>>) -> Result<Self, FlError> {
         Ok(Self {
-            public: Meter::new(plan.public_event())?,
-            server: Meter::new(plan.server_event())?,
+            public: Meter::new(plan.public_event(), &[])?,
+            server: Meter::new(plan.server_event(), &[])?,
             delta: plan.delta,
             sampler_error: if plan.is_private() { plan.sampler_error()? } else { 0.0 },
             budget: plan.epsilon_budget,
+            session: plan.session,
+            tab: None,
             rounds: journal,
         })
+    }
+
+    /// The same, under the limit of a principal as well.
+    #[must_use]
+    pub fn on(mut self, tab: Option<Tab>) -> Self {
+        self.tab = tab;
+        self
     }
 
     /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
@@ -73,10 +104,21 @@ impl Spend {
     }
 
     /// Charges an attempt; again is free.
-    pub fn charge(&mut self, round: u32, attempt: u32) {
-        if let Some(a) = self.rounds.get_mut(&round).and_then(|v| v.iter_mut().find(|a| a.attempt == attempt)) {
-            a.charged = true;
+    ///
+    /// # Errors
+    /// A release that the ledger's principal cannot afford, which [`Self::refuses`] says before.
+    pub fn charge(&mut self, round: u32, attempt: u32) -> Result<(), FlError> {
+        let Some(tried) = self.rounds.get_mut(&round).and_then(|v| v.iter_mut().find(|a| a.attempt == attempt)) else {
+            return Ok(());
+        };
+        tried.charged = true;
+        let release = release(&self.session, round, tried);
+        if let Some(tab) = &mut self.tab
+            && !tab.has(&release)?
+        {
+            tab.charge(release)?;
         }
+        Ok(())
     }
 
     /// Releases charged in rounds up to `round`.
@@ -90,12 +132,22 @@ impl Spend {
         self.views(self.releases(round))
     }
 
-    /// `Some(epsilon)` if one more release would exceed the budget, with what it would cost.
-    pub fn exceeds(&self, attempt: &Attempt) -> Result<Option<f64>, FlError> {
-        let Some(budget) = self.budget else { return Ok(None) };
-        let releases = self.releases(u32::MAX) + u64::from(!attempt.charged);
-        let epsilon = self.public.epsilon(releases, self.delta)?.epsilon;
-        Ok((epsilon > budget).then_some(epsilon))
+    /// Why the release of an attempt must not be made, if it must not.
+    ///
+    /// # Errors
+    /// An attempt that the ledger has with another input.
+    pub fn refuses(&self, round: u32, attempt: &Attempt) -> Result<Option<Stop>, FlError> {
+        if let Some(budget) = self.budget {
+            let releases = self.releases(u32::MAX) + u64::from(!attempt.charged);
+            let next = self.public.epsilon(releases, self.delta)?.epsilon;
+            if next > budget {
+                return Ok(Some(Stop::Budget { next, budget }));
+            }
+        }
+        match &self.tab {
+            Some(tab) if !tab.has(&release(&self.session, round, attempt))? => Ok(tab.exceeds()?.map(Stop::Ledger)),
+            _ => Ok(None),
+        }
     }
 
     fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
@@ -112,25 +164,7 @@ impl Spend {
     }
 }
 
-/// Epsilon of k equal releases. The cost of one is computed once.
-#[derive(Clone, Debug)]
-struct Meter {
-    event: DpEvent,
-    primed: RdpAccountant,
-}
-
-impl Meter {
-    fn new(event: DpEvent) -> Result<Self, FlError> {
-        let mut primed = RdpAccountant::new();
-        primed.compose(&event, 0)?;
-        Ok(Self { event, primed })
-    }
-
-    fn epsilon(&self, releases: u64, delta: f64) -> Result<EpsilonReport, FlError> {
-        let mut accountant = self.primed.clone();
-        accountant.compose(&self.event, releases)?;
-        // The rest of delta is for the sampler.
-        let report = accountant.epsilon(delta * (1.0 - SAMPLER_SHARE))?;
-        Ok(EpsilonReport { delta, ..report })
-    }
+/// What the ledger calls an attempt.
+pub fn release(session: &[u8; 16], round: u32, attempt: &Attempt) -> Release {
+    Release { run: hex::encode(session), round, attempt: attempt.attempt, input: hex::encode(attempt.input) }
 }

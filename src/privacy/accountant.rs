@@ -1,6 +1,9 @@
 //! `trait Accountant`: adds events up and answers epsilon and delta.
 
+pub mod certificate;
+pub mod meter;
 pub mod pld;
+mod pmf;
 pub mod rdp;
 
 use crate::privacy::DpEvent;

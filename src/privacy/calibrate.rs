@@ -16,19 +16,20 @@ const MAX_STEPS: usize = 80;
 /// The two distributed mechanisms whose noise is a Skellam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkellamKind {
-    /// Plain L2 clip, numeric supremum.
+    /// Plain L2 clip.
     Smm,
     /// As published.
     Smm2022,
 }
 
 impl SkellamKind {
-    /// The event of one release; for `smm-2022` without a coordinate bound (the order is chosen first).
+    /// The event of one release of rows of `dim` coordinates, padding included (`None` leaves Renyi accounting only); for
+    /// `smm-2022` without a coordinate bound (the order is chosen first).
     #[must_use]
-    pub fn event(self, mu_total: f64, gamma: f64, clip: f64) -> DpEvent {
+    pub fn event(self, mu_total: f64, gamma: f64, clip: f64, dim: Option<u64>) -> DpEvent {
         let l2_bound = gamma * clip;
         match self {
-            Self::Smm => DpEvent::SkellamMixture { mu: mu_total, l2_bound },
+            Self::Smm => DpEvent::SkellamMixture { mu: mu_total, l2_bound, dim },
             Self::Smm2022 => DpEvent::SkellamMixture2022 { mu: mu_total, c: l2_bound * l2_bound, l_inf: None },
         }
     }
@@ -56,7 +57,7 @@ impl Schedule {
     }
 }
 
-/// The least `mu_total` (up to 1e-4 in epsilon) whose epsilon is at most `target`.
+/// The least `mu_total` (up to 1e-4 in epsilon) whose epsilon by Renyi accounting is at most `target`.
 ///
 /// For `smm-2022` no coordinate bound is assumed: take it afterwards from [`l_inf_of`].
 ///
@@ -70,25 +71,39 @@ pub fn calibrate_mu(
     schedule: &Schedule,
     target: f64,
 ) -> Result<f64, PrivacyError> {
-    let multiplier = calibrate_noise_multiplier(schedule, target, Rule::Rdp, discrete_gaussian)?;
-    calibrate_mu_near(kind, gamma, clip, schedule, target, multiplier)
+    calibrate_mu_by(Rule::Rdp, |mu| kind.event(mu, gamma, clip, None), (gamma, clip), schedule, target)
 }
 
-/// [`calibrate_mu`] that starts at the noise of a Gaussian, `2 mu = (multiplier gamma C)^2`: for `smm` a
-/// percent or less away.
-fn calibrate_mu_near(
-    kind: SkellamKind,
-    gamma: f64,
-    clip: f64,
+/// The least `mu_total` (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`; `scale` is gamma and the
+/// clip bound, from which the search knows where to begin.
+///
+/// # Errors
+/// As [`calibrate_mu`].
+pub fn calibrate_mu_by(
+    rule: Rule,
+    event: impl Fn(f64) -> DpEvent,
+    scale: (f64, f64),
     schedule: &Schedule,
     target: f64,
+) -> Result<f64, PrivacyError> {
+    let multiplier = calibrate_noise_multiplier(schedule, target, Rule::Rdp, discrete_gaussian)?;
+    search_mu(rule, event, scale, (schedule, target), multiplier)
+}
+
+/// [`calibrate_mu_by`] that starts at the noise of a Gaussian, `2 mu = (multiplier gamma C)^2`: for `smm` and Renyi
+/// accounting a percent or less away.
+fn search_mu(
+    rule: Rule,
+    event: impl Fn(f64) -> DpEvent,
+    (gamma, clip): (f64, f64),
+    (schedule, target): (&Schedule, f64),
     multiplier: f64,
 ) -> Result<f64, PrivacyError> {
     validate::positive("gamma", gamma)?;
     validate::positive("clip", clip)?;
     let sigma = multiplier * gamma * clip;
     let search = Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30 };
-    search.run(schedule, Rule::Rdp, |mu| kind.event(mu, gamma, clip))
+    search.run(schedule, rule, event)
 }
 
 /// The least noise multiplier (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`.
@@ -99,7 +114,7 @@ pub fn calibrate_noise_multiplier(
     schedule: &Schedule,
     target: f64,
     rule: Rule,
-    event: fn(f64) -> DpEvent,
+    event: impl Fn(f64) -> DpEvent,
 ) -> Result<f64, PrivacyError> {
     let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15 };
     search.run(schedule, rule, event)
@@ -253,7 +268,7 @@ pub fn calibrate_gamma(request: &GammaRequest) -> Result<Calibration, PrivacyErr
         calibrate_noise_multiplier(&request.schedule, request.target_epsilon, Rule::Rdp, discrete_gaussian)?;
     let best = request.search(multiplier)?;
     let ring = request.ring(best.gamma, best.mu_total);
-    let event = request.kind.event(best.mu_total, best.gamma, request.clip);
+    let event = request.kind.event(best.mu_total, best.gamma, request.clip, None);
     Ok(Calibration {
         gamma: best.gamma,
         mu_total: best.mu_total,
@@ -278,8 +293,9 @@ impl GammaRequest {
     }
 
     fn at(&self, gamma: f64, multiplier: f64) -> Result<Tried, PrivacyError> {
-        let (kind, target) = (self.kind, self.target_epsilon);
-        let mu_total = calibrate_mu_near(kind, gamma, self.clip, &self.schedule, target, multiplier)?;
+        let event = |mu| self.kind.event(mu, gamma, self.clip, None);
+        let wanted = (&self.schedule, self.target_epsilon);
+        let mu_total = search_mu(Rule::Rdp, event, (gamma, self.clip), wanted, multiplier)?;
         Ok(Tried { gamma, mu_total, sigma: self.ring(gamma, mu_total).sigma() })
     }
 

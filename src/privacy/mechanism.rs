@@ -67,8 +67,8 @@ pub trait Mechanism: Send + Sync + fmt::Debug {
     /// must add all of it.
     fn distributed(&self) -> bool;
 
-    /// Cost of one release of the sum over a known cohort.
-    fn event(&self) -> DpEvent;
+    /// Cost of one release of the sum of rows of `dim` coordinates over a known cohort.
+    fn event(&self, dim: usize) -> DpEvent;
 
     /// The neighbouring relation that [`Mechanism::event`] is about.
     fn neighboring(&self) -> NeighboringRelation;

@@ -222,7 +222,7 @@ pub fn run(
     let setting = Setting { cohort: config.cohort as f64, rate, rounds, delta, dim: config.dim };
     let (privacy, mechanism, _) = resolve(&config.privacy, &setting)?;
     let schedule = Schedule { rate, rounds, delta: delta * (1.0 - SAMPLER_SHARE) };
-    let claimed = schedule.epsilon(Rule::Best, mechanism.event()).map_err(FlError::from)?;
+    let claimed = schedule.epsilon(Rule::Best, mechanism.event(config.dim)).map_err(FlError::from)?;
     let pipeline = Pipeline::new(config, mechanism.as_ref(), backend, secret)?;
     let slots = pipeline.slots() as u64;
     let trials = match config.size {

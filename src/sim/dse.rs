@@ -114,7 +114,7 @@ pub fn run(config: &DseConfig, backend: &Arc<dyn Backend>, mut tick: impl FnMut(
         Setting { cohort: config.clients as f64, rate: 1.0, rounds: 1, delta: config.privacy.delta, dim: config.dim };
     let (privacy, mechanism, predicted_wrap) = resolve(&config.privacy, &setting)?;
     let mut accountant = RdpAccountant::new();
-    accountant.compose(&mechanism.event(), 1).map_err(FlError::from)?;
+    accountant.compose(&mechanism.event(config.dim), 1).map_err(FlError::from)?;
     let epsilon = accountant.epsilon(config.privacy.delta).map_err(FlError::from)?;
     let mut trials = Vec::with_capacity(config.repeats);
     for repeat in 0..config.repeats {

@@ -6,6 +6,9 @@ use super::{Ending, RoundRecord, RunResult};
 use crate::config::build::Experiment;
 use crate::fl::coordinator::Finish;
 use crate::fl::plan::NoisePlacement;
+use crate::fl::spend::Stop;
+use crate::privacy::ledger::Totals;
+use crate::privacy::ledger::tab::Excess;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::report::html::{self, RunReport};
 use crate::report::svg::{Chart, Series, line_chart};
@@ -49,6 +52,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "rounds": result.rounds,
         "ending": ending(&result.ending),
         "zeroed_rows": result.clients.zeroed,
+        "ledger": result.ledger,
         "device_lost": result.device_lost,
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
@@ -67,9 +71,14 @@ fn placement(placement: NoisePlacement) -> &'static str {
 pub fn ending(ending: &Ending) -> String {
     match ending {
         Ending::Finished(Finish::Complete) => "complete".into(),
-        Ending::Finished(Finish::Budget { next, budget }) => {
+        Ending::Finished(Finish::Stopped(Stop::Budget { next, budget })) => {
             format!("stopped by the budget: one more round would cost epsilon {next:.4} of {budget}")
         }
+        Ending::Finished(Finish::Stopped(Stop::Ledger(Excess { next, limit }))) => format!(
+            "stopped by the ledger: one more round would take its principal to epsilon {next:.4} of {} in the {} view",
+            limit.epsilon,
+            limit.view.name()
+        ),
         Ending::Interrupted => "interrupted".into(),
     }
 }
@@ -100,10 +109,7 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
         row("epsilon (server's view)", format!("{:.4}", result.epsilon.server.epsilon));
         row("neighbours", plan.mechanism.neighboring().name().into());
         row("accountant", public.accountant.clone());
-        row(
-            "certified",
-            if plan.mechanism.certified() { "yes".into() } else { "no: the sup over x is numeric".into() },
-        );
+        row("certified", if plan.mechanism.certified() { "yes".into() } else { "no: a bound is only computed".into() });
     } else {
         row("epsilon", "infinite: nothing is protected".into());
     }
@@ -126,6 +132,17 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
     }
     row("cohort", format!("{} of {} clients expected ({:?})", plan.cohort, plan.clients, plan.sampling));
     row("rounds", format!("{} of {} ({})", result.rounds, plan.rounds, ending(&result.ending)));
+    // A ledger of the run's own says nothing new.
+    if let (Some(ledger), Some(_)) = (&result.ledger, &experiment.ledger) {
+        let number = |epsilon: Option<f64>| epsilon.map_or("infinite".into(), |e| format!("{e:.4}"));
+        let Totals { public, server } = ledger.epsilon;
+        let limit = ledger.limit.map_or("no limit".into(), |l| format!("limit {} ({})", l.epsilon, l.view.name()));
+        row("ledger", format!("{}: `{}`", ledger.file.display(), ledger.principal));
+        row(
+            "... in all its runs",
+            format!("epsilon {} (public), {} (server); {limit}", number(public), number(server)),
+        );
+    }
     if result.clients.zeroed > 0 {
         row("rows zeroed by NaN or infinity", result.clients.zeroed.to_string());
     }

@@ -10,6 +10,7 @@ mod device_training;
 mod federation;
 mod kernels;
 mod layering;
+mod ledger;
 mod model;
 mod regression;
 mod sample_command;

@@ -76,7 +76,7 @@ fn a_private_run_learns_and_leaves_its_folder() {
     assert!(epsilon > 4.0 && epsilon <= 8.0, "{epsilon}");
     assert!(result["epsilon_server_view"].as_f64().unwrap() > epsilon);
     assert_eq!(result["rounds"], 24);
-    assert_eq!(result["certified"], false);
+    assert_eq!(result["certified"], true);
     let sampler = result["delta_sampler"].as_f64().unwrap();
     assert!(sampler > 0.0 && sampler < 1e-20, "the error of the noise table is charged: {sampler:e}");
     assert!(result["neighboring"].as_str().unwrap().starts_with("zero-out"));

@@ -50,11 +50,23 @@ impl Centre {
 }
 
 impl Load for Centre {
+    type Registers<M: Machine> = ();
+    type Place<'a> = ();
+
     #[inline(always)]
-    fn load<M: Machine>(&self, _: usize, here: &[f32; 16]) -> M::F {
+    fn start<M: Machine>(&self) {}
+
+    #[inline(always)]
+    fn place<const R: usize>(&self, _: usize) {}
+
+    #[inline(always)]
+    fn load<M: Machine>(&self, (): &mut (), (): (), _: usize, here: &[f32; 16]) -> M::F {
         let words = M::W::load(bytemuck::cast_ref(here));
         M::W::splat(0).sub(words.shl(self.shift)).to_floats().mul(M::F::splat(self.factor))
     }
+
+    #[inline(always)]
+    fn finish<M: Machine>(&self, (): (), _: usize) {}
 }
 
 /// Flips the sign of coordinate `j` where bit `j % 8` of byte `j / 8` is set.

@@ -1,9 +1,9 @@
 //! `encode` in one buffer: the output row holds the floats, then the fixed point, then the words.
 //!
-//! A row is read twice (once for its norm) and its buffer is passed over as often as the transform needs, the
-//! scaling inside the first pass and the fixed point and its exact norm inside the last ([`fixed`]); then once
-//! more for the words ([`integer`]), which needs that norm. Rows of half precision are widened where they are read, in
-//! registers: 2 bytes an element each of the two times.
+//! A row is read once, its norm measured inside the first pass, and its buffer is passed over as often as the transform
+//! needs, scale, fixed point and its exact norm inside the last ([`fixed`]); then once more for the words ([`integer`]),
+//! which needs that norm. Where a NaN is an error, before anything is written, or a row has more than one block, the row
+//! is read twice, once for its norm. Rows of half precision are widened where they are read, in registers.
 
 pub(super) mod fixed;
 mod integer;
@@ -13,20 +13,23 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use self::fixed::{Scale, sign_bytes};
+use self::fixed::{Factor, sign_bytes};
 use self::integer::{Seen, Sink};
-use super::clip::energy;
+use super::clip::{CHUNK, energy};
 use super::isa::Dispatch;
 use super::noise::Law;
 use super::samples::Sample;
 use crate::backend::rows::RowSlices;
 use crate::backend::scalar::clip::factor;
 use crate::backend::{Aligned, BackendError, EncodeJob, EncodeReport, NonFinite, Packed, RowKeys, check};
-use crate::params::norm_kind;
+use crate::params::{EncodeParams, norm_kind};
 
-/// Largest norm that a scaled row may have inside the float transform, so that no sum overflows. A row
-/// above it would have every coordinate that `f32` can tell from zero saturated anyway.
+/// Largest norm that a scaled row may have. A row above it would have every coordinate that `f32` can tell from zero
+/// saturated anyway.
 const LARGEST_NORM: f64 = (1u128 << 120) as f64;
+/// Rows with norms from the inverse of this to this are transformed as they are: no sum overflows, and what the least
+/// numbers of `f32` lack does not count.
+const FAMILIAR_NORM: f64 = (1u128 << 64) as f64;
 
 /// How far [`encode`] goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,10 +68,10 @@ fn encode_of<T: Sample>(
     let plan = Plan::new(dispatch, rows, job)?;
     let padded = job.params.padded as usize;
     out.resize(rows.len() * padded);
-    let tasks = out.chunks_exact_mut(padded).zip(rows).zip(&plan.norms).zip(job.keys);
-    let reports = each(tasks, |(((out, row), norm), keys)| match half {
-        Half::Fixed => plan.fixed(row, *norm, false, out).0,
-        Half::Words => plan.words(row, *norm, keys, out, Sink::InPlace),
+    let tasks = out.chunks_exact_mut(padded).zip(rows).zip(job.keys).enumerate();
+    let reports = each(tasks, |(i, ((out, row), keys))| match half {
+        Half::Fixed => plan.fixed(row, plan.norm(i), false, out).0,
+        Half::Words => plan.words(row, plan.norm(i), keys, out, Sink::InPlace),
     });
     Ok(total(&reports))
 }
@@ -98,9 +101,9 @@ fn packed_of<T: Sample>(
     let padded = job.params.padded as usize;
     let row_bytes = super::pack::len(padded, job.params.bits);
     let mut bytes = vec![0; rows.len() * row_bytes];
-    let tasks = bytes.chunks_mut(row_bytes.max(1)).zip(rows).zip(&plan.norms).zip(job.keys);
-    let reports = each(tasks, |(((bytes, row), norm), keys)| {
-        scratch(padded, |out| plan.words(row, *norm, keys, out, Sink::Packed(bytes)))
+    let tasks = bytes.chunks_mut(row_bytes.max(1)).zip(rows).zip(job.keys).enumerate();
+    let reports = each(tasks, |(i, ((bytes, row), keys))| {
+        scratch(padded, |out| plan.words(row, plan.norm(i), keys, out, Sink::Packed(bytes)))
     });
     Ok((Packed { bytes, row_bytes }, total(&reports)))
 }
@@ -128,30 +131,100 @@ fn scratch<R>(len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
 struct Plan<'a> {
     dispatch: Dispatch,
     job: &'a EncodeJob<'a>,
-    norms: Vec<f64>,
+    /// None where rows are measured as they are transformed.
+    norms: Option<Vec<f64>>,
     signs: Vec<u8>,
     law: Option<Law>,
 }
 
 impl<'a> Plan<'a> {
-    /// Measures the rows; refuses NaN and infinities if the job does.
+    /// Measures the rows if that has to come first; refuses NaN and infinities if the job does.
     fn new<T: Sample>(dispatch: Dispatch, rows: &[&[T]], job: &'a EncodeJob<'a>) -> Result<Self, BackendError> {
-        let norms: Vec<f64> = each(rows.iter(), |row| energy(dispatch, row).sqrt());
+        let p = &job.params;
+        let one_block = p.rotate == 1 && p.padded == 1 << p.block_log2 && p.padded as usize >= CHUNK;
+        let later = one_block && p.norm == norm_kind::L2 && job.non_finite == NonFinite::ZeroRow;
+        let norms = (!later).then(|| each(rows.iter(), |row| energy(dispatch, row).sqrt()));
         if job.non_finite == NonFinite::Error
-            && let Some(row) = norms.iter().position(|norm| !norm.is_finite())
+            && let Some(row) = norms.iter().flatten().position(|norm| !norm.is_finite())
         {
             return Err(check::non_finite(row, rows[row]));
         }
-        let rotate = job.params.rotate == 1;
-        let signs = if rotate { sign_bytes(dispatch, job.signs, job.params.padded as usize) } else { Vec::new() };
+        let signs = if p.rotate == 1 { sign_bytes(dispatch, job.signs, p.padded as usize) } else { Vec::new() };
         Ok(Self { dispatch, job, norms, signs, law: job.noise.map(Law::new) })
     }
 
-    fn fixed<T: Sample>(&self, row: &[T], norm: f64, clamp: bool, out: &mut [u32]) -> (EncodeReport, Seen) {
-        fixed_row(self.dispatch, row, norm, self.job, &self.signs, clamp, out)
+    /// The norm of row i, if it is known.
+    fn norm(&self, i: usize) -> Option<f64> {
+        self.norms.as_ref().map(|norms| norms[i])
     }
 
-    fn words<T: Sample>(&self, row: &[T], norm: f64, keys: &RowKeys, out: &mut [u32], sink: Sink<'_>) -> EncodeReport {
+    /// The float half on one row; `out` then holds the fixed point as the bits of `i32`, clamped to `linf` if the words
+    /// are to follow.
+    fn fixed<T: Sample>(&self, row: &[T], norm: Option<f64>, clamp: bool, out: &mut [u32]) -> (EncodeReport, Seen) {
+        let Some(norm) = norm else {
+            return self.measured(row, clamp, out);
+        };
+        let p = &self.job.params;
+        if !norm.is_finite() {
+            out.fill(0);
+            return (EncodeReport { zeroed: 1, clip_ratio_sum: 1.0, ..EncodeReport::default() }, Seen::default());
+        }
+        let factor = total_factor(norm, p);
+        if familiar(norm, factor) {
+            return self.scaled(row, norm, factor as f32, clamp, out);
+        }
+        // The same row with a norm between 1 and 2.
+        let unit = norm.log2().floor().exp2();
+        let row: Vec<f32> = row.iter().map(|v| (f64::from(v.widen()) / unit) as f32).collect();
+        self.scaled(&row, norm, (factor * unit).min(f64::from(f32::MAX)) as f32, clamp, out)
+    }
+
+    /// [`Self::fixed`], the norm measured as the row is first read; once more with that norm if it is an unfamiliar one.
+    fn measured<T: Sample>(&self, row: &[T], clamp: bool, out: &mut [u32]) -> (EncodeReport, Seen) {
+        let p = &self.job.params;
+        let of = |norm: f64| {
+            let factor = total_factor(norm, p);
+            if familiar(norm, factor) { factor as f32 } else { 0.0 }
+        };
+        let factor = Factor::of(&of, out.len());
+        let seen = fixed::plain(self.dispatch, row, p.block_log2, &self.signs, &factor, linf(p, clamp), out);
+        let norm = factor.norm();
+        if familiar(norm, total_factor(norm, p)) {
+            return (report(norm, 1.0, p), seen);
+        }
+        self.fixed(row, Some(norm), clamp, out)
+    }
+
+    /// The float half on a row of that norm.
+    fn scaled<T: Sample>(
+        &self,
+        row: &[T],
+        norm: f64,
+        factor: f32,
+        clamp: bool,
+        out: &mut [u32],
+    ) -> (EncodeReport, Seen) {
+        let p = &self.job.params;
+        let block_log2 = if p.rotate == 1 { p.block_log2 } else { 0 };
+        if p.norm == norm_kind::L2 {
+            let factor = Factor::known(factor);
+            let seen = fixed::plain(self.dispatch, row, block_log2, &self.signs, &factor, linf(p, clamp), out);
+            return (report(norm, 1.0, p), seen);
+        }
+        let clip = (p.norm_bound() as f64 / unit(p), unit(p) as f32);
+        let ratio = fixed::mixed(self.dispatch, row, block_log2, &self.signs, factor, clip, out);
+        let seen = if clamp { integer::bound(self.dispatch, out, p) } else { Seen::default() };
+        (report(norm, ratio, p), seen)
+    }
+
+    fn words<T: Sample>(
+        &self,
+        row: &[T],
+        norm: Option<f64>,
+        keys: &RowKeys,
+        out: &mut [u32],
+        sink: Sink<'_>,
+    ) -> EncodeReport {
         let (report, seen) = self.fixed(row, norm, true, out);
         integer::finish(self.dispatch, out, seen, &self.job.params, keys, self.law.as_ref(), sink);
         EncodeReport { linf_hits: seen.hits, ..report }
@@ -182,39 +255,36 @@ fn total(reports: &[EncodeReport]) -> EncodeReport {
     total
 }
 
-/// The float half on one row of that norm; `out` then holds the fixed point as the bits of `i32`, clamped to
-/// `linf` if the words are to follow.
-fn fixed_row<T: Sample>(
-    dispatch: Dispatch,
-    row: &[T],
-    norm: f64,
-    job: &EncodeJob<'_>,
-    signs: &[u8],
-    clamp: bool,
-    out: &mut [u32],
-) -> (EncodeReport, Seen) {
-    let p = &job.params;
-    if !norm.is_finite() {
-        out.fill(0);
-        return (EncodeReport { zeroed: 1, clip_ratio_sum: 1.0, ..EncodeReport::default() }, Seen::default());
-    }
-    let bound = if p.clip < f32::MAX { f64::from(p.clip) } else { f64::INFINITY };
-    // With the plain norm, 2^F joins the scale: the transform then ends in units of the fixed point.
-    let unit = f64::from(1u32 << p.fraction_bits);
-    let mixed = p.norm == norm_kind::MIXED;
-    let wanted = factor(norm, bound * (1.0 - check::CLIP_MARGIN)) * f64::from(p.gamma) * if mixed { 1.0 } else { unit };
+/// `2^F`.
+fn unit(p: &EncodeParams) -> f64 {
+    f64::from(1u32 << p.fraction_bits)
+}
+
+/// The L2 bound.
+fn bound(p: &EncodeParams) -> f64 {
+    if p.clip < f32::MAX { f64::from(p.clip) } else { f64::INFINITY }
+}
+
+/// The clamp, if the words are to follow.
+fn linf(p: &EncodeParams, clamp: bool) -> u32 {
+    if clamp { p.linf } else { u32::MAX }
+}
+
+/// `min(1, C / |x|) gamma 2^(-k/2)`, and `2^F` unless the clip is the mixed one: what a row's transform is multiplied by.
+fn total_factor(norm: f64, p: &EncodeParams) -> f64 {
+    let unit = if p.norm == norm_kind::MIXED { 1.0 } else { unit(p) };
+    let wanted = factor(norm, bound(p) * (1.0 - check::CLIP_MARGIN)) * f64::from(p.gamma) * unit;
     let orthonormal = if p.rotate == 1 { (-0.5 * f64::from(p.block_log2)).exp2() } else { 1.0 };
-    let scale = Scale {
-        factor: wanted * factor(wanted * norm, LARGEST_NORM) * orthonormal,
-        mixed: mixed.then_some((p.norm_bound() as f64 / unit, unit as f32)),
-    };
-    let (seen, mixed_ratio) = fixed::row(dispatch, row, p, signs, &scale, clamp, out);
-    let ratio = factor(norm, bound) * mixed_ratio;
-    let report = EncodeReport {
-        norm_sum: norm,
-        clip_ratio_sum: ratio,
-        clipped: usize::from(ratio < 1.0),
-        ..EncodeReport::default()
-    };
-    (report, seen)
+    wanted * factor(wanted * norm, LARGEST_NORM) * orthonormal
+}
+
+/// True if a row of that norm is transformed as it is and multiplied by the factor.
+fn familiar(norm: f64, factor: f64) -> bool {
+    norm == 0.0 || ((1.0 / FAMILIAR_NORM..=FAMILIAR_NORM).contains(&norm) && factor <= f64::from(f32::MAX))
+}
+
+/// The report of a row; the ratio is that of the mixed clip.
+fn report(norm: f64, mixed_ratio: f64, p: &EncodeParams) -> EncodeReport {
+    let ratio = factor(norm, bound(p)) * mixed_ratio;
+    EncodeReport { norm_sum: norm, clip_ratio_sum: ratio, clipped: usize::from(ratio < 1.0), ..EncodeReport::default() }
 }

@@ -10,8 +10,8 @@ pub(super) trait Sample: Real {
     /// Reads sixteen and widens them, which is exact.
     fn load<M: Machine>(x: &[Self; 16]) -> M::F;
 
-    /// Thirty-two of them as floats in memory: where they are, or in `room`.
-    fn floats<'a, M: Machine>(x: &'a [Self; 32], room: &'a mut [f32; 32]) -> &'a [f32; 32];
+    /// The same as floats in memory: where they are, or in `room`.
+    fn floats<'a, M: Machine>(x: &'a [Self; 16], room: &'a mut [f32; 16]) -> &'a [f32; 16];
 }
 
 impl Sample for f32 {
@@ -21,7 +21,7 @@ impl Sample for f32 {
     }
 
     #[inline(always)]
-    fn floats<'a, M: Machine>(x: &'a [f32; 32], _: &'a mut [f32; 32]) -> &'a [f32; 32] {
+    fn floats<'a, M: Machine>(x: &'a [f32; 16], _: &'a mut [f32; 16]) -> &'a [f32; 16] {
         x
     }
 }
@@ -33,7 +33,7 @@ impl Sample for f16 {
     }
 
     #[inline(always)]
-    fn floats<'a, M: Machine>(x: &'a [f16; 32], room: &'a mut [f32; 32]) -> &'a [f32; 32] {
+    fn floats<'a, M: Machine>(x: &'a [f16; 16], room: &'a mut [f32; 16]) -> &'a [f32; 16] {
         widen::<M, Self>(x, room)
     }
 }
@@ -45,15 +45,13 @@ impl Sample for bf16 {
     }
 
     #[inline(always)]
-    fn floats<'a, M: Machine>(x: &'a [bf16; 32], room: &'a mut [f32; 32]) -> &'a [f32; 32] {
+    fn floats<'a, M: Machine>(x: &'a [bf16; 16], room: &'a mut [f32; 16]) -> &'a [f32; 16] {
         widen::<M, Self>(x, room)
     }
 }
 
 #[inline(always)]
-fn widen<'a, M: Machine, T: Sample>(x: &[T; 32], room: &'a mut [f32; 32]) -> &'a [f32; 32] {
-    for (x, room) in x.as_chunks::<16>().0.iter().zip(room.as_chunks_mut::<16>().0) {
-        T::load::<M>(x).store(room);
-    }
+fn widen<'a, M: Machine, T: Sample>(x: &[T; 16], room: &'a mut [f32; 16]) -> &'a [f32; 16] {
+    T::load::<M>(x).store(room);
     room
 }

@@ -4,14 +4,25 @@
 //! losses of independent releases add. [`dots`] puts the loss of one release between two laws on a grid, [`compose`] adds
 //! them up. Both directions of every pair are followed; epsilon is the larger one's.
 //!
+//! A Skellam mixture is dominated by a Gaussian up to a little delta ([`mixture`]): it is accounted as that Gaussian, and
+//! the delta is charged.
+//!
 //! What is charged: the discretization (in the direction of the bound), what lies outside the window, the rounding of
 //! `erfc`, of the transform and of sums. Not proved, as everywhere in this crate: that `libm`'s functions have the
 //! errors that they state.
+//!
+//! [`atoms`] are discrete pairs (integer noise, randomized response), [`continuous`] ones Laplace noise, mixtures of
+//! Gaussians and samples of fixed size. One release needs no grid ([`single`]).
 
+pub mod atoms;
 pub mod compose;
+pub mod continuous;
 pub mod curve;
 pub mod dots;
 pub mod gaussian;
+pub mod mixture;
+pub mod single;
+mod source;
 
 use realfft::RealFftPlanner;
 
@@ -22,11 +33,12 @@ use crate::privacy::mechanism::PrivacyError;
 use compose::{Law, Side, Sum, Window};
 use curve::LossCurve;
 use dots::{Dots, Grid};
-use gaussian::{Direction, SampledGaussian, delta_between, epsilon_between};
+use gaussian::{Direction, delta_between, epsilon_between};
+use mixture::{Dominating, Mixture};
+use source::{Sampling, Source};
 
 /// What [`PldAccountant`] knows, for error messages.
-const SUPPORTED: &str =
-    "non-private, Gaussian (on the real numbers), plain or Poisson sampled once, and compositions of these";
+const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, Skellam mixture (smm) of known dimension, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 /// Beyond this loss `e^loss` is near the end of the range of numbers: it counts as infinite.
 const LIMIT: f64 = 600.0;
 /// Share of delta that losses beyond the grid may take.
@@ -37,8 +49,6 @@ const BELOW: f64 = 1e-12;
 const COARSE: f64 = 16_384.0;
 /// Sizes of the transform that are tried, and the relative distance of the bounds that ends the search after each.
 const SIZES: [(usize, f64); 3] = [(1 << 16, 3e-5), (1 << 18, 5e-4), (1 << 20, f64::INFINITY)];
-/// Rounding of a loss, per release: a threshold's last bits.
-const LOSS_ERROR: f64 = 2e-15;
 
 /// An epsilon between two proved bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,27 +59,41 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Gaussian releases under Poisson sampling, composed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Releases of one kind.
+#[derive(Clone, Debug, PartialEq)]
 struct Part {
-    sigma: f64,
-    rate: f64,
+    source: Source,
+    sampling: Sampling,
     count: u64,
 }
 
 impl Part {
-    fn curve(&self, direction: Direction) -> SampledGaussian {
-        SampledGaussian::new(self.sigma, self.rate, direction)
+    /// The sigma of a Gaussian without sampling.
+    fn plain_gaussian(&self) -> Option<f64> {
+        match self.source {
+            Source::Gaussian(sigma) if self.sampling == Sampling::Poisson(1.0) => Some(sigma),
+            _ => None,
+        }
+    }
+
+    /// True if both directions have one curve.
+    fn is_symmetric(&self) -> bool {
+        let same = matches!(self.sampling, Sampling::Fixed(_)) || self.sampling.rate() == 1.0;
+        same && self.source.is_symmetric()
     }
 }
 
 /// Adds up privacy losses; [`PldAccountant::interval`] encloses epsilon.
 ///
-/// Knows the Gaussian mechanism and `NonPrivate`, plain or under one Poisson sampling, and their compositions; everything
-/// else is [`PrivacyError::UnknownEvent`]. Without sampling the Gaussian has a closed form, which is used.
+/// Knows the mechanisms whose two laws are explicit (Gaussian and mixtures of Gaussians, Laplace, integer noise on an
+/// integer query, randomized response, pure DP), the Skellam mixture and `NonPrivate`, plain or under one Poisson sampling, and their
+/// compositions; everything else is [`PrivacyError::UnknownEvent`]. Samples of fixed size are about neighbours that replace
+/// a contribution: they compose with each other only. Without sampling the Gaussian has a closed form, which is used.
+/// Of a Skellam mixture there is an upper bound only: the lower one is 0.
 #[derive(Debug, Default)]
 pub struct PldAccountant {
     parts: Vec<Part>,
+    mixtures: Vec<Mixture>,
     non_private: bool,
 }
 
@@ -90,32 +114,52 @@ impl PldAccountant {
     }
 
     /// Adds an event that is plain, sampled or composed, `count` times.
-    fn add(&mut self, rate: f64, event: &DpEvent, count: u64) -> Result<(), PrivacyError> {
+    fn add(&mut self, event: &DpEvent, count: u64) -> Result<(), PrivacyError> {
         match event {
-            DpEvent::NonPrivate => self.non_private |= rate > 0.0 && count > 0,
-            DpEvent::Gaussian { noise_multiplier: sigma } => {
-                validate::positive("noise_multiplier", *sigma)?;
-                self.add_part(*sigma, rate, count);
+            DpEvent::PoissonSampled { rate, event } => {
+                validate::rate(*rate)?;
+                self.add_sampled(event, Sampling::Poisson(*rate), count)
             }
-            DpEvent::PoissonSampled { rate: inner, event } if rate == 1.0 && !is_compound(event) => {
-                validate::rate(*inner)?;
-                self.add(*inner, event, count)?;
+            DpEvent::FixedSizeSampled { sample, population, event } => {
+                let rate = validate::share(*sample, *population)?;
+                self.add_sampled(event, Sampling::Fixed(rate), count)
             }
-            DpEvent::SelfComposed { event, count: times } if rate == 1.0 => {
+            DpEvent::SelfComposed { event, count: times } => {
                 let count = count.checked_mul(*times).ok_or_else(|| PrivacyError::OutOfRange {
                     name: "count",
                     expected: "fewer than 2^64 releases in all".to_owned(),
                     found: format!("{count} times {times}"),
                 })?;
-                self.add(rate, event, count)?;
+                self.add(event, count)
             }
-            DpEvent::Composed(events) if rate == 1.0 => {
-                events.iter().try_for_each(|event| self.add(rate, event, count))?;
-            }
-            _ => {
+            DpEvent::Composed(events) => events.iter().try_for_each(|event| self.add(event, count)),
+            plain => self.add_sampled(plain, Sampling::Poisson(1.0), count),
+        }
+    }
+
+    /// Adds an event without sampling and composition of its own, under `sampling`.
+    fn add_sampled(&mut self, event: &DpEvent, sampling: Sampling, count: u64) -> Result<(), PrivacyError> {
+        if *event == DpEvent::NonPrivate {
+            self.non_private |= sampling.rate() > 0.0 && count > 0;
+            return Ok(());
+        }
+        let fixed = |sampling: Sampling| matches!(sampling, Sampling::Fixed(_));
+        if let (DpEvent::SkellamMixture { mu, l2_bound, dim: Some(dim) }, Sampling::Poisson(rate)) = (event, sampling)
+            && !self.parts.iter().any(|part| fixed(part.sampling))
+        {
+            let one = Mixture::new(*mu, *l2_bound, *dim)?;
+            mixture::add(&mut self.mixtures, Mixture { rate, count, ..one });
+            return Ok(());
+        }
+        let allowed = |source: &Source| !fixed(sampling) || source.is_symmetric();
+        let alike = self.parts.iter().all(|part| fixed(part.sampling) == fixed(sampling))
+            && (self.mixtures.is_empty() || !fixed(sampling));
+        match Source::of(event)?.filter(allowed).filter(|_| alike) {
+            Some(source) => self.add_part(source, sampling, count),
+            None => {
                 return Err(PrivacyError::UnknownEvent {
                     accountant: "pld",
-                    event: format!("{event:?}"),
+                    event: format!("{event:?} under {sampling:?}"),
                     supported: SUPPORTED,
                 });
             }
@@ -123,13 +167,13 @@ impl PldAccountant {
         Ok(())
     }
 
-    fn add_part(&mut self, sigma: f64, rate: f64, count: u64) {
-        if rate == 0.0 || count == 0 {
+    fn add_part(&mut self, source: Source, sampling: Sampling, count: u64) {
+        if sampling.rate() == 0.0 || count == 0 || source.is_free() {
             return;
         }
-        match self.parts.iter_mut().find(|part| part.sigma == sigma && part.rate == rate) {
+        match self.parts.iter_mut().find(|part| part.source == source && part.sampling == sampling) {
             Some(part) => part.count = part.count.saturating_add(count),
-            None => self.parts.push(Part { sigma, rate, count }),
+            None => self.parts.push(Part { source, sampling, count }),
         }
     }
 
@@ -156,20 +200,59 @@ impl PldAccountant {
             let worst = if matches!(query, Query::Epsilon { .. }) { f64::INFINITY } else { 1.0 };
             return Interval { low: worst, high: worst };
         }
+        if !self.mixtures.is_empty() {
+            return Interval { low: 0.0, high: self.dominated(query).0 };
+        }
         if self.parts.is_empty() {
             return Interval { low: 0.0, high: 0.0 };
         }
-        if self.parts.iter().all(|part| part.rate == 1.0) {
-            return self.closed(query);
+        if let Some(sigmas) = self.parts.iter().map(Part::plain_gaussian).collect::<Option<Vec<_>>>() {
+            return self.closed(&sigmas, query);
         }
         let one = |direction| self.one_direction(direction, query);
+        if self.parts.iter().all(Part::is_symmetric) {
+            return one(Direction::Remove);
+        }
         let (remove, add) = rayon::join(|| one(Direction::Remove), || one(Direction::Add));
         Interval { low: remove.low.max(add.low), high: remove.high.max(add.high) }
     }
 
+    /// The accountant of the Gaussians that dominate everything, and what they charge to `delta`.
+    fn dominating(&self, delta: f64) -> Option<(Self, Dominating)> {
+        let found = mixture::dominating(&self.mixtures, delta)?;
+        let mut gaussians = Self { parts: self.parts.clone(), ..Self::default() };
+        for &(sigma, rate, count) in &found.gaussians {
+            gaussians.add_part(Source::Gaussian(sigma), Sampling::Poisson(rate), count);
+        }
+        Some((gaussians, found))
+    }
+
+    /// The upper bound that the dominating Gaussians give, and which it is.
+    fn dominated(&self, query: Query) -> (f64, String) {
+        let none = |worst| (worst, mixture::UNKNOWN.to_owned());
+        match query {
+            Query::Epsilon { delta } => self.dominating(delta).map_or(none(f64::INFINITY), |(gaussians, found)| {
+                let rest = Query::Epsilon { delta: (delta - found.charged).next_down() };
+                (gaussians.answer(rest).high, found.name())
+            }),
+            Query::Delta { .. } => {
+                let at = |delta| {
+                    self.dominating(delta).map_or(none(1.0), |(gaussians, found)| {
+                        ((gaussians.answer(query).high + found.charged).next_up().min(1.0), found.name())
+                    })
+                };
+                // Any delta to charge to gives a bound; the second is about the one that comes out.
+                let first = at(1e-9);
+                let second = at(first.0.clamp(1e-15, 0.5));
+                if second.0 < first.0 { second } else { first }
+            }
+        }
+    }
+
     /// Gaussians without sampling are one Gaussian.
-    fn closed(&self, query: Query) -> Interval {
-        let mu = self.parts.iter().map(|part| part.count as f64 / (part.sigma * part.sigma)).sum::<f64>().sqrt();
+    fn closed(&self, sigmas: &[f64], query: Query) -> Interval {
+        let each = self.parts.iter().zip(sigmas).map(|(part, sigma)| part.count as f64 / (sigma * sigma));
+        let mu = each.sum::<f64>().sqrt();
         let (low, high) = match query {
             Query::Epsilon { delta } => epsilon_between(mu, delta),
             Query::Delta { epsilon } => delta_between(mu, epsilon),
@@ -179,6 +262,9 @@ impl PldAccountant {
 
     fn one_direction(&self, direction: Direction, query: Query) -> Interval {
         let problem = Problem::new(&self.parts, direction, query);
+        if let Some(found) = problem.single() {
+            return found;
+        }
         let mut fft = RealFftPlanner::new();
         let mut found = problem.trivial();
         let window = problem.window();
@@ -193,24 +279,26 @@ impl PldAccountant {
     }
 }
 
-/// True for events that sampling would have to be taken into.
-fn is_compound(event: &DpEvent) -> bool {
-    matches!(event, DpEvent::PoissonSampled { .. } | DpEvent::SelfComposed { .. } | DpEvent::Composed(_))
-}
-
 impl Accountant for PldAccountant {
     fn compose(&mut self, event: &DpEvent, count: u64) -> Result<(), PrivacyError> {
-        let before = (self.parts.clone(), self.non_private);
-        let added = self.add(1.0, event, count);
+        let before = (self.parts.clone(), self.mixtures.clone(), self.non_private);
+        let added = self.add(event, count);
         if added.is_err() {
-            (self.parts, self.non_private) = before;
+            (self.parts, self.mixtures, self.non_private) = before;
         }
         added
     }
 
     fn epsilon(&self, delta: f64) -> Result<EpsilonReport, PrivacyError> {
+        validate::delta(delta)?;
+        let report =
+            |epsilon, epsilon_low, accountant| EpsilonReport { epsilon, epsilon_low, delta, order: None, accountant };
+        if !self.mixtures.is_empty() && !self.non_private {
+            let (epsilon, name) = self.dominated(Query::Epsilon { delta });
+            return Ok(report(epsilon, None, name));
+        }
         let Interval { low, high } = self.interval(delta)?;
-        Ok(EpsilonReport { epsilon: high, epsilon_low: Some(low), delta, order: None, accountant: "pld".to_owned() })
+        Ok(report(high, Some(low), "pld".to_owned()))
     }
 
     fn delta(&self, epsilon: f64) -> Result<f64, PrivacyError> {
@@ -220,28 +308,49 @@ impl Accountant for PldAccountant {
 
 /// One direction of a composition and what is asked of it.
 struct Problem {
-    curves: Vec<(SampledGaussian, u64)>,
+    curves: Vec<(Box<dyn LossCurve>, u64)>,
     supports: Vec<(f64, f64)>,
-    releases: f64,
     query: Query,
 }
 
 impl Problem {
     fn new(parts: &[Part], direction: Direction, query: Query) -> Self {
-        let curves: Vec<_> = parts.iter().map(|part| (part.curve(direction), part.count)).collect();
+        let curve = |part: &Part| (part.source.curve(part.sampling, direction), part.count);
+        let curves: Vec<_> = parts.iter().map(curve).collect();
         let releases: f64 = parts.iter().map(|part| part.count as f64).sum();
         let tail = match query {
             Query::Epsilon { delta } => TAIL * delta,
             Query::Delta { .. } => 1e-30,
         };
-        let support = |curve| curve::support(curve, BELOW / releases, tail / releases, LIMIT);
-        let supports = curves.iter().map(|(curve, _)| support(curve)).collect();
-        Self { curves, supports, releases, query }
+        let support = |curve: &dyn LossCurve| curve::support(curve, BELOW / releases, tail / releases, LIMIT);
+        let supports = curves.iter().map(|(curve, _)| support(curve.as_ref())).collect();
+        Self { curves, supports, query }
     }
 
-    /// What holds without any computation.
+    /// The sum of `term` over all releases.
+    fn each(&self, term: impl Fn(&dyn LossCurve) -> f64) -> f64 {
+        self.curves.iter().map(|(curve, count)| *count as f64 * term(curve.as_ref())).sum()
+    }
+
+    /// The answer for one release.
+    fn single(&self) -> Option<Interval> {
+        let [(curve, 1)] = self.curves.as_slice() else { return None };
+        Some(match self.query {
+            Query::Epsilon { delta } => single::epsilon(curve.as_ref(), delta, LIMIT),
+            Query::Delta { epsilon } => single::delta(curve.as_ref(), epsilon),
+        })
+    }
+
+    /// What holds without any computation: the greatest losses add up, if none is infinite.
     fn trivial(&self) -> Interval {
-        let high = if matches!(self.query, Query::Epsilon { .. }) { f64::INFINITY } else { 1.0 };
+        let bounded = self.each(|curve| curve.infinite() + curve.left_out()) == 0.0;
+        let sum = if bounded { self.each(|curve| curve.greatest() + curve.loss_error()) } else { f64::INFINITY };
+        let most = sum.max(0.0) * (1.0 + 1e-12);
+        let high = match self.query {
+            Query::Epsilon { .. } => most,
+            Query::Delta { epsilon } if epsilon >= most => 0.0,
+            Query::Delta { .. } => 1.0,
+        };
         Interval { low: 0.0, high }
     }
 
@@ -252,10 +361,10 @@ impl Problem {
 
     /// The losses of all parts on grids of `step`; `None` where one has no such grid or bound.
     fn sum(&self, step: f64, discretize: impl Fn(&dyn LossCurve, &Grid) -> Option<Dots>) -> Option<Sum> {
-        let part = |((curve, count), (low, high)): (&(SampledGaussian, u64), &(f64, f64))| {
-            Some((discretize(curve, &Grid::around(*low, *high, step)?)?, *count))
-        };
-        self.curves.iter().zip(&self.supports).map(part).collect::<Option<Vec<_>>>().map(Sum::new)
+        let parts = self.curves.iter().zip(&self.supports).map(|((curve, count), &(low, high))| {
+            Some((discretize(curve.as_ref(), &Grid::around(low, high, step)?)?, *count))
+        });
+        parts.collect::<Option<Vec<_>>>().map(Sum::new)
     }
 
     fn upper(&self, step: f64) -> Option<Sum> {
@@ -293,12 +402,16 @@ impl Problem {
         let upper = law(self.upper(step));
         let lower = law(self.sum(step, dots::lower));
         let trivial = self.trivial();
-        let rounding = LOSS_ERROR * self.releases;
+        // Roundings of losses move epsilon, errors of masses epsilon and delta.
+        let rounding = self.each(|curve| curve.loss_error() + 2.0 * curve.mass_error());
+        let slack = libm::exp(self.each(|curve| curve.mass_error()));
         let ask = |law: &Law, side: Side| match (self.query, side) {
-            (Query::Epsilon { delta }, Side::Upper) => law.epsilon(delta, side) + rounding,
-            (Query::Epsilon { delta }, Side::Lower) => (law.epsilon(delta, side) - rounding).max(0.0),
-            (Query::Delta { epsilon }, Side::Upper) => law.delta((epsilon - rounding).max(0.0), side),
-            (Query::Delta { epsilon }, Side::Lower) => law.delta(epsilon + rounding, side),
+            (Query::Epsilon { delta }, Side::Upper) => law.epsilon(delta / slack, side) + rounding,
+            (Query::Epsilon { delta }, Side::Lower) => (law.epsilon(delta * slack, side) - rounding).max(0.0),
+            (Query::Delta { epsilon }, Side::Upper) => {
+                (law.delta((epsilon - rounding).max(0.0), side) * slack).min(1.0)
+            }
+            (Query::Delta { epsilon }, Side::Lower) => law.delta(epsilon + rounding, side) / slack,
         };
         Interval {
             low: lower.map_or(trivial.low, |law| ask(&law, Side::Lower)),

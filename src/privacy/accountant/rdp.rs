@@ -1,10 +1,12 @@
 //! Renyi differential privacy: per-order costs that add up, and their conversion to epsilon.
 
 mod conversion;
+pub mod coordinate;
 pub mod gaussian;
 pub mod mixture;
+mod other;
 pub mod published;
-mod skellam;
+pub(crate) mod skellam;
 mod subsample;
 pub(crate) mod validate;
 
@@ -14,11 +16,12 @@ use super::{Accountant, EpsilonReport};
 use crate::privacy::DpEvent;
 use crate::privacy::mechanism::PrivacyError;
 use mixture::SkellamMixtureCurve;
+use other::Moments;
 
 /// Curves and event costs kept by one accountant.
 const CACHE: usize = 64;
 /// What [`RdpAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian, Skellam mixture (smm, smm-2022), each plain or Poisson sampled once, and compositions of these";
+const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 
 static ORDERS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let mut orders = vec![1.01, 1.02, 1.03];
@@ -39,14 +42,17 @@ pub fn orders() -> &'static [f64] {
 
 /// Adds up Renyi divergences at [`orders`]; `epsilon` is the least over the orders.
 ///
-/// Knows Gaussian, discrete Gaussian, both Skellam mixture events and `NonPrivate`, plain or under one Poisson sampling, and
-/// their compositions; everything else is [`PrivacyError::UnknownEvent`]. The Skellam mixture with the
-/// plain clip is computed by a numeric supremum without certificate (see [`mixture`]).
+/// Knows every event but mixtures of Gaussians, plain or under one Poisson sampling, samples of fixed size (of all but the
+/// Skellam mixtures, and composed with each other only), and compositions; everything else is
+/// [`PrivacyError::UnknownEvent`]. The Skellam mixture with the
+/// plain clip is certified for every x (see [`mixture`]).
 #[derive(Clone, Debug)]
 pub struct RdpAccountant {
     totals: Vec<f64>,
+    /// Whether neighbours replace a contribution, once an event has told.
+    replaces: Option<bool>,
     published: bool,
-    numeric: bool,
+    certified: bool,
     curves: Vec<Arc<SkellamMixtureCurve>>,
     costs: Vec<(DpEvent, Arc<[f64]>)>,
 }
@@ -63,8 +69,9 @@ impl RdpAccountant {
     pub fn new() -> Self {
         Self {
             totals: vec![0.0; orders().len()],
+            replaces: None,
             published: false,
-            numeric: false,
+            certified: false,
             curves: Vec::new(),
             costs: Vec::new(),
         }
@@ -90,6 +97,10 @@ impl RdpAccountant {
                 total.into()
             }
             DpEvent::PoissonSampled { rate, event: inner } => self.sampled_cost(*rate, inner, event)?.into(),
+            DpEvent::FixedSizeSampled { sample, population, event: inner } => {
+                let rate = validate::share(*sample, *population)?;
+                Moments::of(inner)?.ok_or_else(|| unknown(event))?.fixed_size(rate).into()
+            }
             plain => self.sampled_cost(1.0, plain, plain)?.into(),
         };
         if self.costs.len() >= CACHE {
@@ -113,13 +124,13 @@ impl RdpAccountant {
                 validate::positive("noise_multiplier", *noise_multiplier)?;
                 each(&|a| gaussian::sampled_discrete_gaussian(*noise_multiplier, rate, a))
             }
-            DpEvent::SkellamMixture { mu, l2_bound } => {
+            DpEvent::SkellamMixture { mu, l2_bound, .. } => {
                 validate::positive("mu", *mu)?;
                 validate::positive("l2_bound", *l2_bound)?;
                 if rate == 0.0 {
                     return Ok(vec![0.0; orders().len()]);
                 }
-                let curve = self.curve_of(*mu, *l2_bound, rate == 1.0);
+                let curve = self.curve_of(*mu, *l2_bound);
                 sampled_mixture(&curve, rate)
             }
             DpEvent::SkellamMixture2022 { mu, c, l_inf } => {
@@ -130,27 +141,17 @@ impl RdpAccountant {
                 }
                 each(&|a| published_cost(*mu, *c, *l_inf, rate, a))
             }
-            DpEvent::PoissonSampled { .. } | DpEvent::SelfComposed { .. } | DpEvent::Composed(_) => {
-                return Err(PrivacyError::UnknownEvent {
-                    accountant: "rdp",
-                    event: format!("{whole:?}"),
-                    supported: SUPPORTED,
-                });
-            }
+            other => Moments::of(other)?.ok_or_else(|| unknown(whole))?.poisson(rate),
         })
     }
 
-    /// The curve from the cache or computed; `full` asks for fractional orders.
-    fn curve_of(&mut self, mu: f64, l2_bound: f64, full: bool) -> Arc<SkellamMixtureCurve> {
-        let fits = |c: &&Arc<SkellamMixtureCurve>| c.mu() == mu && c.l2_bound() == l2_bound && (c.is_full() || !full);
+    /// The curve from the cache or computed.
+    fn curve_of(&mut self, mu: f64, l2_bound: f64) -> Arc<SkellamMixtureCurve> {
+        let fits = |c: &&Arc<SkellamMixtureCurve>| c.mu() == mu && c.l2_bound() == l2_bound;
         if let Some(curve) = self.curves.iter().find(fits) {
             return Arc::clone(curve);
         }
-        let curve = Arc::new(if full {
-            SkellamMixtureCurve::new(mu, l2_bound)
-        } else {
-            SkellamMixtureCurve::at_integers(mu, l2_bound)
-        });
+        let curve = Arc::new(SkellamMixtureCurve::new(mu, l2_bound));
         if self.curves.len() >= CACHE {
             self.curves.remove(0);
         }
@@ -159,11 +160,11 @@ impl RdpAccountant {
     }
 
     fn name(&self) -> String {
-        match (self.published, self.numeric) {
+        match (self.published, self.certified) {
             (false, false) => "rdp",
             (true, false) => "rdp (smm-2022 bound as published, integer orders 2..=99)",
-            (false, true) => "rdp (smm by numeric supremum, not certified)",
-            (true, true) => "rdp (smm-2022 bound as published; smm by numeric supremum, not certified)",
+            (false, true) => "rdp (smm certified for every x)",
+            (true, true) => "rdp (smm-2022 bound as published; smm certified for every x)",
         }
         .to_owned()
     }
@@ -171,11 +172,11 @@ impl RdpAccountant {
     /// Remembers which bounds the total rests on.
     fn note(&mut self, event: &DpEvent) {
         match event {
-            DpEvent::SkellamMixture { .. } => self.numeric = true,
+            DpEvent::SkellamMixture { .. } => self.certified = true,
             DpEvent::SkellamMixture2022 { .. } => self.published = true,
             DpEvent::PoissonSampled { event, .. } | DpEvent::SelfComposed { event, .. } => self.note(event),
             DpEvent::Composed(events) => events.iter().for_each(|event| self.note(event)),
-            DpEvent::NonPrivate | DpEvent::Gaussian { .. } | DpEvent::DiscreteGaussian { .. } => {}
+            _ => {}
         }
     }
 }
@@ -184,6 +185,11 @@ impl Accountant for RdpAccountant {
     fn compose(&mut self, event: &DpEvent, count: u64) -> Result<(), PrivacyError> {
         let cost = self.cost(event)?;
         if count > 0 {
+            let replaces = event.replaces_one().map_err(|()| unknown(event))?.or(self.replaces);
+            if self.replaces.is_some() && self.replaces != replaces {
+                return Err(unknown(event));
+            }
+            self.replaces = replaces;
             self.note(event);
             add(&mut self.totals, &cost, count);
         }
@@ -215,6 +221,10 @@ impl Accountant for RdpAccountant {
         }
         Ok(self.curve().map(|(order, tau)| conversion::delta_at(tau, order, epsilon)).fold(1.0, f64::min))
     }
+}
+
+fn unknown(event: &DpEvent) -> PrivacyError {
+    PrivacyError::UnknownEvent { accountant: "rdp", event: format!("{event:?}"), supported: SUPPORTED }
 }
 
 /// `total += count * cost`; zero costs stay zero and infinities stay infinite.

@@ -121,7 +121,7 @@ impl Mechanism for CentralGaussian {
         false
     }
 
-    fn event(&self) -> DpEvent {
+    fn event(&self, _dim: usize) -> DpEvent {
         DpEvent::DiscreteGaussian { noise_multiplier: self.params.noise_multiplier }
     }
 

@@ -48,7 +48,7 @@ impl Mechanism for NoNoise {
         true
     }
 
-    fn event(&self) -> DpEvent {
+    fn event(&self, _dim: usize) -> DpEvent {
         DpEvent::NonPrivate
     }
 
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn same_fixed_point_as_the_baseline() {
         let none = NoNoise::new(NoNoiseParams { clip: 1.0, cohort: 240 }).unwrap();
-        assert_eq!(none.event(), DpEvent::NonPrivate);
+        assert_eq!(none.event(10), DpEvent::NonPrivate);
         assert_eq!(none.noise().variance(), 0.0);
         assert_eq!(none.encode_params(10).unwrap().norm_bound(), 1 << 44);
         assert!(NoNoise::new(NoNoiseParams { clip: -1.0, cohort: 240 }).is_err());

@@ -78,17 +78,21 @@ impl Mechanism for Smm {
         true
     }
 
-    fn event(&self) -> DpEvent {
-        DpEvent::SkellamMixture { mu: self.params.mu_total, l2_bound: self.params.gamma * self.params.clip }
+    fn event(&self, dim: usize) -> DpEvent {
+        DpEvent::SkellamMixture {
+            mu: self.params.mu_total,
+            l2_bound: self.params.gamma * self.params.clip,
+            dim: Some(fixed::padded(dim, true) as u64),
+        }
     }
 
     fn neighboring(&self) -> NeighboringRelation {
         NeighboringRelation::ZeroOut
     }
 
-    /// False: the supremum over x is computed in floating point, without interval arithmetic.
+    /// Every x is covered by a proof and interval arithmetic: `docs/smm-accounting.md`.
     fn certified(&self) -> bool {
-        false
+        true
     }
 
     fn rounding_std(&self, dim: usize) -> f64 {

@@ -112,7 +112,7 @@ impl Mechanism for Smm2022 {
         true
     }
 
-    fn event(&self) -> DpEvent {
+    fn event(&self, _dim: usize) -> DpEvent {
         DpEvent::SkellamMixture2022 { mu: self.params.mu_total, c: self.c(), l_inf: Some(self.params.l_inf) }
     }
 
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(p.norm, norm_kind::MIXED);
         assert_eq!(p.norm_bound(), 4096u128 << 16);
         assert!(f64::from(p.linf) / 65_536.0 < OK.l_inf && f64::from(p.linf + 2) / 65_536.0 > OK.l_inf);
-        assert_eq!(mechanism.event(), DpEvent::SkellamMixture2022 { mu: 1428.0, c: 4096.0, l_inf: Some(OK.l_inf) });
+        assert_eq!(mechanism.event(4096), DpEvent::SkellamMixture2022 { mu: 1428.0, c: 4096.0, l_inf: Some(OK.l_inf) });
         // Strictly below, also where l_inf is a multiple of the step.
         let whole = Smm2022::new(Smm2022Params { l_inf: 4.0, ..OK }).unwrap().encode_params(8).unwrap();
         assert_eq!(whole.linf, (4 << 16) - 1);

@@ -9,7 +9,7 @@ use veilsum::privacy::mechanism::PrivacyError;
 
 use super::{account_json, close, epsilon, f, gaussian, golden, sampled};
 
-fn interval(event: &DpEvent, count: u64, delta: f64) -> Interval {
+pub(super) fn interval(event: &DpEvent, count: u64, delta: f64) -> Interval {
     let mut accountant = PldAccountant::new();
     accountant.compose(event, count).unwrap();
     accountant.interval(delta).unwrap()
@@ -40,8 +40,8 @@ fn all_golden_rows_lie_between_the_bounds() {
         if let Some(rdp) = row["rdp_epsilon"].as_f64() {
             assert!(found.high <= rdp, "{row}: {found:?}");
         }
-        // A heavy tail that no grid of this length resolves: 23.9 to 71.2, and 0.5 %.
-        if !["sgm-02", "sgm-06"].contains(&row["id"].as_str().unwrap()) {
+        // A heavy tail that no grid of this length resolves: 23.6 to 71.2.
+        if row["id"] != "sgm-02" {
             assert!(found.high - found.low <= 2e-3 * found.high, "{row}: {found:?}");
         }
     }
@@ -121,7 +121,7 @@ fn what_is_not_known_is_refused_and_changes_nothing() {
     let twice = sampled(0.1, sampled(0.1, gaussian(1.0)));
     let composed = sampled(0.1, DpEvent::Composed(vec![gaussian(1.0)]));
     let discrete = DpEvent::DiscreteGaussian { noise_multiplier: 1.0 };
-    let skellam = DpEvent::SkellamMixture { mu: 10.0, l2_bound: 1.0 };
+    let skellam = DpEvent::SkellamMixture { mu: 10.0, l2_bound: 1.0, dim: None };
     let late = DpEvent::Composed(vec![gaussian(1.0), discrete.clone()]);
     for event in [twice, composed, discrete, skellam, late] {
         let error = accountant.compose(&event, 1).unwrap_err();

@@ -351,6 +351,56 @@ fn a_row_with_nan_is_named_or_zeroed() {
     }
 }
 
+/// The norm is measured in the transform's first pass, or beforehand where a NaN is an error: with the same bits, also
+/// where the row is short, its norm far off, or threads share it.
+#[test]
+fn a_row_measured_on_its_way_has_the_same_bits() {
+    let (signs, keys) = (stream(3), row_keys(1));
+    for (dim, block_log2) in [(4096, 12), (2100, 12), (5000, 13), (40_000, 16), (300_001, 19)] {
+        for scale in [1.0, 0.0, 1e-30, 1e30, f32::MIN_POSITIVE] {
+            let x: Vec<f32> = (0..dim).map(|i| ((i * 31 % 1013) as f32 - 506.0) / 506.0 * scale).collect();
+            let rows = Rows::dense(x, 1, dim).unwrap();
+            for clip in [1.0, f32::INFINITY] {
+                let params = EncodeParams { clip, bits: 16, ..plain_params(dim as u32, block_log2) };
+                let before = job(params, &signs, &keys);
+                let inside = EncodeJob { non_finite: NonFinite::ZeroRow, ..before };
+                let mut seen = None;
+                for backend in blocked() {
+                    for threads in [1, 3] {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                        for job in [before, inside] {
+                            let found = pool.install(|| {
+                                (backend.encode(&rows, &job).unwrap(), backend.encode_fixed(&rows, &job).unwrap())
+                            });
+                            let first = seen.get_or_insert_with(|| found.clone());
+                            assert_eq!(*first, found, "{dim} {scale} {clip} {threads} {}", backend.describe());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A NaN in any chunk of a row that is measured on its way.
+#[test]
+fn a_long_row_with_nan_is_zeroed() {
+    let (signs, keys) = (stream(3), row_keys(1));
+    let dim = 20_000usize;
+    let params = EncodeParams { clip: 1.0, ..plain_params(dim as u32, 15) };
+    for (place, poison) in [(0, f32::NAN), (4095, f32::INFINITY), (12_000, f32::NEG_INFINITY), (dim - 1, f32::NAN)] {
+        let mut x = vec![0.5f32; dim];
+        x[place] = poison;
+        let rows = Rows::dense(x, 1, dim).unwrap();
+        for backend in blocked() {
+            let lenient = EncodeJob { non_finite: NonFinite::ZeroRow, ..job(params, &signs, &keys) };
+            let (words, report) = backend.encode(&rows, &lenient).unwrap();
+            assert!(words.as_u32().unwrap().iter().all(|&w| w == 0), "{place} {}", backend.describe());
+            assert_eq!((report.zeroed, report.norm_sum, report.clip_ratio_sum), (1, 0.0, 1.0));
+        }
+    }
+}
+
 /// Finite input whose norm or transform overflows `f32`: still the integers of the exact computation.
 #[test]
 fn the_largest_floats_stay_finite() {

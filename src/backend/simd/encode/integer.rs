@@ -10,7 +10,7 @@ use crate::backend::simd::fwht::memory::fetch;
 use crate::backend::simd::isa::{Dispatch, Kernel};
 use crate::backend::simd::lanes::{Machine, Words};
 use crate::backend::simd::noise::{BLOCK, Draws, Law};
-use crate::backend::simd::{FAR, SEGMENT, keystream, pack};
+use crate::backend::simd::{FAR, SEGMENT, alone, keystream, pack};
 use crate::backend::{EncodeReport, RowKeys, check};
 use crate::params::{EncodeParams, ROUNDING_STRIDE, norm_kind, rounding_kind};
 
@@ -43,11 +43,12 @@ impl<M: Machine> Meter<M> {
     /// Clamps sixteen coordinates and adds their squares to the norm.
     #[inline(always)]
     pub(super) fn plain(&mut self, v: M::W, linf: u32) -> M::W {
+        let mut clamped = v;
         // From 2^31 on the bound is none.
-        let high = linf.min(i32::MAX as u32);
-        let low = if linf > high { 1 << 31 } else { high.wrapping_neg() };
-        let clamped = v.clamp_signed(M::W::splat(low), M::W::splat(high));
-        self.hits = self.hits.increment_where_unequal(clamped, v);
+        if linf <= i32::MAX as u32 {
+            clamped = v.clamp_signed(M::W::splat(linf.wrapping_neg()), M::W::splat(linf));
+            self.hits = self.hits.increment_where_unequal(clamped, v);
+        }
         clamped.add_squares(&mut self.low, &mut self.high);
         clamped
     }
@@ -99,7 +100,7 @@ pub(super) fn row(
 
 /// Clamps fixed-point coordinates in place, and measures their norm.
 pub(super) fn bound(dispatch: Dispatch, row: &mut [u32], p: &EncodeParams) -> Seen {
-    if row.len() <= SEGMENT {
+    if alone(row.len(), SEGMENT) {
         return dispatch.run(Bound { x: row, p });
     }
     row.par_chunks_mut(SEGMENT).map(|x| dispatch.run(Bound { x, p })).reduce(Seen::default, Seen::merge)
@@ -124,14 +125,14 @@ pub(super) fn finish(
     sink: Sink<'_>,
 ) {
     let num = shrink(seen.norm, p);
-    let far = x.len() > FAR;
+    let (far, alone) = (x.len() > FAR, alone(x.len(), SEGMENT));
     let task = |i: usize, x: &mut [u32], packed: Option<&mut [u8]>| {
         dispatch.run(Finish { x, packed, first: i * SEGMENT, num, p, keys, noise, dispatch, far });
     };
     match sink {
-        Sink::InPlace if x.len() <= SEGMENT => task(0, x, None),
+        Sink::InPlace if alone => task(0, x, None),
         Sink::InPlace => x.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, x)| task(i, x, None)),
-        Sink::Packed(bytes) if x.len() <= SEGMENT => task(0, x, Some(bytes)),
+        Sink::Packed(bytes) if alone => task(0, x, Some(bytes)),
         Sink::Packed(bytes) => {
             let bytes = bytes.par_chunks_mut(pack::len(SEGMENT, p.bits));
             x.par_chunks_mut(SEGMENT).zip(bytes).enumerate().for_each(|(i, (x, bytes))| task(i, x, Some(bytes)));
@@ -184,10 +185,30 @@ struct Finish<'a> {
 /// The constants of a row, in lanes.
 #[derive(Clone, Copy)]
 struct Steps<M: Machine> {
-    num: M::W,
+    /// The shrink: `floor(|v| num / 2^30) = floor(|v| fourfold / 2^32) + (|v| & whole)`, `fourfold = 4 num mod 2^32`, and
+    /// `whole` all ones where that lost a bit (`num = 2^30`: nothing shrinks), else zero.
+    fourfold: M::W,
+    whole: M::W,
     shift: u32,
     fraction: M::W,
     mask: M::W,
+    /// The ring leaves no room for what a sum of fixed point and `2^F` may lose above 32 bits: `b + F > 32`.
+    wide: bool,
+}
+
+impl<M: Machine> Steps<M> {
+    #[inline(always)]
+    fn new(num: u32, p: &EncodeParams) -> Self {
+        let shift = if p.rounding == rounding_kind::KEEP { 0 } else { p.fraction_bits };
+        Self {
+            fourfold: M::W::splat(num << 2),
+            whole: M::W::splat((num >> SHRINK_BITS).wrapping_neg()),
+            shift,
+            fraction: M::W::splat((1 << shift) - 1),
+            mask: M::W::splat(check::mask(p.bits)),
+            wide: p.bits + shift > 32,
+        }
+    }
 }
 
 impl Kernel for Finish<'_> {
@@ -196,14 +217,10 @@ impl Kernel for Finish<'_> {
     #[inline(always)]
     fn run<M: Machine>(self) {
         let keep = self.p.rounding == rounding_kind::KEEP;
-        let shift = if keep { 0 } else { self.p.fraction_bits };
-        let steps = Steps::<M> {
-            num: M::W::splat(self.num),
-            shift,
-            fraction: M::W::splat((1 << shift) - 1),
-            mask: M::W::splat(check::mask(self.p.bits)),
-        };
+        let steps = Steps::<M>::new(self.num, self.p);
         let (mut uniform, mut noise) = ([0u16; BLOCK], [0u32; BLOCK]);
+        // Where the words of a block wait to be packed.
+        let mut words = [0; BLOCK];
         let rounding = State::new(&self.keys.rounding);
         let mut draws = self.noise.map(|law| Draws::new(law, &self.keys.noise));
         let size = pack::len(BLOCK, self.p.bits);
@@ -223,14 +240,22 @@ impl Kernel for Finish<'_> {
             if let Some(draws) = &mut draws {
                 draws.block(self.dispatch, first, &mut noise);
             }
-            match packed.as_mut().and_then(Iterator::next) {
-                None => chunk::<M>(x, &steps, &uniform, &noise),
-                Some(bytes) => {
-                    let mut words = [0; BLOCK];
-                    words[..x.len()].copy_from_slice(x);
-                    chunk::<M>(&mut words[..x.len()], &steps, &uniform, &noise);
-                    pack::block::<M>(&words, self.p.bits, bytes);
-                }
+            let bytes = packed.as_mut().and_then(Iterator::next);
+            let place = if bytes.is_some() {
+                // What lies behind a short block is packed as zeros.
+                words[x.len()..].fill(0);
+                words[..x.len()].copy_from_slice(x);
+                &mut words[..x.len()]
+            } else {
+                x
+            };
+            if steps.wide {
+                chunk::<M, true>(place, &steps, &uniform, &noise);
+            } else {
+                chunk::<M, false>(place, &steps, &uniform, &noise);
+            }
+            if let Some(bytes) = bytes {
+                pack::block::<M>(&words, self.p.bits, bytes);
             }
         }
         wipe(bytemuck::cast_slice_mut(&mut uniform));
@@ -240,27 +265,33 @@ impl Kernel for Finish<'_> {
 
 /// One chunk; its last group may be short.
 #[inline(always)]
-fn chunk<M: Machine>(x: &mut [u32], steps: &Steps<M>, uniform: &[u16; BLOCK], noise: &[u32; BLOCK]) {
+fn chunk<M: Machine, const WIDE: bool>(x: &mut [u32], steps: &Steps<M>, uniform: &[u16; BLOCK], noise: &[u32; BLOCK]) {
     let (groups, rest) = x.as_chunks_mut::<16>();
     let whole = groups.len();
     let (uniform, noise) = (uniform.as_chunks::<16>().0, noise.as_chunks::<16>().0);
     for ((x, uniform), noise) in groups.iter_mut().zip(uniform).zip(noise) {
-        step::<M>(x, steps, uniform, noise);
+        step::<M, WIDE>(x, steps, uniform, noise);
     }
     if !rest.is_empty() {
         let mut last = [0; 16];
         last[..rest.len()].copy_from_slice(rest);
-        step::<M>(&mut last, steps, &uniform[whole], &noise[whole]);
+        step::<M, WIDE>(&mut last, steps, &uniform[whole], &noise[whole]);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
 #[inline(always)]
-fn step<M: Machine>(x: &mut [u32; 16], steps: &Steps<M>, uniform: &[u16; 16], noise: &[u32; 16]) {
+fn step<M: Machine, const WIDE: bool>(x: &mut [u32; 16], steps: &Steps<M>, uniform: &[u16; 16], noise: &[u32; 16]) {
     let v = M::W::load(x);
-    let value = v.abs().mul_shr::<SHRINK_BITS>(steps.num).negate_where_negative(v);
+    let size = v.abs();
+    let value = size.mul_hi(steps.fourfold).add(size.and(steps.whole)).negate_where_negative(v);
     // Without fraction bits the comparison is 0 < 0: the value is kept as it is.
     let uniform = M::W::load_u16(uniform).shr(16 - steps.shift);
-    let rounded = value.sar(steps.shift).increment_where_less(uniform, value.and(steps.fraction));
+    let rounded = if WIDE {
+        value.sar(steps.shift).increment_where_less(uniform, value.and(steps.fraction))
+    } else {
+        // floor(v / 2^F) + [U < v mod 2^F] = floor((v + 2^F - 1 - U) / 2^F), and the mask drops what is lost on top.
+        value.add(steps.fraction.sub(uniform)).shr(steps.shift)
+    };
     rounded.add(M::W::load(noise)).and(steps.mask).store(x);
 }

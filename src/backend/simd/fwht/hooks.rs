@@ -11,17 +11,50 @@
 
 use super::super::lanes::{Floats, Machine};
 
+/// Groups of a chunk, 2^12 points: every first pass takes whole chunks, or all that there is.
+pub(in crate::backend::simd) const CHUNK: usize = (1 << 12) / 16;
+
 /// The prologue: what the first pass reads. Every group is loaded exactly once.
 pub(in crate::backend::simd) trait Load: Sync {
-    /// The sixteen inputs of `group`; `here` is what x holds there (a transform in place reads it, one with
+    /// What the inputs of a chunk ([`CHUNK`] groups from a multiple of it on, or the last ones) add up to.
+    type Registers<M: Machine>;
+
+    /// Where the inputs of a few groups lie, looked up once for all of them.
+    type Place<'a>: Copy
+    where
+        Self: 'a;
+
+    /// Empty registers.
+    fn start<M: Machine>(&self) -> Self::Registers<M>;
+
+    /// The place of the groups from `group` on, a multiple of R: R of them, at most 16.
+    fn place<const R: usize>(&self, group: usize) -> Self::Place<'_>;
+
+    /// The sixteen inputs of group k of a place; `here` is what x holds there (a transform in place reads it, one with
     /// another source does not).
-    fn load<M: Machine>(&self, group: usize, here: &[f32; 16]) -> M::F;
+    fn load<M: Machine>(
+        &self,
+        seen: &mut Self::Registers<M>,
+        place: Self::Place<'_>,
+        k: usize,
+        here: &[f32; 16],
+    ) -> M::F;
 
     /// `load(..).stage::<1>()`, to be overridden where the memory operand can do it.
     #[inline(always)]
-    fn load_stage1<M: Machine>(&self, group: usize, here: &[f32; 16]) -> M::F {
-        self.load::<M>(group, here).stage::<1>()
+    fn load_stage1<M: Machine>(
+        &self,
+        seen: &mut Self::Registers<M>,
+        place: Self::Place<'_>,
+        k: usize,
+        here: &[f32; 16],
+    ) -> M::F {
+        self.load::<M>(seen, place, k, here).stage::<1>()
     }
+
+    /// What the inputs of the chunk that `group` belongs to have added up to. In a block of at least a chunk this comes
+    /// before any [`Store::start`] of the block; in shorter ones, chunks may be cut.
+    fn finish<M: Machine>(&self, seen: Self::Registers<M>, group: usize);
 
     /// Where the inputs lie if not in x: the address of those of group 0, and the bytes of a group. Only ever used to
     /// ask for memory ahead of time.
@@ -56,25 +89,67 @@ pub(in crate::backend::simd) trait Store: Sync {
 pub(in crate::backend::simd) struct InPlace;
 
 impl Load for InPlace {
+    type Registers<M: Machine> = ();
+    type Place<'a> = ();
+
     #[inline(always)]
-    fn load<M: Machine>(&self, _: usize, here: &[f32; 16]) -> M::F {
+    fn start<M: Machine>(&self) {}
+
+    #[inline(always)]
+    fn place<const R: usize>(&self, _: usize) {}
+
+    #[inline(always)]
+    fn load<M: Machine>(&self, (): &mut (), (): (), _: usize, here: &[f32; 16]) -> M::F {
         M::F::load(here)
     }
 
     #[inline(always)]
-    fn load_stage1<M: Machine>(&self, _: usize, here: &[f32; 16]) -> M::F {
+    fn load_stage1<M: Machine>(&self, (): &mut (), (): (), _: usize, here: &[f32; 16]) -> M::F {
         M::F::load_stage::<1>(here)
     }
+
+    #[inline(always)]
+    fn finish<M: Machine>(&self, (): (), _: usize) {}
 }
 
-/// The inputs are what x holds, times a factor.
+/// The inputs are what x holds, or the outputs go to x, times a factor.
 pub(in crate::backend::simd) struct Scaled(pub(in crate::backend::simd) f32);
 
 impl Load for Scaled {
+    type Registers<M: Machine> = ();
+    type Place<'a> = ();
+
     #[inline(always)]
-    fn load<M: Machine>(&self, _: usize, here: &[f32; 16]) -> M::F {
+    fn start<M: Machine>(&self) {}
+
+    #[inline(always)]
+    fn place<const R: usize>(&self, _: usize) {}
+
+    #[inline(always)]
+    fn load<M: Machine>(&self, (): &mut (), (): (), _: usize, here: &[f32; 16]) -> M::F {
         M::F::load(here).mul(M::F::splat(self.0))
     }
+
+    #[inline(always)]
+    fn finish<M: Machine>(&self, (): (), _: usize) {}
+}
+
+impl Store for Scaled {
+    type Seen = ();
+    type Registers<M: Machine> = ();
+
+    #[inline(always)]
+    fn start<M: Machine>(&self) {}
+
+    #[inline(always)]
+    fn store<M: Machine>(&self, (): &mut (), _: usize, v: M::F, here: &mut [f32; 16]) {
+        v.mul(M::F::splat(self.0)).store(here);
+    }
+
+    #[inline(always)]
+    fn finish<M: Machine>(&self, (): ()) {}
+
+    fn merge((): (), (): ()) {}
 }
 
 /// The outputs go to x as they are.

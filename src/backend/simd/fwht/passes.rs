@@ -8,7 +8,7 @@
 
 use super::super::isa::Kernel;
 use super::super::lanes::{Floats, Machine};
-use super::hooks::{Load, Store};
+use super::hooks::{CHUNK, Load, Store};
 use super::memory::fetch;
 
 /// Groups from some place of the transformed slice on.
@@ -111,13 +111,13 @@ impl<L: Load, S: Store> Kernel for Short<'_, L, S> {
     /// The groups of `span` are accessed by nothing else meanwhile: who makes the kernel promises it.
     #[inline(always)]
     fn run<M: Machine>(self) -> S::Seen {
-        let mut seen = self.store.start::<M>();
+        let (mut loaded, mut seen) = (self.load.start::<M>(), self.store.start::<M>());
         for i in 0..self.groups {
             self.ahead.step::<1>();
             // SAFETY: i < groups, and the promise above.
             let here = unsafe { self.span.group(i) };
             let group = self.span.first + i;
-            let mut v = self.load.load::<M>(group, here);
+            let mut v = self.load.load::<M>(&mut loaded, self.load.place::<1>(group), 0, here);
             if self.log2 > 0 {
                 v = v.stage::<1>();
             }
@@ -129,6 +129,7 @@ impl<L: Load, S: Store> Kernel for Short<'_, L, S> {
             }
             self.store.store(&mut seen, group, v, here);
         }
+        self.load.finish::<M>(loaded, self.span.first);
         self.store.finish::<M>(seen)
     }
 }
@@ -171,21 +172,26 @@ impl<L: Load, S: Store, const WHOLE: bool> Leaves<'_, L, S, WHOLE> {
     #[inline(always)]
     fn of<M: Machine, const R: usize>(self) -> S::Seen {
         let mut seen = self.store.start::<M>();
-        for i in 0..self.groups / R {
-            let span = self.span.skip(i * R);
-            self.ahead.step::<R>();
-            let mut v = [M::F::splat(0.0); R];
-            unrolled!(k < R, {
-                // SAFETY: i R + k < groups, and the promise of `run`.
-                let here = unsafe { span.group(k) };
-                v[k] = self.load.load_stage1::<M>(span.first + k, here).stage::<2>().stage::<4>();
-            });
-            butterflies(&mut v);
-            unrolled!(k < R, {
-                let out = if WHOLE { v[k].stage::<8>() } else { v[k] };
-                // SAFETY: as above.
-                self.store.store(&mut seen, span.first + k, out, unsafe { span.group(k) });
-            });
+        for chunk in (0..self.groups).step_by(CHUNK) {
+            let mut loaded = self.load.start::<M>();
+            for i in 0..(self.groups - chunk).min(CHUNK) / R {
+                let span = self.span.skip(chunk + i * R);
+                self.ahead.step::<R>();
+                let place = self.load.place::<R>(span.first);
+                let mut v = [M::F::splat(0.0); R];
+                unrolled!(k < R, {
+                    // SAFETY: chunk + i R + k < groups, and the promise of `run`.
+                    let here = unsafe { span.group(k) };
+                    v[k] = self.load.load_stage1::<M>(&mut loaded, place, k, here).stage::<2>().stage::<4>();
+                });
+                butterflies(&mut v);
+                unrolled!(k < R, {
+                    let out = if WHOLE { v[k].stage::<8>() } else { v[k] };
+                    // SAFETY: as above.
+                    self.store.store(&mut seen, span.first + k, out, unsafe { span.group(k) });
+                });
+            }
+            self.load.finish::<M>(loaded, self.span.first + chunk);
         }
         self.store.finish::<M>(seen)
     }

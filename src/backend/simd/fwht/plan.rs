@@ -1,11 +1,11 @@
 //! Which passes a block of up to 2^18 points takes, so that it stays in the caches of one core.
 
 use super::super::isa::Dispatch;
-use super::hooks::{InPlace, Load, Store};
+use super::hooks::{CHUNK, InPlace, Load, Store};
 use super::passes::{Ahead, Leaves, Pass, Short, Span, Stage8};
 
 /// Groups of the largest block that stays in a first-level cache on its way through all its passes, 16 KiB.
-const NEAR: usize = (1 << 12) / 16;
+const NEAR: usize = CHUNK;
 /// Groups of the part of a long block that is finished before the next one is begun, 128 KiB.
 const PART: usize = (1 << 15) / 16;
 /// Groups of the largest block that [`Task`] takes, 1 MiB.

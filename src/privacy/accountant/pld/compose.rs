@@ -12,10 +12,13 @@ use realfft::num_complex::Complex64;
 use realfft::{RealFftPlanner, RealToComplex};
 
 use super::dots::Dots;
+use crate::math::search::bisect;
 use crate::math::special::log_sum_exp;
 
 /// `-ln` of the tilted mass that may lie outside the window on each side.
 const OUTSIDE: f64 = 32.0;
+/// `ln` of what a bound on delta may lose for a smaller tilt.
+const SLACK: f64 = 6.0;
 /// Error of one transform relative to the norm of what is transformed, in units of `2^-52 log2 N`: Higham 2002,
 /// Theorem 24.2 has about 3 for radix 2.
 const FFT_ERROR: f64 = 8.0;
@@ -72,22 +75,39 @@ impl Sum {
         -libm::expm1(ln)
     }
 
-    /// The tilt that makes Chernoff's bound on epsilon at `delta` least: `argmin (K(lambda) - ln delta) / lambda`.
+    /// The tilt that makes Chernoff's bound on epsilon at `delta` least, `argmin (K(lambda) - ln delta) / lambda`, or one
+    /// a little below.
     pub fn tilt_for_delta(&self, delta: f64) -> f64 {
-        let bound = |ln_lambda: f64| {
-            let lambda = libm::exp(ln_lambda);
-            (self.cumulant(lambda) - libm::log(delta)) / lambda
-        };
-        libm::exp(least(bound, libm::log(1e-4), libm::log(1e12)))
+        let bound = |lambda: f64| (self.cumulant(lambda) - libm::log(delta)) / lambda;
+        let best = self.best_tilt(bound);
+        self.relaxed(best, bound(best))
     }
 
-    /// The tilt that makes Chernoff's bound on delta at `epsilon` least: `argmin K(lambda) - lambda epsilon`.
+    /// The tilt that makes Chernoff's bound on delta at `epsilon` least, `argmin K(lambda) - lambda epsilon`, or one a
+    /// little below.
     pub fn tilt_for_epsilon(&self, epsilon: f64) -> f64 {
-        let bound = |ln_lambda: f64| {
-            let lambda = libm::exp(ln_lambda);
-            self.cumulant(lambda) - lambda * epsilon
-        };
-        libm::exp(least(bound, libm::log(1e-4), libm::log(1e12)))
+        let best = self.best_tilt(|lambda| self.cumulant(lambda) - lambda * epsilon);
+        self.relaxed(best, epsilon)
+    }
+
+    /// A bounded loss would be tilted without end, all onto its greatest value: not so far that the points next to it,
+    /// over which the grid spreads that value, would be lost.
+    fn best_tilt(&self, bound: impl Fn(f64) -> f64) -> f64 {
+        let best = least(|ln_lambda| bound(libm::exp(ln_lambda)), libm::log(1e-4), libm::log(1e12));
+        libm::exp(best).min(0.25 / self.step())
+    }
+
+    /// The least tilt whose bound on delta at `epsilon` is [`SLACK`] of that of `best`: where losses are far apart a
+    /// greater one hides all but the greatest.
+    fn relaxed(&self, best: f64, epsilon: f64) -> f64 {
+        let bound = |lambda: f64| self.cumulant(lambda) - lambda * epsilon;
+        let most = bound(best) + SLACK;
+        let loose = |ln_lambda: f64| bound(libm::exp(ln_lambda)) > most;
+        libm::exp(bisect((libm::log(best) - 40.0, libm::log(best)), 40, loose).1)
+    }
+
+    fn step(&self) -> f64 {
+        self.parts.first().map_or(1.0, |(dots, _)| dots.step)
     }
 
     /// The window that the tilted sum leaves with probability `e^-OUTSIDE` at most, on each side.
@@ -108,7 +128,7 @@ impl Sum {
 
     /// The law in a window of `size` grid points (a power of two).
     pub fn law(&self, window: &Window, size: usize, fft: &mut RealFftPlanner<f64>) -> Law {
-        let step = self.parts.first().map_or(1.0, |(dots, _)| dots.step);
+        let step = self.step();
         let middle = 0.5 * (window.range.0 + window.range.1);
         let first = (middle / step).round() as i64 - (size / 2) as i64;
         let (tilted, entry_error) = self.convolve(window.lambda, first, size, fft);
@@ -201,7 +221,7 @@ impl Law {
             if s <= 0.0 {
                 return 0.0;
             }
-            sums.add(w.max(0.0), self.lambda, s - reference);
+            sums.add(w, self.lambda, s - reference);
             above = s;
         }
         match side {
@@ -215,7 +235,7 @@ impl Law {
         let reference = self.reference();
         let mut sums = Sums::default();
         let inside = self.tilted.iter().enumerate().rev().take_while(|&(i, _)| self.at(i) > epsilon);
-        inside.for_each(|(i, &w)| sums.add(w.max(0.0), self.lambda, self.at(i) - reference));
+        inside.for_each(|(i, &w)| sums.add(w, self.lambda, self.at(i) - reference));
         let factor = libm::exp(self.cumulant - self.lambda * reference);
         (factor * self.charged(&sums, epsilon - reference, side) + self.fixed(side)).clamp(0.0, 1.0)
     }
@@ -244,8 +264,14 @@ impl Law {
         }
     }
 
+    /// The bound above `epsilon`; where weights overflow, nothing is known.
     fn charged(&self, sums: &Sums, epsilon: f64, side: Side) -> f64 {
-        (sums.a - libm::exp(epsilon) * sums.b + self.errors(sums, epsilon, side)).max(0.0)
+        let height = sums.a - libm::exp(epsilon) * sums.b + self.errors(sums, epsilon, side);
+        match side {
+            Side::Upper if height.is_nan() => f64::INFINITY,
+            // A number that is none becomes zero here.
+            _ => height.max(0.0),
+        }
     }
 }
 
@@ -269,8 +295,10 @@ struct Sums {
 impl Sums {
     fn add(&mut self, w: f64, lambda: f64, s: f64) {
         let weight = libm::exp(-lambda * s);
-        self.a += w * weight;
-        self.b += w * weight * libm::exp(-s);
+        if w > 0.0 {
+            self.a += w * weight;
+            self.b += w * weight * libm::exp(-s);
+        }
         self.weight += weight;
     }
 }

@@ -40,6 +40,29 @@ pub trait LossCurve: Send + Sync {
 
     /// P's mass of outcomes that Q cannot produce.
     fn infinite(&self) -> f64;
+
+    /// Bound on the mass, under P and Q together, of outcomes that the curve leaves out: an infinite loss to the upper
+    /// bound, nothing to the lower one.
+    fn left_out(&self) -> f64 {
+        0.0
+    }
+
+    /// eta, where the true P and Q are within factors `e^eta` and `e^-eta` of those of the curve in each outcome. Then
+    /// `delta(epsilon)` of n releases is at most `e^(n eta)` times the curve's at `epsilon - 2 n eta`, and at least
+    /// `e^(-n eta)` times that at `epsilon + 2 n eta`.
+    fn mass_error(&self) -> f64 {
+        0.0
+    }
+
+    /// Bound on the rounding of a loss: of the epsilon at which an outcome counts as above it.
+    fn loss_error(&self) -> f64 {
+        2e-15
+    }
+
+    /// The greatest finite loss, or infinity.
+    fn greatest(&self) -> f64 {
+        f64::INFINITY
+    }
 }
 
 /// Masses between `cuts` (ascending): `cuts.len() + 1` of them, the first below all cuts, the last above.

@@ -96,7 +96,12 @@ pub fn upper(curve: &dyn LossCurve, grid: &Grid) -> Dots {
     let whole = masses[grid.count].p + masses[grid.count].p_error;
     let infinite = (masses[grid.count].p - scaled + error).clamp(0.0, whole);
     p[last] += whole - infinite;
-    Dots { first: grid.first, step: grid.step, p, infinite: infinite + curve.infinite() }
+    Dots {
+        first: grid.first,
+        step: grid.step,
+        p,
+        infinite: infinite + curve.infinite() * (1.0 + 1e-12) + curve.left_out(),
+    }
 }
 
 /// The hull of lowered tangents; `None` where it cannot be had on this grid.
@@ -110,7 +115,8 @@ pub fn lower(curve: &dyn LossCurve, grid: &Grid) -> Option<Dots> {
     let back = insets().find(|&i| ends_well(curve, &grid.without_back(i)))?;
     let grid = grid.without_front(front).without_back(back);
     let bins = between(curve, grid.count - 1, |i| cut(&grid, i));
-    let mut dots = Dots { first: grid.first, step: grid.step, p: kinks(&grid, &bins), infinite: 0.0 };
+    let infinite = curve.infinite() * (1.0 - 1e-12);
+    let mut dots = Dots { first: grid.first, step: grid.step, p: kinks(&grid, &bins), infinite };
     hull(&mut dots).then_some(dots)
 }
 

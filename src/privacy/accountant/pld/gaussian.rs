@@ -84,24 +84,24 @@ impl LossCurve for SampledGaussian {
 
 /// A tail of the normal law and a bound on its error: that of `erfc`, and that of its argument, to which the tail is
 /// as sensitive as `x^2`.
-#[derive(Clone, Copy)]
-struct Tail {
-    value: f64,
-    error: f64,
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tail {
+    pub(super) value: f64,
+    pub(super) error: f64,
 }
 
 impl Tail {
-    fn of(x: f64) -> Self {
+    pub(super) fn of(x: f64) -> Self {
         let value = normal_tail(x);
         let sensitivity = if x > 0.0 { x * x } else { 0.0 };
         Self { value, error: if value == 0.0 { 0.0 } else { value * (6.0 + 4.0 * sensitivity) * f64::EPSILON } }
     }
 
-    fn times(self, factor: f64) -> Self {
+    pub(super) fn times(self, factor: f64) -> Self {
         Self { value: factor * self.value, error: factor * self.error }
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self { value: self.value + other.value, error: self.error + other.error }
     }
 }

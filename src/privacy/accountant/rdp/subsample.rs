@@ -70,6 +70,25 @@ pub(crate) fn both_moments(rate: f64, order: u32, moment: impl Fn(u32) -> f64) -
     remove_moment(rate, order, moment).max(add)
 }
 
+/// Bound on `(a-1) D_a`, in both directions, where a set of fixed size is drawn, a share `rate` of all, and neighbours
+/// replace one contribution; `moment(j)` bounds the unsampled one under replacement (Wang, Balle, Kasiviswanathan 2019,
+/// Theorem 9, no bound on the loss assumed):
+/// `ln(1 + q^2 C(a,2) min(4 (e^(m(2)) - 1), 2 e^(m(2))) + 2 sum_{j>=3} q^j C(a,j) e^(m(j)))`.
+pub(crate) fn without_replacement_moment(rate: f64, order: u32, moment: impl Fn(u32) -> f64) -> f64 {
+    if rate == 0.0 {
+        return 0.0;
+    }
+    if rate == 1.0 {
+        return moment(order);
+    }
+    let weight = |j: u32| ln_binomial(order, j) + f64::from(j) * libm::log(rate);
+    let ln_2 = std::f64::consts::LN_2;
+    let square = (2.0 * ln_2 + ln_expm1(moment(2))).min(ln_2 + moment(2));
+    let terms: Vec<f64> = (2..=order).map(|j| weight(j) + if j == 2 { square } else { ln_2 + moment(j) }).collect();
+    // Divergences are jointly quasi-convex: never more than without sampling.
+    softplus(log_sum_exp(&terms)).min(moment(order))
+}
+
 /// Log-moment at any order in `(1, ..)` from those at integers, by the chord.
 pub(crate) fn chord(order: f64, at_integer: impl Fn(u32) -> f64) -> f64 {
     let low = order.floor();

@@ -1,6 +1,7 @@
 //! Ranges of parameters, checked in one place.
 
 use crate::privacy::mechanism::PrivacyError;
+use crate::privacy::{DpEvent, IntegerNoise};
 
 fn out_of_range(name: &'static str, expected: &str, found: f64) -> PrivacyError {
     PrivacyError::OutOfRange { name, expected: expected.to_owned(), found: found.to_string() }
@@ -33,4 +34,82 @@ pub(crate) fn bits(value: u32) -> Result<(), PrivacyError> {
     } else {
         Err(PrivacyError::OutOfRange { name: "bits", expected: "2 to 32".to_owned(), found: value.to_string() })
     }
+}
+
+/// An integer >= `least`.
+fn at_least(name: &'static str, least: u64, value: u64) -> Result<(), PrivacyError> {
+    if value >= least {
+        Ok(())
+    } else {
+        let expected = format!("an integer >= {least}");
+        Err(PrivacyError::OutOfRange { name, expected, found: value.to_string() })
+    }
+}
+
+/// `sample / population` in `[0, 1]`.
+pub(crate) fn share(sample: u64, population: u64) -> Result<f64, PrivacyError> {
+    at_least("population", 1, population)?;
+    if sample > population {
+        let expected = format!("at most the population, {population}");
+        return Err(PrivacyError::OutOfRange { name: "sample", expected, found: sample.to_string() });
+    }
+    Ok(sample as f64 / population as f64)
+}
+
+/// The parameters of an event without sampling and composition.
+pub(crate) fn event(event: &DpEvent) -> Result<(), PrivacyError> {
+    match event {
+        DpEvent::Gaussian { noise_multiplier }
+        | DpEvent::DiscreteGaussian { noise_multiplier }
+        | DpEvent::Laplace { noise_multiplier } => positive("noise_multiplier", *noise_multiplier),
+        DpEvent::IntegerShift { noise, sensitivity } => {
+            at_least("sensitivity", 1, *sensitivity)?;
+            match noise {
+                IntegerNoise::Skellam { mu } => positive("mu", *mu),
+                IntegerNoise::DiscreteGaussian { sigma } => positive("sigma", *sigma),
+                IntegerNoise::DiscreteLaplace { scale } => positive("scale", *scale),
+                IntegerNoise::CenteredBinomial { trials } => at_least("trials", 1, *trials),
+            }
+        }
+        DpEvent::SkellamVector { mu, l1_bound, l2_bound } => {
+            positive("mu", *mu)?;
+            positive("l1_bound", *l1_bound)?;
+            positive("l2_bound", *l2_bound)
+        }
+        DpEvent::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim } => {
+            at_least("clients", 1, *clients)?;
+            at_least("dim", 1, *dim)?;
+            positive("sigma", *sigma)?;
+            positive("l1_bound", *l1_bound)?;
+            positive("l2_bound", *l2_bound)
+        }
+        DpEvent::MixtureOfGaussians { sigma, sensitivities, probabilities } => {
+            positive("sigma", *sigma)?;
+            mixture(sensitivities, probabilities)
+        }
+        DpEvent::RandomizedResponse { epsilon, categories } => {
+            non_negative("epsilon", *epsilon)?;
+            at_least("categories", 2, *categories)
+        }
+        DpEvent::PureDp { epsilon } => non_negative("epsilon", *epsilon),
+        DpEvent::ZeroConcentrated { rho, xi } => {
+            non_negative("rho", *rho)?;
+            non_negative("xi", *xi)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn mixture(sensitivities: &[f64], probabilities: &[f64]) -> Result<(), PrivacyError> {
+    sensitivities.iter().try_for_each(|&s| non_negative("sensitivities", s))?;
+    probabilities.iter().try_for_each(|&p| non_negative("probabilities", p))?;
+    let sum: f64 = probabilities.iter().sum();
+    if sensitivities.len() != probabilities.len() || (sum - 1.0).abs() > 1e-9 {
+        return Err(PrivacyError::OutOfRange {
+            name: "probabilities",
+            expected: format!("{} numbers, one per sensitivity, of sum 1", sensitivities.len()),
+            found: format!("{} numbers of sum {sum}", probabilities.len()),
+        });
+    }
+    Ok(())
 }
