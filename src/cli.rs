@@ -3,6 +3,7 @@
 //! Exit codes: see [`Exit`].
 
 pub mod account;
+pub mod audit;
 pub mod bench;
 pub mod data;
 pub mod devices;
@@ -31,6 +32,8 @@ pub enum Command {
     Train(train::Args),
     /// Privacy loss of a mechanism, or the noise that meets a target.
     Account(account::Args),
+    /// Attack a mechanism as it runs here: a lower bound of epsilon beside the claimed one.
+    Audit(audit::Args),
     /// What has been released about whom: open, show and verify a ledger.
     Ledger(ledger::Args),
     /// Loss and accuracy of a saved model on a data set.
@@ -90,6 +93,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Account(args) => account::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Ledger(args) => ledger::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),

@@ -1,6 +1,7 @@
 //! Mechanisms, events, accountants and the ledger. Says what to compute and what it costs; knows no protocol.
 
 pub mod accountant;
+pub mod audit;
 pub mod calibrate;
 pub mod event;
 pub mod ledger;

@@ -1,5 +1,6 @@
 //! The whole federation in one process: drives the coordinator, plays every client, keeps the run folder.
 
+pub mod audit;
 pub mod dse;
 pub mod ledger;
 pub mod loss;

@@ -25,6 +25,33 @@ pub fn log_sum_exp(terms: &[f64]) -> f64 {
     max + libm::log(terms.iter().map(|&t| libm::exp(t - max)).sum::<f64>())
 }
 
+/// The x with `P[N(0, 1) > x] = tail`, for `tail` in (0, 1); infinite at the ends, NaN outside.
+///
+/// Abramowitz, Stegun 26.2.23 (off by less than 4.5e-4), then three steps of Halley's method on [`normal_tail`]; relative
+/// error of the tail at the result below 1e-13 for `tail <= 1/2`. Above one half it is that of `1 - tail`.
+#[must_use]
+pub fn normal_tail_quantile(tail: f64) -> f64 {
+    if tail > 0.5 {
+        return -normal_tail_quantile(1.0 - tail);
+    }
+    if tail <= 0.0 {
+        return if tail == 0.0 { f64::INFINITY } else { f64::NAN };
+    }
+    let t = libm::sqrt(-2.0 * libm::log(tail));
+    let top = 2.515517 + t * (0.802853 + t * 0.010328);
+    let below = 1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308));
+    let mut x = t - top / below;
+    for _ in 0..3 {
+        // The tail over the density, minus what it should be: Newton's step, and half the curvature x of it.
+        let density = libm::exp(-0.5 * x * x) / (2.0 * std::f64::consts::PI).sqrt();
+        let step = (normal_tail(x) - tail) / density;
+        if step.is_finite() {
+            x += step / (1.0 + 0.5 * x * step);
+        }
+    }
+    x
+}
+
 /// `P[|N(0, sigma^2)| >= bound]` for `sigma >= 0`, relative error about 1e-15.
 ///
 /// A `sigma` of zero gives 0 for a positive bound and 1 otherwise.
@@ -98,6 +125,19 @@ mod tests {
             assert!((mills_ratio(x) / expected - 1.0).abs() < 1e-13, "{x}: {}", mills_ratio(x));
         }
         assert!((mills_ratio(1e6) * 1e6 - 1.0).abs() < 1e-11);
+    }
+
+    #[test]
+    fn the_normal_quantile_undoes_the_tail() {
+        for x in [-8.0, -3.1, -0.5, 0.0, 1e-9, 0.3, 1.0, 1.959963984540054, 5.0, 12.0, 37.0] {
+            let found = normal_tail_quantile(normal_tail(x));
+            // Near 1 a tail does not hold more digits of x.
+            let digits = if x < -2.0 { 1e-3 } else { 1e-12 };
+            assert!((found - x).abs() <= digits * (1.0 + x.abs()), "{x}: {found}");
+        }
+        assert!(normal_tail_quantile(0.5).abs() < 1e-15);
+        assert!(normal_tail_quantile(0.0) == f64::INFINITY && normal_tail_quantile(1.0) == f64::NEG_INFINITY);
+        assert!(normal_tail_quantile(-0.1).is_nan() && normal_tail_quantile(1.1).is_nan());
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 fn every_command_teaches_itself() {
     let main = veilsum(&["--help"]);
     assert!(main.status.success());
-    for command in ["train", "account", "eval", "sweep", "dse", "sample", "data", "bench", "devices"] {
+    for command in ["train", "account", "audit", "eval", "sweep", "dse", "sample", "data", "bench", "devices"] {
         assert!(text(&main.stdout).contains(command), "{command}");
         let help = veilsum(&[command, "--help"]);
         assert!(help.status.success());
