@@ -35,7 +35,7 @@ EXAMPLES
   The default: smm, gamma 16, mu 5.12, 100 clients: noise of twice the clip bound:
     veilsum audit
   Half the noise is found:
-    veilsum audit --fault half-noise --canaries 262144
+    veilsum audit --fault half-noise --canaries 524288 --delta 1e-7 --gamma 8 --mu 8 --cohort 16 --dim 16
   Noise 10 % too low is found in many runs:
     veilsum audit --runs 100000 --gamma 64 --mu 2.28 --dim 16 --fault low-noise
   Ten rounds with a Poisson cohort of 100 in 10000, in the public view:
