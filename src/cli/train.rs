@@ -246,6 +246,7 @@ impl From<SimError> for Failure {
         match e {
             SimError::Config(e) => e.into(),
             SimError::Ledger(e) | SimError::Fl(FlError::Ledger(e)) => e.into(),
+            SimError::Fl(FlError::Privacy(e)) => e.into(),
             SimError::Folder { .. } => Self::new(Exit::Usage, e),
             other => Self::new(Exit::Failure, other),
         }
