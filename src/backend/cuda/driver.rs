@@ -79,7 +79,9 @@ pub(super) struct DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        if self.bytes == 0 || self.driver.context.bind_to_thread().is_err() {
+        // The first error may be an old one, of a handle that was dropped: it is returned once.
+        let bound = || self.driver.context.bind_to_thread().is_ok();
+        if self.bytes == 0 || !(bound() || bound()) {
             return;
         }
         let stream = self.driver.stream.cu_stream();
