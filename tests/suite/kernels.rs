@@ -16,6 +16,7 @@ mod keystream;
 mod lattice;
 mod lattice_encrypt;
 mod layouts;
+mod long_rows;
 mod mask;
 mod noise;
 mod packing;
@@ -89,7 +90,11 @@ fn all() -> Vec<Box<dyn Backend>> {
 /// Every backend but the oracle, devices among them; these alone where `VEILSUM_GPU` asks for some.
 fn others() -> Vec<Box<dyn Backend>> {
     let blocked = if Wanted::from_env() == Wanted::Everything { blocked() } else { Vec::new() };
-    blocked.into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>).chain(devices().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>)).collect()
+    blocked
+        .into_iter()
+        .map(|backend| Box::new(backend) as Box<dyn Backend>)
+        .chain(devices().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>))
+        .collect()
 }
 
 /// Every backend.

@@ -74,7 +74,10 @@ fn a_call_that_is_refused_is_no_loss_of_the_card() {
                 for after in [0, 1] {
                     driver.fail(call, after, code, false);
                     let error = encoded(&backend).unwrap_err();
-                    assert!(matches!(error, BackendError::DeviceFailed { backend: "cuda", .. }), "{code} {call}: {error}");
+                    assert!(
+                        matches!(error, BackendError::DeviceFailed { backend: "cuda", .. }),
+                        "{code} {call}: {error}"
+                    );
                     assert!(encoded(&backend).unwrap() == expected, "{code} at {call}");
                 }
             }
@@ -245,9 +248,8 @@ fn the_emulated_driver_finds_what_a_host_side_does_wrong_with_handles() {
         // What is left when the context goes is a leak.
         let memory = raw.alloc(16);
         // SAFETY: the type of the driver's interface.
-        let release = || unsafe {
-            driver.function::<unsafe extern "C" fn(c_int) -> c_int>("cuDevicePrimaryCtxRelease_v2")(0)
-        };
+        let release =
+            || unsafe { driver.function::<unsafe extern "C" fn(c_int) -> c_int>("cuDevicePrimaryCtxRelease_v2")(0) };
         assert_eq!(release(), 0);
         let leaks = driver.mistakes();
         assert_eq!(leaks.len(), 2, "{leaks:?}");
