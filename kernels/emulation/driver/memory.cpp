@@ -193,7 +193,8 @@ VEILSUM_EXPORT int cuMemPoolCreate(void** pool, const PoolProperties* properties
     if (call.before != SUCCESS) return call.before;
     // Pinned memory of device 0, not shared, as much as there is.
     const PoolProperties& p = *properties;
-    if (p.type != 1 || p.handles != 0 || p.place != 1 || p.device != 0 || p.security != nullptr || p.most != 0 || p.usage != 0)
+    const bool shared = p.handles != 0 || p.security != nullptr || p.most != 0 || p.usage != 0;
+    if (p.type != 1 || p.place != 1 || p.device != 0 || shared)
         return wrong("cuMemPoolCreate", "properties");
     *pool = state().pools.add(Pool{});
     return SUCCESS;

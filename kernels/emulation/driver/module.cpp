@@ -133,12 +133,15 @@ VEILSUM_EXPORT int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned
     if (call.before != SUCCESS) return call.before;
     const Function* function = state().functions.find(handle);
     Stream* stream = state().streams.find(on);
-    if (function == nullptr || stream == nullptr) return wrong("cuLaunchKernel", "no such function, or no such stream", INVALID_HANDLE);
+    if (function == nullptr || stream == nullptr)
+        return wrong("cuLaunchKernel", "no such function, or no such stream", INVALID_HANDLE);
     const emulation::Kernel& kernel = *function->kernel;
     if (x == 0 || y == 0 || z != 1 || y > 65535 || threads == 0 || threads > 1024 || threads_y != 1 || threads_z != 1)
         return wrong("cuLaunchKernel", kernel.entry + ": a grid or a block that cannot be");
-    if (shared > function->most_shared) return wrong("cuLaunchKernel", kernel.entry + ": more shared memory than was asked for");
-    if (params == nullptr || extra != nullptr) return wrong("cuLaunchKernel", kernel.entry + ": a list of parameters is expected");
+    if (shared > function->most_shared)
+        return wrong("cuLaunchKernel", kernel.entry + ": more shared memory than was asked for");
+    if (params == nullptr || extra != nullptr)
+        return wrong("cuLaunchKernel", kernel.entry + ": a list of parameters is expected");
     auto work = std::make_shared<Work>(Work{&kernel, x, y, threads, shared, {}, {}});
     const auto* first = static_cast<const unsigned char*>(params[0]);
     work->params.assign(first, first + kernel.params_len);

@@ -97,7 +97,8 @@ VEILSUM_EXPORT int cuStreamDestroy_v2(void* handle) {
     if (call.before != SUCCESS) return call.before;
     State& s = state();
     Stream* stream = s.streams.find(handle);
-    if (stream == nullptr) return wrong("cuStreamDestroy_v2", std::string("a stream ") + s.streams.fault(handle), INVALID_HANDLE);
+    if (stream == nullptr)
+        return wrong("cuStreamDestroy_v2", std::string("a stream ") + s.streams.fault(handle), INVALID_HANDLE);
     if (!stream->steps.empty()) s.orphans.push_back(stream);
     s.streams.alive.erase(handle);
     return SUCCESS;
@@ -144,7 +145,8 @@ VEILSUM_EXPORT int cuEventRecord(void* handle, void* on) {
     if (call.before != SUCCESS) return call.before;
     Event* event = state().events.find(handle);
     Stream* stream = state().streams.find(on);
-    if (stream == nullptr || event == nullptr) return wrong("cuEventRecord", "no such stream, or no such event", INVALID_HANDLE);
+    if (stream == nullptr || event == nullptr)
+        return wrong("cuEventRecord", "no such stream, or no such event", INVALID_HANDLE);
     const uint64_t version = ++event->recorded;
     return enqueue(*stream, Step{"record", [event, stream, version] {
                                      event->reached = version;
