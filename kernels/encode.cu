@@ -135,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(256) encode_shrink(const RowsPassPa
 }
 REGISTER_KERNEL(encode_shrink)
 
-// A block has 4096 elements, a thread the keystream of 32 neighbours.
+// A block has 4096 elements, a thread the keystream of 32 neighbours; `first` is the number of a row's first element here.
 extern "C" __global__ void __launch_bounds__(128)
     encode_round(const RowsPassParams p, uint32_t* words, const uint32_t* states, const uint32_t* keys) {
     __shared__ uint32_t stream[2048];
@@ -147,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(128)
     if (stochastic) {
         const StreamKey key(keys + (p.first_row + row) * KEY_WORDS);
         uint32_t block[16];
-        chacha_block(key.words, (start >> 5) + threadIdx.x, key.rounds, block);
+        chacha_block(key.words, ((p.first + start) >> 5) + threadIdx.x, key.rounds, block);
         stream_put(stream, threadIdx.x, block);
     }
     __syncthreads();

@@ -13,6 +13,10 @@
 //   whatever the row holds. One group a row.
 // clip_scale: in place; 8 bytes an element, one product (and three exact ones by powers of two).
 // encode_place: the same into padded rows, with signs; 8 bytes and 1 bit an element, 6 of half precision (for encode).
+//
+// No subgroup operations, by count: of a chunk's 4096 x 40 operations the sum over the threads takes 255 additions of 96
+// bits (12 operations each, in 8 steps), 2 percent, and the greatest one atomic a thread, 0.2 percent. There is no subgroup
+// addition with carries: 5 steps of three shuffles would replace 5 barriers and a part of those operations.
 
 // Words of a row in `states`: N (3), bits of the largest |x|, factor, its exponent, shrink, clamped coordinates.
 const STATE_WORDS: u32 = 8u;

@@ -235,7 +235,7 @@ fn put(s: u32, i: u32, row: vec4<u32>) {
     halves[place(s, i + 3u)] = row.w;
 }
 
-// A group has 4096 elements, a thread the keystream of 32 neighbours.
+// A group has 4096 elements, a thread the keystream of 32 neighbours; `first` is the number of a row's first element here.
 @compute @workgroup_size(128)
 fn encode_round(
     @builtin(workgroup_id) block: vec3<u32>,
@@ -256,7 +256,7 @@ fn encode_round(
             vec4(round_keys[at + 4u], round_keys[at + 5u], round_keys[at + 6u], round_keys[at + 7u]),
             round_keys[at + 8u],
         );
-        let bytes = chacha_block(key, (start >> 5u) + t);
+        let bytes = chacha_block(key, ((p.first + start) >> 5u) + t);
         put(t, 0u, bytes.a);
         put(t, 4u, bytes.b);
         put(t, 8u, bytes.c);

@@ -74,8 +74,8 @@ void* shared_base();
 
 // How a kernel is called: `buffers` as the pointers of its signature.
 using Call = void (*)(void (*kernel)(), const void* params, void* const* buffers);
-// Notes a kernel under its name; called before main.
-void enroll(const char* entry, void (*kernel)(), Call call, size_t params_len, int buffers);
+// Notes a kernel under its name and the file that it stands in; called before main.
+void enroll(const char* entry, const char* file, void (*kernel)(), Call call, size_t params_len, int buffers);
 
 template <class T>
 uint64_t to_word(T value) {
@@ -103,10 +103,10 @@ void call_with(void (*kernel)(Params, Pointers...), const void* params, void* co
 // Enrolls a kernel by its type: parameters by value first, then pointers only.
 struct Registered {
     template <class Params, class... Pointers>
-    Registered(const char* entry, void (*kernel)(Params, Pointers...)) {
+    Registered(const char* entry, const char* file, void (*kernel)(Params, Pointers...)) {
         static_assert((std::is_pointer<Pointers>::value && ...), "after the parameters a kernel takes buffers");
         enroll(
-            entry, reinterpret_cast<void (*)()>(kernel),
+            entry, file, reinterpret_cast<void (*)()>(kernel),
             [](void (*erased)(), const void* params, void* const* buffers) {
                 call_with(reinterpret_cast<void (*)(Params, Pointers...)>(erased), params, buffers,
                           std::index_sequence_for<Pointers...>());
@@ -120,7 +120,7 @@ inline unsigned lane() { return (threadIdx.x + blockDim.x * (threadIdx.y + block
 
 }  // namespace emulation
 
-#define REGISTER_KERNEL(entry) static const emulation::Registered registered_##entry{#entry, entry};
+#define REGISTER_KERNEL(entry) static const emulation::Registered registered_##entry{#entry, __FILE__, entry};
 
 template <class T>
 inline T* dynamic_shared() {

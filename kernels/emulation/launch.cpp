@@ -1,6 +1,7 @@
 // The scheduler of the emulation, and its C interface. One launch at a time in a process.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -9,6 +10,7 @@
 
 #include "cuda.h"
 #include "fiber.h"
+#include "kernels.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -42,20 +44,6 @@ struct Fiber {
     unsigned mask = 0, source = 0;
     uint64_t value = 0;
 };
-
-struct Kernel {
-    std::string entry;
-    void (*function)();
-    Call call;
-    size_t params_len;
-    int buffers;
-};
-
-// Made at first use: kernels are enrolled by constructors of other files, in any order.
-std::vector<Kernel>& kernels() {
-    static std::vector<Kernel> all;
-    return all;
-}
 
 std::vector<Fiber> fibers(MAX_THREADS);
 std::vector<unsigned> ready;
@@ -286,14 +274,22 @@ uint64_t warp(WarpOp op, unsigned mask, uint64_t value, unsigned source, int lin
 
 void* shared_base() { return shared; }
 
-void enroll(const char* entry, void (*kernel)(), Call call, size_t params_len, int buffers) {
-    kernels().push_back({entry, kernel, call, params_len, buffers});
+// Made at first use: kernels are enrolled by constructors of other files, in any order.
+std::vector<Kernel>& kernels() {
+    static std::vector<Kernel> all;
+    return all;
+}
+
+void enroll(const char* entry, const char* file, void (*kernel)(), Call call, size_t params_len, int buffers) {
+    const char* slash = std::strrchr(file, '/');
+    std::string stem = slash == nullptr ? file : slash + 1;
+    stem.resize(std::min(stem.size(), stem.find('.')));
+    kernels().push_back({entry, stem, kernel, call, params_len, buffers});
 }
 
 }  // namespace emulation
 
-// Runs kernel `entry` on a grid. 0, or 1 and the reason in `error` (cut to `error_len`, ends with a zero byte).
-extern "C" __attribute__((visibility("default"))) int veilsum_launch(
+extern "C" int veilsum_launch(
     const char* entry, unsigned grid_x, unsigned grid_y, unsigned threads, unsigned shared_bytes, const void* params,
     size_t params_len, void* const* buffers, int n, unsigned long long seed, char* error, size_t error_len) {
     static std::mutex one_launch;

@@ -15,6 +15,7 @@ mod encrypt;
 mod fwht;
 mod ghost;
 mod gram;
+mod long;
 mod machine;
 mod mask;
 mod memory;
@@ -29,7 +30,7 @@ mod sum;
 use std::sync::Arc;
 
 pub(super) use self::machine::failed;
-pub use self::machine::{Access, Device, Kernel, Launch, Limits, Memory, Slice, Storage, grid, next_id};
+pub use self::machine::{Access, Device, Kernel, Launch, Limits, Mark, Memory, Slice, Storage, grid, next_id};
 pub use self::memory::{DeviceBuffer, ElementType};
 use super::{
     Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Packed, Rows,

@@ -50,6 +50,18 @@ pub enum BackendError {
         /// Value found.
         found: f64,
     },
+    /// More than a launch may bind where it cannot be split.
+    #[error(
+        "{what} takes {words} words, and one binding of this device holds {most}: download the buffers and use simd"
+    )]
+    TooLong {
+        /// What is too long.
+        what: &'static str,
+        /// Words that it takes.
+        words: u64,
+        /// Words that would fit.
+        most: u64,
+    },
     /// A number where a residue of a prime is expected.
     #[error("{what} holds {found} at {index}, expected a residue below the prime {prime}")]
     NotBelowPrime {

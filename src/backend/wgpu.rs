@@ -5,6 +5,7 @@
 //! that waits, and a device that is lost stays lost ([`BackendError::DeviceLost`]).
 
 mod adapter;
+mod clock;
 mod memory;
 mod pipelines;
 mod queue;
@@ -18,7 +19,7 @@ pub use self::adapter::probe;
 pub use self::memory::WgpuMemory;
 use self::pipelines::Pipelines;
 use self::queue::Shared;
-use super::device::{Device, Launch, Limits, Memory, Slice, grid, next_id};
+use super::device::{Device, Launch, Limits, Mark, Memory, Slice, grid, next_id};
 use super::{BackendError, BackendKind, OpenOptions};
 
 /// Bytes of a word.
@@ -31,6 +32,7 @@ const FWHT_TILES: &[u32] = &[12];
 pub struct Wgpu {
     shared: Arc<Shared>,
     pipelines: Pipelines,
+    clock: clock::Clock,
     limits: Limits,
     description: String,
     origin: Option<(wgpu::Instance, wgpu::Adapter)>,
@@ -58,6 +60,7 @@ impl Wgpu {
         Self {
             shared: Arc::new(Shared::new(next_id(), device, queue)),
             pipelines: Pipelines::default(),
+            clock: clock::Clock::default(),
             limits,
             description,
             origin: None,
@@ -207,5 +210,17 @@ impl Device for Wgpu {
 
     fn finish(&self) -> Result<(), BackendError> {
         self.shared.finish()
+    }
+
+    fn clock(&self) -> Option<&'static str> {
+        clock::exists(&self.shared).then_some("timestamp queries")
+    }
+
+    fn mark(&self, mark: Mark) -> Result<(), BackendError> {
+        if clock::exists(&self.shared) { self.clock.mark(&self.shared, mark) } else { Ok(()) }
+    }
+
+    fn elapsed(&self) -> Result<Option<f64>, BackendError> {
+        self.clock.elapsed(&self.shared)
     }
 }

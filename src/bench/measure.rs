@@ -9,6 +9,7 @@ use super::BenchError;
 use super::request::Case;
 use super::stages::Body;
 use crate::backend::Backend;
+use crate::backend::device::{Device, Mark};
 
 /// A timed run lasts at least this long, so that the clock does not count; short calls are batched.
 const LEAST_RUN: f64 = 20e-6;
@@ -40,6 +41,8 @@ pub struct Timing {
     pub best: f64,
     /// Median time of a call, in seconds.
     pub median: f64,
+    /// Shortest time of a call as a device counts it, in seconds; nothing on the host and of a device without a clock.
+    pub device: Option<f64>,
     /// Timed runs.
     pub runs: usize,
     /// Calls in a timed run.
@@ -55,7 +58,14 @@ struct Runner {
     /// Seconds a call of each timed run.
     runs: Vec<f64>,
     best: f64,
+    device: Option<f64>,
     spent: f64,
+}
+
+/// The clocks of one timed run, in seconds.
+struct Times {
+    wall: f64,
+    device: Option<f64>,
 }
 
 impl Runner {
@@ -65,9 +75,10 @@ impl Runner {
         backend.finish()?;
         let mut batch = 1;
         loop {
-            let seconds = time(&mut body, batch, &*backend)?;
+            let seconds = time(&mut body, batch, &*backend)?.wall;
             if seconds >= LEAST_RUN || batch >= 1 << 20 {
-                return Ok(Self { body, backend, batch, runs: Vec::new(), best: seconds / batch as f64, spent: 0.0 });
+                let best = seconds / batch as f64;
+                return Ok(Self { body, backend, batch, runs: Vec::new(), best, device: None, spent: 0.0 });
             }
             // At least twice as many, at most as many as the present speed asks for.
             let wanted = (LEAST_RUN / seconds.max(1e-9) * 1.2 * batch as f64) as usize;
@@ -80,10 +91,12 @@ impl Runner {
             (self.body)()?;
             self.backend.finish()?;
         }
-        let seconds = time(&mut self.body, self.batch, &*self.backend)?;
-        let call = seconds / self.batch as f64;
-        self.spent += seconds;
+        let times = time(&mut self.body, self.batch, &*self.backend)?;
+        let call = times.wall / self.batch as f64;
+        self.spent += times.wall;
         self.best = self.best.min(call);
+        self.device =
+            times.device.map(|seconds| seconds / self.batch as f64).into_iter().chain(self.device).reduce(f64::min);
         if self.runs.len() < MOST_RUNS {
             self.runs.push(call);
         }
@@ -97,17 +110,23 @@ impl Runner {
     fn timing(mut self) -> Option<Timing> {
         self.runs.sort_by(f64::total_cmp);
         let median = *self.runs.get(self.runs.len() / 2)?;
-        Some(Timing { best: self.best, median, runs: self.runs.len(), batch: self.batch })
+        let (best, device, runs, batch) = (self.best, self.device, self.runs.len(), self.batch);
+        Some(Timing { best, median, device, runs, batch })
     }
 }
 
-fn time(body: &mut Body, batch: usize, backend: &dyn Backend) -> Result<f64, BenchError> {
+fn time(body: &mut Body, batch: usize, backend: &dyn Backend) -> Result<Times, BenchError> {
+    let clock = backend.device().filter(|device| device.clock().is_some());
+    let mark = |mark| clock.map_or(Ok(()), |device| device.mark(mark));
     let start = Instant::now();
+    mark(Mark::Begin)?;
     for _ in 0..batch {
         body()?;
     }
+    mark(Mark::End)?;
     backend.finish()?;
-    Ok(start.elapsed().as_secs_f64())
+    let wall = start.elapsed().as_secs_f64();
+    Ok(Times { wall, device: clock.map(Device::elapsed).transpose()?.flatten() })
 }
 
 /// A pool of `threads` threads; the kernels split their work over the pool that they run in.
@@ -203,6 +222,7 @@ mod tests {
         assert!(runner.done(0.0) && !runner.done(1e9));
         let timing = runner.timing().unwrap();
         assert!(timing.runs == 5 && timing.best <= timing.median && timing.best < 1e-5, "{timing:?}");
+        assert_eq!(timing.device, None);
         let refuse: Body =
             Box::new(|| Err(BenchError::OutOfRange { name: "x", expected: "1".into(), found: "2".into() }));
         assert!(Runner::new(refuse, Arc::new(Scalar)).is_err());

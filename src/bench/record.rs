@@ -10,6 +10,7 @@ use super::limits::Limits;
 use super::machine::Machine;
 use super::measure::Timing;
 use super::request::Case;
+use crate::backend::device::Device;
 use crate::report::ReportError;
 
 /// Version of the format, the value of [`Header::veilsum_bench`].
@@ -61,6 +62,12 @@ pub struct Row {
     /// Median time, likewise.
     #[serde(default)]
     pub median_ns_per_element: Option<f64>,
+    /// Best time by the device's own clock, in nanoseconds an element; only of a device that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_ns_per_element: Option<f64>,
+    /// That clock: `CUDA events` or `timestamp queries`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_clock: Option<String>,
     /// Bytes that must move, in gigabytes a second at the best time.
     pub gb_per_s: f64,
     /// Elements a second at the best time.
@@ -151,6 +158,8 @@ impl Row {
             threads,
             ns_per_element: 0.0,
             median_ns_per_element: None,
+            device_ns_per_element: None,
+            device_clock: case.target.backend.device().and_then(Device::clock).map(str::to_owned),
             gb_per_s: 0.0,
             elements_per_s: 0.0,
             samples_per_s: None,
@@ -175,6 +184,7 @@ impl Row {
         Self {
             ns_per_element: nanoseconds(timing.best),
             median_ns_per_element: Some(nanoseconds(timing.median)),
+            device_ns_per_element: timing.device.map(nanoseconds),
             gb_per_s: cost.total_bytes() / timing.best / 1e9,
             elements_per_s,
             samples_per_s: cost.samples.then_some(elements_per_s),

@@ -10,8 +10,12 @@ use crate::report::terminal::{Align, Table};
 #[must_use]
 pub fn rows(results: &Results) -> Table {
     let compared = results.rows.iter().any(|r| r.against.is_some());
+    let on_device = results.rows.iter().any(|r| r.device_ns_per_element.is_some());
     let mut headers =
         vec!["stage", "size", "rows", "on", "best ns", "median ns", "GB/s", "rate", "of limit", "limited by"];
+    if on_device {
+        headers.push("device ns");
+    }
     if compared {
         headers.push("than before");
     }
@@ -31,6 +35,9 @@ pub fn rows(results: &Results) -> Table {
             format!("{:.0} %", 100.0 * row.fraction_of_limit),
             row.limited_by.clone(),
         ];
+        if on_device {
+            cells.push(row.device_ns_per_element.map_or("-".to_owned(), nanoseconds));
+        }
         if compared {
             cells.push(match row.against {
                 None => "new".to_owned(),
@@ -134,7 +141,8 @@ pub fn machine(header: &Header) -> String {
 /// What the columns mean, for people who see the table for the first time.
 pub const LEGEND: &str = "Times are per element of all rows, the best and the median run. GB/s counts the bytes that must move. \
 The limit is the least time that the bandwidths and port rates measured on the spot allow: L1, L2, L3 or DRAM if memory is it, \
-else the kind of lane operations (floats, words, products, chacha); copy: the bandwidth of copies within a GPU.";
+else the kind of lane operations (floats, words, products, chacha); copy: the bandwidth of copies within a GPU. Device ns is \
+the best time by the device's own clock (CUDA events, timestamp queries), without the host's start and wait.";
 
 /// The roofline as an SVG picture: lane operations a second over operations a byte, the roofs of the fastest
 /// instruction set, and a point a row.
@@ -201,6 +209,10 @@ mod tests {
         let text = rows(&results).to_string();
         assert!(text.contains("2^12") && text.contains("400000") && text.contains("0.250") && text.contains("12.3"));
         assert!(text.contains("4.00 G elements/s") && text.contains("141 k NTT/s") && !text.contains("before"));
+        assert!(!text.contains("device ns"));
+        results.rows[0].device_ns_per_element = Some(0.1875);
+        let text = rows(&results).to_string();
+        assert!(text.contains("device ns") && text.contains("0.188") && text.contains(" -"), "{text}");
         let before = made_up(&[("fwht", 12.0, 0.1)]).rows;
         compare(&mut results.rows, &before, 1.25).unwrap();
         let text = rows(&results).to_markdown();

@@ -93,6 +93,15 @@ fn a_device_is_measured_against_its_own_copies() {
     assert_eq!((&row["isa"], &row["limited_by"]), (&Value::from("wgpu"), &Value::from("copy")));
     let fraction = row["gb_per_s"].as_f64().unwrap() / level["update"].as_f64().unwrap();
     assert!((row["fraction_of_limit"].as_f64().unwrap() / fraction - 1.0).abs() < 1e-6, "{row}");
+    // Its own clock, where it has one: less than the wall's time of the same runs, and told by name.
+    if let Some(device) = row["device_ns_per_element"].as_f64() {
+        assert!(device > 0.0 && device < 2.0 * row["median_ns_per_element"].as_f64().unwrap(), "{row}");
+        assert_eq!(row["device_clock"], "timestamp queries");
+    } else {
+        assert!(row.get("device_clock").is_none(), "{row}");
+    }
+    let host = lines[1..].iter().find(|r| r["backend"] == "simd").expect("a row of the host");
+    assert!(host.get("device_ns_per_element").is_none() && host.get("device_clock").is_none(), "{host}");
     let message = fails(&["keystream", "--backend", "wgpu", "--allow-software"], 2);
     assert!(message.contains("keystream") && message.contains("wgpu"), "{message}");
 }

@@ -3,6 +3,8 @@
 mod device;
 mod device_encode;
 mod device_words;
+mod driver;
+mod driver_faults;
 mod emulated;
 mod emulation;
 mod floats;
@@ -14,6 +16,7 @@ mod keystream;
 mod lattice;
 mod lattice_encrypt;
 mod layouts;
+mod long_rows;
 mod mask;
 mod noise;
 mod packing;
@@ -84,10 +87,14 @@ fn all() -> Vec<Box<dyn Backend>> {
     all
 }
 
-/// Every backend but the oracle, devices among them.
+/// Every backend but the oracle, devices among them; these alone where `VEILSUM_GPU` asks for some.
 fn others() -> Vec<Box<dyn Backend>> {
-    let blocked = blocked().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>);
-    blocked.chain(devices().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>)).collect()
+    let blocked = if Wanted::from_env() == Wanted::Everything { blocked() } else { Vec::new() };
+    blocked
+        .into_iter()
+        .map(|backend| Box::new(backend) as Box<dyn Backend>)
+        .chain(devices().into_iter().map(|backend| Box::new(backend) as Box<dyn Backend>))
+        .collect()
 }
 
 /// Every backend.

@@ -79,7 +79,9 @@ pub(super) struct DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        if self.bytes == 0 || self.driver.context.bind_to_thread().is_err() {
+        // The first error may be an old one, of a handle that was dropped: it is returned once.
+        let bound = || self.driver.context.bind_to_thread().is_ok();
+        if self.bytes == 0 || !(bound() || bound()) {
             return;
         }
         let stream = self.driver.stream.cu_stream();
@@ -144,7 +146,7 @@ impl Driver {
         self.context.bind_to_thread().map_err(|e| self.error(e))
     }
 
-    /// Zeroed memory; it is rounded up to whole 16-byte vectors.
+    /// Memory that nobody has written yet; it is rounded up to whole 16-byte vectors.
     pub(super) fn alloc(self: &Arc<Self>, words: u64, secret: bool) -> Result<DeviceMemory, BackendError> {
         self.bind()?;
         let bytes = usize::try_from(words.next_multiple_of(4).saturating_mul(4)).unwrap_or(usize::MAX);
@@ -158,10 +160,17 @@ impl Driver {
             }
             _ => self.error(e),
         })?;
-        let memory = DeviceMemory { driver: Arc::clone(self), pointer, bytes, secret };
+        Ok(DeviceMemory { driver: Arc::clone(self), pointer, bytes, secret })
+    }
+
+    /// Fills memory with zeros. The context is current.
+    pub(super) fn clear(&self, memory: &DeviceMemory) -> Result<(), BackendError> {
+        if memory.bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: as many bytes as were allocated.
-        unsafe { result::memset_d8_async(pointer, 0, bytes, self.stream.cu_stream()) }.map_err(|e| self.error(e))?;
-        Ok(memory)
+        unsafe { result::memset_d8_async(memory.pointer, 0, memory.bytes, self.stream.cu_stream()) }
+            .map_err(|e| self.error(e))
     }
 
     /// Waits for everything on the stream.

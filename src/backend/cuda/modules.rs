@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
 
-use cudarc::driver::sys::{CUfunction, CUfunction_attribute_enum as Attribute, CUmodule};
+use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute_enum as Attribute, CUmodule, CUresult};
 use cudarc::driver::{DriverError, result};
 
 use super::driver::Driver;
@@ -49,6 +49,9 @@ impl Modules {
         }
         let module = loaded.module(driver, kernel.file)?;
         let function = find(module, kernel).map_err(|e| driver.error(e))?;
+        if !takes(function, kernel) {
+            return Err(failed(BackendKind::Cuda, kernel.entry, "its parameters are not those of the machine code"));
+        }
         loaded.functions.insert((kernel.file, kernel.entry), function);
         Ok(function)
     }
@@ -92,6 +95,24 @@ fn find(module: CUmodule, kernel: &Kernel) -> Result<Function, DriverError> {
         unsafe { result::function::set_function_attribute(function, what, bytes as i32) }?;
     }
     Ok(Function(function))
+}
+
+/// False if the driver knows that the kernel does not take the parameters by value and then as many pointers as it has
+/// buffers: of every launch it reads so many bytes, without a word if they are not there.
+fn takes(function: Function, kernel: &Kernel) -> bool {
+    let size = |index| {
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: the function was just found, and both numbers are written if there is such a parameter.
+        let found = unsafe { sys::cuFuncGetParamInfo(function.0, index, &raw mut offset, &raw mut bytes) };
+        match found {
+            CUresult::CUDA_SUCCESS => Some(bytes),
+            CUresult::CUDA_ERROR_INVALID_VALUE => Some(0),
+            _ => None,
+        }
+    };
+    let pointers = kernel.buffers.iter().map(|_| size_of::<sys::CUdeviceptr>());
+    let expected = std::iter::once(kernel.params).chain(pointers).chain([0]);
+    expected.enumerate().all(|(index, bytes)| size(index).is_none_or(|found| found == bytes))
 }
 
 #[cfg(test)]

@@ -35,24 +35,15 @@ impl Drop for Staging {
 
 impl Driver {
     /// Copies words to `memory` from word `offset` on; returns when `data` may be reused. The range is checked by the
-    /// caller. What went through the pinned buffers is overwritten there if the memory is secret.
+    /// caller. What went through the pinned buffers is overwritten there if the memory is secret, also after an error.
     pub(super) fn write(&self, memory: &DeviceMemory, offset: usize, data: &[u32]) -> Result<(), BackendError> {
         let guard = self.staging()?;
         let Some(staging) = guard.as_ref() else { return Ok(()) };
-        for (i, chunk) in data.chunks(STAGING_WORDS).enumerate() {
-            let (half, used) = (staging.halves[i % 2], &staging.used[i % 2]);
-            used.synchronize().map_err(|e| self.error(e))?;
+        let sent = data.chunks(STAGING_WORDS).enumerate().try_for_each(|(i, chunk)| {
             let to = memory.pointer() + 4 * (offset + i * STAGING_WORDS) as u64;
-            // SAFETY: the half is STAGING_WORDS long, its last use has ended, the guard keeps others away; the range
-            // lies in the memory.
-            let copied = unsafe {
-                let pinned = std::slice::from_raw_parts_mut(half, chunk.len());
-                pinned.copy_from_slice(chunk);
-                result::memcpy_htod_async(to, pinned, self.stream.cu_stream())
-            };
-            copied.and_then(|()| used.record(&self.stream)).map_err(|e| self.error(e))?;
-        }
-        if memory.secret { self.wipe(staging, data.len().min(STAGING_WORDS)) } else { Ok(()) }
+            self.send(staging, i % 2, to, chunk)
+        });
+        self.wiped(staging, memory, data.len(), sent)
     }
 
     /// Copies words from word `offset` of `memory` on to `out`; waits for all work before.
@@ -62,7 +53,7 @@ impl Driver {
         let words = out.len();
         let mut chunks: Vec<&mut [u32]> = out.chunks_mut(STAGING_WORDS).collect();
         // Chunk i travels while chunk i - 1 is copied out of its half.
-        for i in 0..=chunks.len() {
+        let received = (0..=chunks.len()).try_for_each(|i| {
             if i < chunks.len() {
                 let from = memory.pointer() + 4 * (offset + i * STAGING_WORDS) as u64;
                 self.fetch(staging, i % 2, from, chunks[i].len())?;
@@ -73,8 +64,22 @@ impl Driver {
                 // SAFETY: the copy into this half has ended, and the next one into it is not begun before the next turn.
                 chunk.copy_from_slice(unsafe { std::slice::from_raw_parts(staging.halves[(i - 1) % 2], chunk.len()) });
             }
-        }
-        if memory.secret { self.wipe(staging, words.min(STAGING_WORDS)) } else { Ok(()) }
+            Ok(())
+        });
+        self.wiped(staging, memory, words, received)
+    }
+
+    /// Enqueues a copy to the device by way of one half of the pinned memory, when its last use has ended.
+    fn send(&self, staging: &Staging, half: usize, to: sys::CUdeviceptr, words: &[u32]) -> Result<(), BackendError> {
+        staging.used[half].synchronize().map_err(|e| self.error(e))?;
+        // SAFETY: the half is STAGING_WORDS long, its last use has ended, the guard of the caller keeps others away; `to`
+        // has so many words.
+        let copied = unsafe {
+            let pinned = std::slice::from_raw_parts_mut(staging.halves[half], words.len());
+            pinned.copy_from_slice(words);
+            result::memcpy_htod_async(to, pinned, self.stream.cu_stream())
+        };
+        copied.and_then(|()| staging.used[half].record(&self.stream)).map_err(|e| self.error(e))
     }
 
     /// Enqueues a copy from the device into one half of the pinned memory.
@@ -88,14 +93,23 @@ impl Driver {
             .map_err(|e| self.error(e))
     }
 
-    /// Waits for the copies and overwrites what is left of them in the pinned memory.
-    fn wipe(&self, staging: &Staging, words: usize) -> Result<(), BackendError> {
-        for (&half, used) in staging.halves.iter().zip(&staging.used) {
-            used.synchronize().map_err(|e| self.error(e))?;
-            // SAFETY: idle, and at least `words` long.
-            zeroize::Zeroize::zeroize(unsafe { std::slice::from_raw_parts_mut(half, words) });
+    /// `result`, after what is left of `words` words of secret memory in the pinned memory is overwritten.
+    fn wiped(
+        &self,
+        staging: &Staging,
+        memory: &DeviceMemory,
+        words: usize,
+        result: Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        if !memory.secret {
+            return result;
         }
-        Ok(())
+        let waited = staging.used.iter().try_for_each(CudaEvent::synchronize).map_err(|e| self.error(e));
+        for &half in &staging.halves {
+            // SAFETY: at least so long, and idle; or the copy that may still run belongs to a call that returns an error.
+            zeroize::Zeroize::zeroize(unsafe { std::slice::from_raw_parts_mut(half, words.min(STAGING_WORDS)) });
+        }
+        result.and(waited)
     }
 
     /// The pinned memory, allocated at first use; the context is current afterwards.

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use super::rows::{Layout, RowState, chunks};
+use super::rows::{Batch, Layout, RowState, chunks, parts_from};
 use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, Memory};
 use crate::backend::{BackendError, Buffer, check};
 use crate::params::{ClipParams, EncodeParams, RowsPassParams};
@@ -41,20 +41,28 @@ pub(super) fn states(
     let chunks = chunks(layout.dim);
     let parts = backend.parts(layout.rows, layout.dim)?;
     for batch in backend.batches(layout, 0)? {
-        let groups = batch.len() * chunks;
-        let params = RowsPassParams {
-            groups: groups as u32,
-            chunks: chunks as u32,
-            first_row: batch.rows.start as u32,
-            offset: batch.offset,
-            stride: layout.stride as u32,
-            dim: layout.dim as u32,
-            element: layout.kind(),
-            ..RowsPassParams::zeroed()
-        };
-        backend.launch(&NORMS, groups, &params, &[batch.slice(x), parts.all()])?;
+        let (groups, params) = pass(&batch, layout, layout.dim);
+        let slices = [batch.slice(x), parts_from(&parts, batch.columns.start)];
+        backend.launch(&NORMS, groups, &params, &slices)?;
     }
     factors(backend, layout.rows, chunks, &parts, bound)
+}
+
+/// Groups and parameters of a kernel on a batch, whose groups go over rows of `len` elements.
+fn pass(batch: &Batch, layout: &Layout, len: u64) -> (u64, RowsPassParams) {
+    let chunks = chunks(batch.width(len));
+    let groups = batch.len() * chunks;
+    let params = RowsPassParams {
+        groups: groups as u32,
+        chunks: chunks as u32,
+        first_row: batch.rows.start as u32,
+        offset: batch.offset,
+        stride: layout.stride as u32,
+        dim: batch.width(layout.dim) as u32,
+        element: layout.kind(),
+        ..RowsPassParams::zeroed()
+    };
+    (groups, params)
 }
 
 /// Enqueues the records of the mixed clip of rows of `padded` floats side by side, each times gamma: `sqrt(sum v)` for a
@@ -68,18 +76,18 @@ pub(super) fn mixed_states(
     let padded = u64::from(p.padded);
     let chunks = chunks(padded);
     let parts = backend.parts(rows, padded)?;
-    for piece in backend.pieces(rows, padded)? {
-        let count = piece.end - piece.start;
+    for tile in backend.tiles(rows, padded)? {
+        let within = self::chunks(tile.width());
+        let groups = tile.count() * within;
         let params = RowsPassParams {
-            groups: (count * chunks) as u32,
-            chunks: chunks as u32,
-            first_row: piece.start as u32,
-            padded: p.padded,
+            groups: groups as u32,
+            chunks: within as u32,
+            first_row: tile.rows.start as u32,
+            padded: tile.width() as u32,
             factor: p.gamma,
             ..RowsPassParams::zeroed()
         };
-        let slice = x.part(piece.start * padded, count * padded);
-        backend.launch(&MIXED, count * chunks, &params, &[slice, parts.all()])?;
+        backend.launch(&MIXED, groups, &params, &[tile.slice(x, padded), parts_from(&parts, tile.columns.start)])?;
     }
     factors(backend, rows, chunks, &parts, mixed_bound(p).sqrt())
 }
@@ -122,22 +130,13 @@ pub(super) fn place(
 ) -> Result<(), BackendError> {
     let (out, padded) = out;
     for batch in backend.batches(layout, padded)? {
-        let groups = batch.len() * chunks(padded);
-        let params = RowsPassParams {
-            groups: groups as u32,
-            chunks: chunks(padded) as u32,
-            first_row: batch.rows.start as u32,
-            offset: batch.offset,
-            stride: layout.stride as u32,
-            dim: layout.dim as u32,
-            padded: padded as u32,
-            rotate: signs.is_some().into(),
-            element: layout.kind(),
-            ..RowsPassParams::zeroed()
-        };
-        let to = out.part(batch.rows.start * padded, batch.len() * padded);
+        let (groups, params) = pass(&batch, layout, padded);
+        let width = batch.width(padded);
+        let params = RowsPassParams { padded: width as u32, rotate: signs.is_some().into(), ..params };
+        let first = batch.columns.start;
+        let to = out.part(batch.rows.start * padded + first, batch.len() * width);
         // Without signs the kernel reads one word that it has no use for.
-        let signs = signs.map_or(states.all(), DeviceBuffer::slice);
+        let signs = signs.map_or(states.all(), |signs| signs.part(first / 32, width.div_ceil(32)));
         backend.launch(&PLACE, groups, &params, &[batch.slice(x), states.all(), signs, to])?;
     }
     Ok(())
@@ -163,28 +162,27 @@ pub(super) fn run(backend: &DeviceBackend, x: &mut Buffer, p: &ClipParams) -> Re
     let (stride, element) = (p.stride.into(), ElementType::F32);
     let layout = Layout { rows: p.rows.into(), dim: p.dim.into(), stride, offset: 0, element };
     backend.in_place(x, element, |x| {
-        let states = states(backend, x, &layout, p.bound.into())?;
-        let seen = backend.read_states(&states, layout.rows)?;
+        let layouts: Vec<Layout> =
+            if backend.too_long(&layout, 0) { (0..layout.rows).map(|i| layout.row(i)).collect() } else { vec![layout] };
+        let (mut all, mut seen) = (Vec::with_capacity(layouts.len()), Vec::new());
+        for layout in &layouts {
+            all.push(states(backend, x, layout, p.bound.into())?);
+        }
+        for (layout, states) in layouts.iter().zip(&all) {
+            seen.extend(backend.read_states(states, layout.rows)?);
+        }
         finite(backend, x, &layout, &seen)?;
         // Always: the time tells nothing of the rows.
-        scale(backend, x, &layout, &states)?;
+        for (layout, states) in layouts.iter().zip(&all) {
+            scale(backend, x, layout, states)?;
+        }
         Ok(seen.iter().map(|state| state.norm().min(f32::MAX.into()) as f32).collect())
     })
 }
 
 fn scale(backend: &DeviceBackend, x: &DeviceBuffer, layout: &Layout, states: &Memory) -> Result<(), BackendError> {
-    let chunks = chunks(layout.dim);
     for batch in backend.batches(layout, 0)? {
-        let groups = batch.len() * chunks;
-        let params = RowsPassParams {
-            groups: groups as u32,
-            chunks: chunks as u32,
-            first_row: batch.rows.start as u32,
-            offset: batch.offset,
-            stride: layout.stride as u32,
-            dim: layout.dim as u32,
-            ..RowsPassParams::zeroed()
-        };
+        let (groups, params) = pass(&batch, layout, layout.dim);
         backend.launch(&SCALE, groups, &params, &[batch.slice(x), states.all()])?;
     }
     Ok(())

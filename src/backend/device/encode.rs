@@ -3,8 +3,8 @@
 
 use bytemuck::Zeroable;
 
-use super::rows::{Layout, RowState, chunks};
-use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, Memory, clip, fwht, mask, noise, pack};
+use super::rows::{Layout, RowState, chunks, parts_from};
+use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, Memory, clip, fwht, long, mask, noise, pack};
 use crate::backend::check::CLIP_MARGIN;
 use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, Buffer, EncodeJob, EncodeReport, NonFinite, Packed, Rows, check};
@@ -39,6 +39,9 @@ pub(super) fn fixed(
     job: &EncodeJob<'_>,
 ) -> Result<(Buffer, EncodeReport), BackendError> {
     let from = backend.placed_rows(&rows.buffer)?;
+    if rows.rows > 1 && is_long(backend, rows, &from, job) {
+        return long::each_row(backend, rows, &from, job, fixed);
+    }
     let encoding = float_half(backend, rows, &from, job)?;
     let seen = backend.read_states(&encoding.states, encoding.rows)?;
     let report = float_report(backend, rows, &from, job, &encoding, &seen)?;
@@ -54,12 +57,15 @@ pub(super) fn integer(
     check::fixed_shape(fixed.len(), job)?;
     let rows = job.keys.len() as u64;
     let placed = backend.placed_as(fixed, ElementType::I32)?;
+    if rows > 1 && u64::from(job.params.padded) > backend.device().limits().max_slice_words {
+        return long::each_integer_row(backend, &placed, job);
+    }
     // An uploaded copy is ours to overwrite.
     let x = if matches!(fixed, Buffer::Device(_)) { backend.copied(&placed)? } else { placed.into_owned() };
     let padded = job.params.padded.into();
     let encoding =
         Encoding { x, parts: backend.parts(rows, padded)?, states: backend.states(rows)?, mixed: None, rows };
-    passes(backend, &NORMS, &encoding, job, |slice| vec![slice, encoding.parts.all()])?;
+    passes(backend, &NORMS, &encoding, job, |slice, parts| vec![slice, parts])?;
     integer_half(backend, &encoding, job)?;
     let seen = backend.read_states(&encoding.states, rows)?;
     Ok((words(encoding), integer_report(&seen)))
@@ -72,6 +78,9 @@ pub(super) fn fused(
     job: &EncodeJob<'_>,
 ) -> Result<(Buffer, EncodeReport), BackendError> {
     let from = backend.placed_rows(&rows.buffer)?;
+    if rows.rows > 1 && is_long(backend, rows, &from, job) {
+        return long::each_row(backend, rows, &from, job, fused);
+    }
     let encoding = float_half(backend, rows, &from, job)?;
     integer_half(backend, &encoding, job)?;
     let seen = backend.read_states(&encoding.states, encoding.rows)?;
@@ -92,6 +101,11 @@ pub(super) fn packed(
     Ok((pack::rows(backend, &words, count, padded, job.params.bits)?, report))
 }
 
+/// True if rows are too long for a slice, as they come or as they go.
+fn is_long(backend: &DeviceBackend, rows: &Rows, from: &DeviceBuffer, job: &EncodeJob<'_>) -> bool {
+    backend.too_long(&layout(rows, from), job.params.padded.into())
+}
+
 fn words(encoding: Encoding) -> Buffer {
     Buffer::Device(encoding.x.cast(ElementType::U32))
 }
@@ -109,7 +123,7 @@ fn float_half(
     let bound = if clips(p) { f64::from(p.clip) * (1.0 - CLIP_MARGIN) } else { f64::INFINITY };
     let states = clip::states(backend, from, &layout, bound)?;
     let padded = u64::from(p.padded);
-    let x = backend.zeros(rows.rows * p.padded as usize, ElementType::F32)?;
+    let x = backend.unset(rows.rows * p.padded as usize, ElementType::F32)?;
     let signs = (p.rotate == 1).then(|| mask::signs(backend, job.signs, padded)).transpose()?;
     clip::place(backend, from, &layout, &states, signs.as_ref(), (&x, padded))?;
     if p.rotate == 1 {
@@ -118,27 +132,26 @@ fn float_half(
     let mixed = (p.norm == norm_kind::MIXED).then(|| clip::mixed_states(backend, &x, layout.rows, p)).transpose()?;
     let encoding = Encoding { x, parts: backend.parts(layout.rows, padded)?, states, mixed, rows: layout.rows };
     let factors = encoding.mixed.as_ref().unwrap_or(&encoding.states);
-    passes(backend, &TRUNCATE, &encoding, job, |slice| vec![slice, encoding.parts.all(), factors.all()])?;
+    passes(backend, &TRUNCATE, &encoding, job, |slice, parts| vec![slice, parts, factors.all()])?;
     Ok(encoding)
 }
 
 /// Enqueues all from the parts of the norms on.
 fn integer_half(backend: &DeviceBackend, encoding: &Encoding, job: &EncodeJob<'_>) -> Result<(), BackendError> {
     let p = &job.params;
-    let params = RowsPassParams { groups: encoding.rows as u32, ..params(p) };
+    let padded = u64::from(p.padded);
+    let params = RowsPassParams { groups: encoding.rows as u32, chunks: chunks(padded) as u32, ..params(p) };
     backend.launch(&SHRINK, encoding.rows, &params, &[encoding.parts.all(), encoding.states.all()])?;
     let keys = backend.keys(&job.keys.iter().map(|keys| &keys.rounding).collect::<Vec<_>>())?;
-    passes(backend, &ROUND, encoding, job, |slice| vec![slice, encoding.states.all(), keys.all()])?;
+    passes(backend, &ROUND, encoding, job, |slice, _| vec![slice, encoding.states.all(), keys.all()])?;
     let Some(law) = job.noise else { return Ok(()) };
     let keys = backend.keys(&job.keys.iter().map(|keys| &keys.noise).collect::<Vec<_>>())?;
     noise::rows(backend, &encoding.x, encoding.rows, p, law, &keys)
 }
 
-/// Parameters of a launch on rows of `padded` elements side by side.
+/// Parameters of a launch, but for what it takes of the rows.
 fn params(p: &EncodeParams) -> RowsPassParams {
     RowsPassParams {
-        chunks: chunks(p.padded.into()) as u32,
-        padded: p.padded,
         bits: p.bits,
         fraction_bits: p.fraction_bits,
         norm: p.norm,
@@ -150,20 +163,28 @@ fn params(p: &EncodeParams) -> RowsPassParams {
     }
 }
 
-/// Enqueues a kernel on all rows.
+/// Enqueues a kernel on all rows; `slices` gets those of the rows and of the parts of their norms.
 fn passes<'a>(
     backend: &DeviceBackend,
     kernel: &'static Kernel,
     encoding: &'a Encoding,
     job: &EncodeJob<'_>,
-    slices: impl Fn(super::Slice<'a>) -> Vec<super::Slice<'a>>,
+    slices: impl Fn(super::Slice<'a>, super::Slice<'a>) -> Vec<super::Slice<'a>>,
 ) -> Result<(), BackendError> {
     let padded = u64::from(job.params.padded);
-    for rows in backend.pieces(encoding.rows, padded)? {
-        let count = rows.end - rows.start;
-        let groups = count * chunks(padded);
-        let params = RowsPassParams { groups: groups as u32, first_row: rows.start as u32, ..params(&job.params) };
-        backend.launch(kernel, groups, &params, &slices(encoding.x.part(rows.start * padded, count * padded)))?;
+    for tile in backend.tiles(encoding.rows, padded)? {
+        let chunks = chunks(tile.width());
+        let groups = tile.count() * chunks;
+        let params = RowsPassParams {
+            groups: groups as u32,
+            chunks: chunks as u32,
+            first_row: tile.rows.start as u32,
+            first: noise::first(tile.columns.start)?,
+            padded: tile.width() as u32,
+            ..params(&job.params)
+        };
+        let slices = slices(tile.slice(&encoding.x, padded), parts_from(&encoding.parts, tile.columns.start));
+        backend.launch(kernel, groups, &params, &slices)?;
     }
     Ok(())
 }

@@ -30,6 +30,12 @@ pub trait Device: Any + Send + Sync + fmt::Debug {
     /// Errors: [`BackendError::DeviceMemory`], after which everything else still works.
     fn alloc(&self, words: u64, secret: bool) -> Result<Memory, BackendError>;
 
+    /// `words` of anything, for what is written before it is read: saves a pass over memory where zeros cost one. Errors:
+    /// as of [`Self::alloc`].
+    fn alloc_unset(&self, words: u64) -> Result<Memory, BackendError> {
+        self.alloc(words, false)
+    }
+
     /// Overwrites words from `offset` on; later launches see them, earlier ones do not. Errors: beyond the end.
     fn write(&self, memory: &Memory, offset: u64, data: &[u32]) -> Result<(), BackendError>;
 
@@ -48,6 +54,32 @@ pub trait Device: Any + Send + Sync + fmt::Debug {
 
     /// Waits for everything enqueued, and returns what went wrong.
     fn finish(&self) -> Result<(), BackendError>;
+
+    /// What the device's own time is read from; nothing if it cannot be read.
+    fn clock(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Notes the device's time behind everything enqueued so far, in place of the last mark of this kind; nothing without
+    /// a clock. Errors: as of a launch.
+    fn mark(&self, _mark: Mark) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Seconds from the mark [`Mark::Begin`] to [`Mark::End`] as the device counts them, among them those in which it
+    /// waited for the host; nothing if one was never set. Waits until both are reached. Errors: as of [`Self::finish`].
+    fn elapsed(&self) -> Result<Option<f64>, BackendError> {
+        Ok(None)
+    }
+}
+
+/// The two moments of [`Device::mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Before what is timed.
+    Begin,
+    /// Behind it.
+    End,
 }
 
 /// What fits on a device.

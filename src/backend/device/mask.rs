@@ -23,7 +23,7 @@ const PRIME_CHUNK: u64 = 1024;
 
 /// The keystream words that hold `len` public signs: sign j is bit `j % 32` of word `j / 32`.
 pub(super) fn signs(backend: &DeviceBackend, key: &StreamKey, len: u64) -> Result<DeviceBuffer, BackendError> {
-    let words = backend.zeros(len.div_ceil(32) as usize, ElementType::U32)?;
+    let words = backend.unset(len.div_ceil(32) as usize, ElementType::U32)?;
     launches(backend, &WORDS, CHUNK, &words, key, FlatPassParams::zeroed())?;
     Ok(words)
 }

@@ -142,9 +142,12 @@ pub(super) const KEY_WORDS: usize = 12;
 impl DeviceBackend {
     /// `len` zeros on the device.
     pub(super) fn zeros(&self, len: usize, element: ElementType) -> Result<DeviceBuffer, BackendError> {
-        // Rounded up, so that a kernel may read and write whole vectors of four.
-        let memory = self.device().alloc(element.words(len as u64).next_multiple_of(4).max(4), false)?;
-        DeviceBuffer::new(memory, 0, len, element)
+        DeviceBuffer::new(self.device().alloc(room(len, element), false)?, 0, len, element)
+    }
+
+    /// `len` elements on the device, of which each is written before it is read.
+    pub(super) fn unset(&self, len: usize, element: ElementType) -> Result<DeviceBuffer, BackendError> {
+        DeviceBuffer::new(self.device().alloc_unset(room(len, element))?, 0, len, element)
     }
 
     /// The buffer on this device: itself, or a copy of what is on the host. Errors: a buffer of another device.
@@ -291,12 +294,16 @@ impl DeviceBackend {
         let step = limits.align_words >> words.trailing_zeros().min(limits.align_words.trailing_zeros());
         let piece = if rows <= fit { rows.max(1) } else { fit - fit % step };
         if piece == 0 {
-            let name = "words of a row";
-            let (expected, found) = ("within one binding of this device", words as f64);
-            return Err(BackendError::OutOfRange { name, expected, found });
+            let (what, most) = ("a row, or what lies between two boundaries,", limits.max_slice_words);
+            return Err(BackendError::TooLong { what, words: words.saturating_mul(step.max(1)), most });
         }
         Ok((0..rows.div_ceil(piece)).map(move |i| i * piece..rows.min((i + 1) * piece)))
     }
+}
+
+/// Words of the memory for `len` elements: rounded up, so that a kernel may read and write whole vectors of four.
+fn room(len: usize, element: ElementType) -> u64 {
+    element.words(len as u64).next_multiple_of(4).max(4)
 }
 
 /// Checks the element type.

@@ -76,15 +76,15 @@ pub(super) fn rows(
 ) -> Result<(), BackendError> {
     let law = Law::new(backend, noise)?;
     let padded = u64::from(p.padded);
-    for piece in backend.pieces(rows, padded)? {
-        let count = piece.end - piece.start;
+    for tile in backend.tiles(rows, padded)? {
         let params = RowsPassParams {
-            padded: p.padded,
+            padded: tile.width() as u32,
             bits: p.bits,
-            first_row: piece.start as u32,
+            first_row: tile.rows.start as u32,
+            first: first(tile.columns.start)?,
             ..RowsPassParams::zeroed()
         };
-        law.add(backend, words.part(piece.start * padded, count * padded), count, keys, params)?;
+        law.add(backend, tile.slice(words, padded), tile.count(), keys, params)?;
     }
     Ok(())
 }

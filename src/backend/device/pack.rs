@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel};
+use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, long};
 use crate::backend::scalar::pack::packed_len;
 use crate::backend::{BackendError, Buffer, Packed, check};
 use crate::params::RowsPassParams;
@@ -40,6 +40,12 @@ pub(super) fn rows(
     bits: u32,
 ) -> Result<Packed, BackendError> {
     let mut all = Packed { bytes: Vec::new(), row_bytes: packed_len(len as usize, bits) };
+    if len > backend.device().limits().max_slice_words {
+        for row in 0..rows {
+            all.bytes.extend(run(backend, &Buffer::Device(long::taken(backend, words, row, len)?), bits)?);
+        }
+        return Ok(all);
+    }
     for piece in backend.pieces(rows, len)? {
         all.bytes.extend(packed(backend, words, piece.start * len, (piece.end - piece.start, len), bits)?.bytes);
     }
@@ -55,7 +61,7 @@ fn packed(
     bits: u32,
 ) -> Result<Packed, BackendError> {
     let row_words = (len * u64::from(bits)).div_ceil(32);
-    let out = backend.zeros((rows * row_words) as usize, ElementType::U32)?;
+    let out = backend.unset((rows * row_words) as usize, ElementType::U32)?;
     let chunks = row_words.div_ceil(CHUNK);
     let params = RowsPassParams {
         groups: (rows * chunks) as u32,

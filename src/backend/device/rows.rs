@@ -41,11 +41,45 @@ impl Layout {
     }
 }
 
+/// What one launch takes of rows side by side: whole rows, or columns of the only row, which is too long for a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// Which rows.
+    pub(super) rows: Range<u64>,
+    /// Which of their elements.
+    pub(super) columns: Range<u64>,
+}
+
+impl Tile {
+    /// How many rows.
+    pub(super) fn count(&self) -> u64 {
+        self.rows.end - self.rows.start
+    }
+
+    /// Elements of each.
+    pub(super) fn width(&self) -> u64 {
+        self.columns.end - self.columns.start
+    }
+
+    /// The slice of `x`, whose rows have `len` elements.
+    pub(super) fn slice<'a>(&self, x: &'a DeviceBuffer, len: u64) -> Slice<'a> {
+        x.part(self.rows.start * len + self.columns.start, self.count() * self.width())
+    }
+}
+
+/// The parts of norms from that of column `start` of the first row on.
+pub(super) fn parts_from(parts: &Memory, start: u64) -> Slice<'_> {
+    let skipped = start / CHUNK * PART_WORDS;
+    parts.all().part(skipped, parts.words() - skipped)
+}
+
 /// The rows of one launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     /// Which rows.
     pub(super) rows: Range<u64>,
+    /// Which elements of the longer of an input and an output row: all, but for a row that is too long for a slice.
+    pub(super) columns: Range<u64>,
     /// First element of the slice that holds them, on a boundary.
     start: u64,
     /// Elements of that slice.
@@ -58,6 +92,11 @@ impl Batch {
     /// How many rows.
     pub(super) fn len(&self) -> u64 {
         self.rows.end - self.rows.start
+    }
+
+    /// Those of the columns that rows of `len` elements have.
+    pub(super) fn width(&self, len: u64) -> u64 {
+        self.columns.end.min(len) - self.columns.start.min(len)
     }
 
     /// The slice of `x`.
@@ -132,9 +171,44 @@ impl DeviceBackend {
         Ok(row)
     }
 
+    /// True if rows of the layout, or rows of `out` words, are too long for a slice: they are taken one by one then.
+    pub(super) fn too_long(&self, layout: &Layout, out: u64) -> bool {
+        let limits = self.device().limits();
+        let (per, words) = (layout.element.per_word(), limits.max_slice_words.min(MOST_ELEMENTS));
+        let most = (words * per).min(MOST_ELEMENTS).saturating_sub(limits.align_words * per);
+        layout.dim > most || out > words
+    }
+
+    /// The columns of one row of `len` elements in launches: they start where slices of the row, of its signs and of the
+    /// parts of its norm may start. Errors: a device whose bindings hold too little.
+    fn columns(&self, len: u64) -> Result<impl Iterator<Item = Range<u64>> + use<>, BackendError> {
+        let limits = self.device().limits();
+        let unit = CHUNK * (limits.align_words / PART_WORDS).max(1);
+        let most = limits.max_slice_words.min(MOST_ELEMENTS).saturating_sub(limits.align_words);
+        let piece = most - most % unit;
+        if piece == 0 {
+            return Err(BackendError::TooLong { what: "the least part of a row", words: unit, most });
+        }
+        Ok((0..len.div_ceil(piece)).map(move |i| i * piece..len.min((i + 1) * piece)))
+    }
+
+    /// Rows of `len` elements side by side in launches whose slices keep to the limits. A row that is too long has to be the
+    /// only one.
+    pub(super) fn tiles(&self, rows: u64, len: u64) -> Result<Vec<Tile>, BackendError> {
+        if rows == 1 && len > self.device().limits().max_slice_words.min(MOST_ELEMENTS) {
+            return Ok(self.columns(len)?.map(|columns| Tile { rows: 0..1, columns }).collect());
+        }
+        Ok(self.pieces(rows, len)?.map(|rows| Tile { rows, columns: 0..len }).collect())
+    }
+
     /// The rows in launches whose slices keep to the limits; rows of `out` words side by side start on boundaries where
-    /// a launch starts. Errors: a row that is too long.
+    /// a launch starts. A row that is too long has to be the only one.
     pub(super) fn batches(&self, layout: &Layout, out: u64) -> Result<Vec<Batch>, BackendError> {
+        let whole = layout.dim.max(out);
+        if layout.rows == 1 && self.too_long(layout, out) {
+            let align = self.device().limits().align_words * layout.element.per_word();
+            return Ok(self.columns(whole)?.map(|columns| layout.part(columns, align)).collect());
+        }
         let limits = self.device().limits();
         let (align, words) = (limits.align_words, limits.max_slice_words.min(MOST_ELEMENTS));
         let per = layout.element.per_word();
@@ -145,11 +219,11 @@ impl DeviceBackend {
         let fit = within.min(words / out.max(1));
         let size = if layout.rows <= fit { layout.rows.max(1) } else { fit - fit % step };
         if size == 0 {
-            let (name, expected) = ("words of a row", "within one binding of this device");
-            return Err(BackendError::OutOfRange { name, expected, found: layout.dim.max(out) as f64 });
+            let (what, taken) = ("what lies of rows between two boundaries", whole.saturating_mul(step));
+            return Err(BackendError::TooLong { what, words: taken, most: words });
         }
         Ok((0..layout.rows.div_ceil(size))
-            .map(|i| layout.batch(i * size..layout.rows.min((i + 1) * size), align * per))
+            .map(|i| layout.batch(i * size..layout.rows.min((i + 1) * size), whole, align * per))
             .collect())
     }
 
@@ -161,12 +235,28 @@ impl DeviceBackend {
 }
 
 impl Layout {
-    /// A slice may start at multiples of `align` elements.
-    fn batch(&self, rows: Range<u64>, align: u64) -> Batch {
+    /// Row `i` alone.
+    pub(super) const fn row(&self, i: u64) -> Self {
+        Self { rows: 1, offset: self.offset + i * self.stride, ..*self }
+    }
+
+    /// Columns of the only row.
+    fn part(&self, columns: Range<u64>, align: u64) -> Batch {
+        let dim = columns.end.min(self.dim) - columns.start.min(self.dim);
+        if dim == 0 {
+            // Nothing is read: any element does.
+            return Batch { rows: 0..1, columns, start: 0, len: 1, offset: 0 };
+        }
+        let part = Self { dim, offset: self.offset + columns.start, ..*self };
+        Batch { columns, ..part.batch(0..1, dim, align) }
+    }
+
+    /// A slice may start at multiples of `align` elements; rows have `whole` columns.
+    fn batch(&self, rows: Range<u64>, whole: u64, align: u64) -> Batch {
         let first = self.offset + rows.start * self.stride;
         let start = first - first % align;
         let len = first - start + (rows.end - rows.start - 1) * self.stride + self.dim;
-        Batch { rows, start, len, offset: (first - start) as u32 }
+        Batch { rows, columns: 0..whole, start, len, offset: (first - start) as u32 }
     }
 }
 
@@ -177,10 +267,19 @@ mod tests {
     #[test]
     fn a_batch_starts_on_a_boundary_and_holds_its_rows() {
         let layout = Layout { rows: 10, dim: 5, stride: 7, offset: 3, element: ElementType::F32 };
-        let batch = layout.batch(9..10, 64);
-        assert_eq!(batch, Batch { rows: 9..10, start: 64, len: 7, offset: 2 });
-        let all = layout.batch(0..10, 64);
+        let batch = layout.batch(9..10, 5, 64);
+        assert_eq!(batch, Batch { rows: 9..10, columns: 0..5, start: 64, len: 7, offset: 2 });
+        let all = layout.batch(0..10, 5, 64);
         assert_eq!((all.start, all.len, all.offset, all.len()), (0, 3 + 9 * 7 + 5, 3, 10));
+    }
+
+    #[test]
+    fn a_part_of_a_row_has_the_columns_that_the_input_has() {
+        let layout = Layout { rows: 1, dim: 100, stride: 100, offset: 3, element: ElementType::F32 };
+        let part = layout.part(64..128, 16);
+        assert_eq!(part, Batch { rows: 0..1, columns: 64..128, start: 64, len: 39, offset: 3 });
+        assert_eq!((part.width(100), part.width(128)), (36, 64));
+        assert_eq!(layout.part(128..192, 16), Batch { rows: 0..1, columns: 128..192, start: 0, len: 1, offset: 0 });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel};
+use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, long};
 use crate::backend::{BackendError, Buffer, check};
 use crate::params::{FlatPassParams, Ring};
 
@@ -46,7 +46,24 @@ fn add(backend: &DeviceBackend, acc: &DeviceBuffer, rows: &DeviceBuffer, ring: R
     if rows.is_empty() {
         // The accumulator alone is brought into the ring; the second buffer is not read.
         let none = backend.zeros(1, ElementType::U32)?;
-        return backend.launch(kernel, groups, &params, &[acc.slice(), none.slice()]);
+        for columns in backend.spans(len, COLUMNS)? {
+            let width = columns.end - columns.start;
+            let groups = width.div_ceil(COLUMNS);
+            let params = FlatPassParams { groups: groups as u32, len: width as u32, ..params };
+            backend.launch(kernel, groups, &params, &[acc.part(columns.start, width), none.slice()])?;
+        }
+        return Ok(());
+    }
+    if len > backend.device().limits().max_slice_words {
+        return long::sum(backend, (acc, rows), COLUMNS, |columns, slices| {
+            let (groups, width) = (columns.div_ceil(COLUMNS), columns as u32);
+            backend.launch(
+                kernel,
+                groups,
+                &FlatPassParams { groups: groups as u32, len: width, count: 1, ..params },
+                &slices,
+            )
+        });
     }
     for piece in backend.pieces(rows.len() as u64 / len, len)? {
         let count = piece.end - piece.start;

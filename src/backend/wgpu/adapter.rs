@@ -97,7 +97,8 @@ pub(super) fn pick(options: &OpenOptions) -> Result<(wgpu::Instance, wgpu::Adapt
 
 /// A device with everything that the adapter allows.
 pub(super) fn request(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue), BackendError> {
-    let ours = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    let clock = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+    let ours = clock | wgpu::Features::SUBGROUP;
     // The autodiff framework asks the adapter, not the device, which types its kernels may use.
     let types = wgpu::Features::SHADER_F16
         | wgpu::Features::SHADER_F64

@@ -1,6 +1,6 @@
 //! Backends on a device: the transform against the oracle, memory, and what goes wrong.
 
-use veilsum::backend::device::{Access, Device, DeviceBuffer, ElementType, Kernel, Launch};
+use veilsum::backend::device::{Access, Device, DeviceBuffer, ElementType, Kernel, Launch, Mark};
 use veilsum::backend::probe::probe;
 use veilsum::backend::wgpu::WgpuMemory;
 use veilsum::backend::{BackendError, BackendKind, Buffer, open_with};
@@ -193,7 +193,7 @@ pub(crate) fn raw_device(
 }
 
 /// A second device, with limits of its own.
-fn other_device(limits: impl FnOnce(&mut wgpu::Limits)) -> Option<DeviceBackend> {
+pub(super) fn other_device(limits: impl FnOnce(&mut wgpu::Limits)) -> Option<DeviceBackend> {
     let (device, queue, info) = raw_device(limits)?;
     Some(DeviceBackend::new(Arc::new(Wgpu::from_device(device, queue, &info))))
 }
@@ -205,6 +205,30 @@ fn data_beyond_the_binding_limit_are_split() {
     // Whole blocks in several slices, then blocks of 2 to 16 slices.
     for (block_log2, blocks) in [(0, 20_001), (1, 10_001), (3, 3001), (12, 7), (13, 3), (14, 3), (17, 1)] {
         assert_transform(&backend, blocks, block_log2);
+    }
+}
+
+/// Time on the device is that between two marks, and both are there.
+#[test]
+fn a_device_with_a_clock_tells_how_long_it_took() {
+    for backend in devices() {
+        let device = backend.device();
+        let x = backend.upload(&Buffer::from(scattered(1 << 12))).unwrap();
+        let work = |times| (0..times).for_each(|_| backend.fwht(&mut x.clone(), &params(1 << 12, 12)).unwrap());
+        if device.clock().is_none() {
+            device.mark(Mark::Begin).and_then(|()| device.mark(Mark::End)).unwrap();
+            assert_eq!(device.elapsed().unwrap(), None, "{}", backend.describe());
+            continue;
+        }
+        let begun = std::time::Instant::now();
+        let mut least = f64::INFINITY;
+        for _ in 0..3 {
+            device.mark(Mark::Begin).unwrap();
+            work(4);
+            device.mark(Mark::End).unwrap();
+            least = least.min(device.elapsed().unwrap().unwrap());
+        }
+        assert!(least > 0.0 && least < begun.elapsed().as_secs_f64(), "{least} on {}", backend.describe());
     }
 }
 

@@ -80,7 +80,7 @@ fn run(command: &mut Command) -> String {
 /// The headers that any kernel may include, as one digest.
 fn headers() -> Sha256 {
     let mut hash = Sha256::new();
-    for folder in ["common", "emulation"] {
+    for folder in ["common", "emulation", "emulation/driver"] {
         for file in files_in(&kernels_dir().join(folder), &["cuh", "h"]) {
             hash.update(fs::read(file).unwrap());
         }
@@ -122,12 +122,38 @@ pub(crate) fn unavailable() -> Option<String> {
 }
 
 /// True where the kernels run, else says that a test is skipped.
-fn available() -> bool {
+pub(crate) fn available() -> bool {
     let why = unavailable();
     if let Some(why) = &why {
         eprintln!("SKIPPED: {why}");
     }
     why.is_none()
+}
+
+/// A shared library of the sources and of the scheduler; its name below the folder of the emulation follows from a digest
+/// of what it is made of.
+fn linked(sources: &[PathBuf], name: impl FnOnce(&str) -> String) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation");
+    fs::create_dir_all(&folder).unwrap();
+    // Test processes that start together do not compile the same thing at once.
+    let lock = fs::File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let runtime = kernels_dir().join("emulation/launch.cpp");
+    let objects: Vec<PathBuf> =
+        sources.iter().chain([&runtime]).collect::<Vec<_>>().into_par_iter().map(|s| object(s, &folder)).collect();
+    let names = objects.iter().map(|o| o.to_string_lossy()).collect::<String>();
+    let file = folder.join(name(&hex::encode(&Sha256::digest(names)[..8])));
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    once(&file, |out| {
+        run(Command::new("c++").arg("-shared").args(&objects).arg("-o").arg(out));
+    });
+    file
+}
+
+/// The folder of a `libcuda.so` that runs all kernels of the repository on the processor: `kernels/emulation/driver`.
+pub(crate) fn driver_folder() -> PathBuf {
+    let sources = [files_in(&kernels_dir(), &["cu"]), files_in(&kernels_dir().join("emulation/driver"), &["cpp"])];
+    linked(&sources.concat(), |digest| format!("driver-{digest}/libcuda.so")).parent().unwrap().to_path_buf()
 }
 
 impl Emulation {
@@ -139,19 +165,7 @@ impl Emulation {
 
     /// Compiles and loads what has changed since the last time.
     pub(crate) fn build(sources: &[PathBuf]) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation");
-        fs::create_dir_all(&folder).unwrap();
-        // Test processes that start together do not compile the same thing at once.
-        let lock = fs::File::create(folder.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let runtime = kernels_dir().join("emulation/launch.cpp");
-        let objects: Vec<PathBuf> =
-            sources.iter().chain([&runtime]).collect::<Vec<_>>().into_par_iter().map(|s| object(s, &folder)).collect();
-        let names = objects.iter().map(|o| o.to_string_lossy()).collect::<String>();
-        let file = folder.join(format!("kernels-{}.so", hex::encode(&Sha256::digest(names)[..8])));
-        once(&file, |out| {
-            run(Command::new("c++").arg("-shared").args(&objects).arg("-o").arg(out));
-        });
+        let file = linked(sources, |digest| format!("kernels-{digest}.so"));
         // SAFETY: the library was linked here from sources of this repository; its initializers only note kernels.
         let library = unsafe { Library::new(&file) }.unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         Self { library }
