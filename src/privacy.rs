@@ -6,6 +6,7 @@ pub mod calibrate;
 pub mod event;
 pub mod ledger;
 pub mod mechanism;
+pub mod stages;
 
 pub use event::{DpEvent, IntegerNoise, NeighboringRelation, View};
 

@@ -11,7 +11,7 @@ use crate::fl::plan::Plan;
 use crate::fl::spend::{Attempt, release};
 use crate::privacy::View;
 use crate::privacy::ledger::tab::Tab;
-use crate::privacy::ledger::{Cost, LedgerError, LedgerFile, Limit, Opening, Totals};
+use crate::privacy::ledger::{LedgerError, LedgerFile, Limit, Opening, Totals};
 
 /// Name of a run's own ledger in its folder.
 pub const LEDGER: &str = "ledger.jsonl";
@@ -82,13 +82,7 @@ impl RunLedger {
     }
 
     fn account(file: LedgerFile, path: &Path, principal: &str, plan: &Plan) -> Result<Self, SimError> {
-        let cost = Cost {
-            neighbors: plan.mechanism.neighboring(),
-            server: plan.server_event(),
-            public: plan.public_event(),
-            sampler_error: plan.sampler_error()?,
-        };
-        let tab = file.book().tab(principal, cost)?;
+        let tab = file.book().tab(principal, plan.costs()?)?;
         Ok(Self { file, tab, path: path.to_owned(), session: plan.session })
     }
 
@@ -115,7 +109,7 @@ impl RunLedger {
         Ok(LedgerState {
             file: self.path.clone(),
             principal: self.tab.principal().to_owned(),
-            epsilon: self.tab.state(0)?.epsilon,
+            epsilon: self.tab.state()?.epsilon,
             delta: self.tab.delta(),
             limit: self.tab.limit(),
         })
