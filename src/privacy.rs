@@ -7,6 +7,7 @@ pub mod event;
 pub mod ledger;
 pub mod mechanism;
 pub mod stages;
+pub mod truncation;
 
 pub use event::{DpEvent, IntegerNoise, NeighboringRelation, View};
 

@@ -9,11 +9,11 @@ use super::cohort::Sampling;
 use super::optimizer::OptimizerConfig;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
-use crate::privacy::DpEvent;
 use crate::privacy::accountant::Rule;
 use crate::privacy::ledger::Cost;
 use crate::privacy::ledger::tab::{Costs, stage_of};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
+use crate::privacy::{DpEvent, truncation};
 use crate::sample::table::NoiseTable;
 use crate::secagg::VectorShape;
 
@@ -139,6 +139,7 @@ impl Plan {
             return bad(name, expected, found.to_string());
         }
         self.check_stages()?;
+        self.check_truncation()?;
         self.encode_params().map(|_| ())
     }
 
@@ -261,16 +262,41 @@ impl Plan {
         Ok(one * f64::from(self.encode_params()?.padded) * shares)
     }
 
+    /// Bound of the probability that a cohort is cut.
+    fn truncation(&self) -> f64 {
+        match self.sampling {
+            Sampling::TruncatedPoisson { most } => truncation::excess(self.clients, self.sampling_rate(), most),
+            _ => 0.0,
+        }
+    }
+
+    /// A cut cohort's cost must fit in what is set aside of delta, at the budget if there is one.
+    fn check_truncation(&self) -> Result<(), FlError> {
+        let Sampling::TruncatedPoisson { most } = self.sampling else { return Ok(()) };
+        let (rate, rounds) = (self.sampling_rate(), u64::from(self.rounds));
+        let epsilon = self.epsilon_budget.unwrap_or(0.0);
+        if self.is_private() && !truncation::fits(self.clients, rate, most, rounds, epsilon, self.delta) {
+            let least = truncation::least(self.clients, rate, rounds, epsilon, self.delta)?;
+            return Err(FlError::OutOfRange {
+                name: "sampling.truncated-poisson.most",
+                expected: format!("at least {least}: a cut must be so improbable that delta bears it"),
+                found: most.to_string(),
+            });
+        }
+        Ok(())
+    }
+
     /// What one release of a mechanism costs, in both views.
     fn cost(&self, mechanism: &dyn Mechanism) -> Result<Cost, FlError> {
         let server = mechanism.event(self.dim);
         let public = match self.sampling {
-            Sampling::Poisson if self.is_private() => {
+            Sampling::Poisson | Sampling::TruncatedPoisson { .. } if self.is_private() => {
                 DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(server.clone()) }
             }
             _ => server.clone(),
         };
-        let sampler_error = if self.is_private() { self.sampler_error(mechanism)? } else { 0.0 };
+        let error = self.sampler_error(mechanism)? + self.truncation();
+        let sampler_error = if self.is_private() { error } else { 0.0 };
         Ok(Cost { neighbors: mechanism.neighboring(), server, public, sampler_error })
     }
 

@@ -10,7 +10,7 @@ use crate::fl::coordinator::Charge;
 use crate::fl::plan::Plan;
 use crate::fl::spend::{Attempt, release};
 use crate::privacy::View;
-use crate::privacy::ledger::tab::Tab;
+use crate::privacy::ledger::tab::{Costs, Tab};
 use crate::privacy::ledger::{LedgerError, LedgerFile, Limit, Opening, Totals};
 
 /// Name of a run's own ledger in its folder.
@@ -42,7 +42,8 @@ pub struct LedgerState {
 
 impl RunLedger {
     /// Opens the ledger of a private run. One of its own is made on first use, with the run's target as its limit;
-    /// `charged` are then the releases that an older version of the program made without a ledger.
+    /// `charged` are then the releases that an older version of the program made without a ledger. `costs` are
+    /// those of the plan.
     ///
     /// # Errors
     /// Those of the ledger; a principal that the named ledger does not have.
@@ -50,6 +51,7 @@ impl RunLedger {
         experiment: &Experiment,
         folder: Option<&Path>,
         charged: &[(u32, Attempt)],
+        costs: &Costs,
     ) -> Result<Option<Self>, SimError> {
         let plan = &experiment.plan;
         if !plan.is_private() {
@@ -60,7 +62,7 @@ impl RunLedger {
                 if !file.exists() {
                     return Err(LedgerError::Absent(file.clone()).into());
                 }
-                Self::account(LedgerFile::open(file)?, file, principal, plan).map(Some)
+                Self::account(LedgerFile::open(file)?, file, principal, (plan, costs)).map(Some)
             }
             (None, Some(folder)) => {
                 let path = folder.join(LEDGER);
@@ -69,7 +71,7 @@ impl RunLedger {
                 if fresh {
                     file.enter(own(&experiment.name, plan))?;
                 }
-                let mut ledger = Self::account(file, &path, &experiment.name, plan)?;
+                let mut ledger = Self::account(file, &path, &experiment.name, (plan, costs))?;
                 if fresh {
                     for (round, attempt) in charged {
                         ledger.file.charge(&mut ledger.tab, release(&plan.session, *round, attempt))?;
@@ -81,8 +83,13 @@ impl RunLedger {
         }
     }
 
-    fn account(file: LedgerFile, path: &Path, principal: &str, plan: &Plan) -> Result<Self, SimError> {
-        let tab = file.book().tab(principal, plan.costs()?)?;
+    fn account(
+        file: LedgerFile,
+        path: &Path,
+        principal: &str,
+        (plan, costs): (&Plan, &Costs),
+    ) -> Result<Self, SimError> {
+        let tab = file.book().tab(principal, costs.clone())?;
         Ok(Self { file, tab, path: path.to_owned(), session: plan.session })
     }
 

@@ -18,6 +18,13 @@ const KINDS: usize = 64;
 /// Answers of the accountant of losses that this process remembers: a run, its ledger and its calibration ask alike.
 const REMEMBERED: usize = 256;
 
+/// The part of delta that the error of the noise tables takes, `(1 + e^epsilon) N t`, at most 1; `error` is `N t`, the sum of
+/// the total variation distances of all releases. Beyond [`SAMPLER_SHARE`] of delta an epsilon is void.
+#[must_use]
+pub fn sampler_part(epsilon: f64, error: f64) -> f64 {
+    if error == 0.0 { 0.0 } else { ((1.0 + libm::exp(epsilon)) * error).min(1.0) }
+}
+
 /// Epsilon of earlier events and of the releases of each stage so far.
 #[derive(Clone, Debug)]
 pub struct Meter {

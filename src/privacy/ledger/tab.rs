@@ -3,7 +3,7 @@
 use super::book::Account;
 use super::{Charge, Cost, DeltaParts, LedgerError, Limit, Release, Totals};
 use crate::privacy::accountant::Rule;
-use crate::privacy::accountant::meter::{Course, Meter};
+use crate::privacy::accountant::meter::{Course, Meter, sampler_part};
 use crate::privacy::{DpEvent, SAMPLER_SHARE, View};
 
 /// What the releases of a run cost, and how they are accounted.
@@ -159,7 +159,7 @@ impl Tab {
         let (public, server) = (epsilon(&self.public)?.epsilon, epsilon(&self.server)?.epsilon);
         let each = self.costs.stages.iter().zip(counts).map(|((cost, _), &count)| cost.sampler_error * count as f64);
         let error = self.account.sampler_error + each.sum::<f64>();
-        let sampler = if error == 0.0 { 0.0 } else { ((1.0 + libm::exp(public)) * error).min(1.0) };
+        let sampler = sampler_part(public, error);
         // Beyond the share of delta that is set aside for it nothing is proved.
         let void = sampler > SAMPLER_SHARE * delta;
         if void && bound == Bound::Told {
@@ -193,6 +193,18 @@ impl Tab {
         }
         let next = in_view(self.total(&counts, Bound::Exact)?.epsilon, limit.view);
         Ok((next > limit.epsilon).then_some(Excess { next, limit }))
+    }
+
+    /// Counts a release that was charged elsewhere; again is free.
+    ///
+    /// # Errors
+    /// [`LedgerError::Reused`].
+    pub fn record(&mut self, release: Release) -> Result<(), LedgerError> {
+        if !self.has(&release)? {
+            self.counts = self.with(release.round);
+            self.new.push(release);
+        }
+        Ok(())
     }
 
     /// The charge of a release, which counts from now on.
