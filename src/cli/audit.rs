@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let backend = backend::open(Some(BackendKind::Simd)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let mut progress: Option<Progress> = None;
     let result = audit::run(&config, &secret, &backend, |done, total| {
-        progress.get_or_insert_with(|| Progress::rounds(0, total, args.json)).update(done, None, None);
+        progress.get_or_insert_with(|| Progress::of("trial", 0, total, args.json)).update(done, None, None);
     })?;
     if let Some(progress) = progress {
         progress.finish();

@@ -226,6 +226,8 @@ pub fn run(
     let Resolved { privacy, mechanism, .. } = resolve(&config.privacy, &setting)?;
     let schedule = Schedule { rate, rounds, delta: delta * (1.0 - SAMPLER_SHARE) };
     let claimed = schedule.epsilon(Rule::Best, mechanism.event(config.dim)).map_err(FlError::from)?;
+    // Stated at the whole delta: the part that is set aside belongs to the claim.
+    let claimed = EpsilonReport { delta, ..claimed };
     let pipeline = Pipeline::new(config, mechanism.as_ref(), backend, secret)?;
     let slots = pipeline.slots() as u64;
     let trials = match config.size {
