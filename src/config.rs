@@ -3,6 +3,7 @@
 pub mod build;
 pub mod overrides;
 pub mod resolve;
+pub mod schedule;
 pub mod sweep;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::math::prg::PrgError;
 use crate::model::ModelError;
 use crate::model::architecture::ModelConfig;
 use crate::privacy::mechanism::PrivacyError;
+use schedule::ScheduleConfig;
 
 /// An experiment: data, clients, model, learning algorithm, privacy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -221,6 +223,13 @@ pub struct PrivacyConfig {
     /// run before it would be exceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_epsilon: Option<f64>,
+    /// How the cost of the rounds is added up: for calibration, for the budget and in reports.
+    #[serde(default)]
+    pub accountant: AccountantName,
+    /// How the noise changes over the rounds; absent: it does not. `mu` and `noise_multiplier` are then those of a round
+    /// of noise 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleConfig>,
     /// Largest predicted share of wrapped coordinates. The prediction takes the clients' vectors as
     /// independent directions; gradients that agree add up to more, and a smaller limit leaves them room.
     #[serde(default = "default_wrap_limit")]
@@ -231,6 +240,19 @@ pub struct PrivacyConfig {
     /// Stream cipher of the randomness; `cha-cha8` is for simulations only.
     #[serde(default)]
     pub cipher: CipherName,
+}
+
+/// Accountants that a config can name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccountantName {
+    /// The least bound of all that know the mechanism.
+    #[default]
+    Best,
+    /// Renyi differential privacy alone.
+    Rdp,
+    /// The privacy loss distribution alone.
+    Pld,
 }
 
 /// Stream ciphers.

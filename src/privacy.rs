@@ -6,6 +6,8 @@ pub mod calibrate;
 pub mod event;
 pub mod ledger;
 pub mod mechanism;
+pub mod stages;
+pub mod truncation;
 
 pub use event::{DpEvent, IntegerNoise, NeighboringRelation, View};
 

@@ -213,7 +213,7 @@ pub fn run(
     let attempts = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a)));
     let charged: Vec<_> = attempts.filter(|(_, attempt)| attempt.charged).collect();
     let spend = Spend::new(&experiment.plan, journal)?;
-    run.ledger = RunLedger::open(experiment, options.folder, &charged, spend.sampler_error())?;
+    run.ledger = RunLedger::open(experiment, options.folder, &charged, spend.costs())?;
     let spend = spend.on(run.ledger.as_ref().map(RunLedger::tab));
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, Failure};
 use crate::backend::{self, BackendKind};
-use crate::config::{CipherName, MechanismName, PrivacyConfig};
+use crate::config::{AccountantName, CipherName, MechanismName, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
 use crate::math::prg::Secret;
 use crate::privacy::View;
@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let backend = backend::open(Some(BackendKind::Simd)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let mut progress: Option<Progress> = None;
     let result = audit::run(&config, &secret, &backend, |done, total| {
-        progress.get_or_insert_with(|| Progress::rounds(0, total, args.json)).update(done, None, None);
+        progress.get_or_insert_with(|| Progress::of("trial", 0, total, args.json)).update(done, None, None);
     })?;
     if let Some(progress) = progress {
         progress.finish();
@@ -208,6 +208,8 @@ fn config(args: &Args) -> Result<AuditConfig, Failure> {
         l_inf: None,
         delta: args.delta,
         target_epsilon: None,
+        accountant: AccountantName::Best,
+        schedule: None,
         wrap_limit: 1e-3,
         allow_wrap: false,
         cipher: CipherName::ChaCha20,

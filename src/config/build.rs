@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::resolve::{Setting, resolve};
+use super::resolve::{Resolved, Setting, resolve};
 use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, TrainOn};
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
@@ -170,7 +170,8 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let clients = partition.clients.len() as u64;
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
-    let (resolved_privacy, mechanism, predicted_wrap) = resolve(&config.privacy, &setting(config, clients, dim))?;
+    let Resolved { privacy: resolved_privacy, mechanism, later, rule, predicted_wrap } =
+        resolve(&config.privacy, &setting(config, clients, dim))?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
     let plan = Plan {
         session,
@@ -180,6 +181,8 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         rounds: config.rounds,
         dim,
         mechanism,
+        later,
+        rule,
         placement: config.privacy.noise,
         direction,
         weights,

@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
-use super::{ConfigError, MechanismName, PrivacyConfig};
-use crate::privacy::SAMPLER_SHARE;
+use super::{AccountantName, ConfigError, MechanismName, PrivacyConfig, schedule};
+use crate::fl::plan::Later;
 use crate::privacy::accountant::Rule;
 use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
-    GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, discrete_gaussian,
-    l_inf_of,
+    GammaRequest, Schedule, SkellamKind, Uses, calibrate_gamma, calibrate_noise, discrete_gaussian, l_inf_of,
 };
-use crate::privacy::mechanism::Mechanism;
 use crate::privacy::mechanism::gaussian::{CentralGaussian, CentralGaussianParams};
 use crate::privacy::mechanism::none::{NoNoise, NoNoiseParams};
 use crate::privacy::mechanism::smm::{Smm, SmmParams};
 use crate::privacy::mechanism::smm2022::{Smm2022, Smm2022Params};
+use crate::privacy::mechanism::{Mechanism, PrivacyError};
+use crate::privacy::stages::Stages;
+use crate::privacy::{DpEvent, SAMPLER_SHARE};
 
 /// How often the mechanism will be used, and on what.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,28 +40,95 @@ impl Setting {
     }
 }
 
-/// What a config resolves to: itself without gaps, the mechanism, the predicted share of wraps.
-pub type Resolved = (PrivacyConfig, Arc<dyn Mechanism>, Option<f64>);
+/// What a config resolves to.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The config without gaps.
+    pub privacy: PrivacyConfig,
+    /// The mechanism of the first rounds.
+    pub mechanism: Arc<dyn Mechanism>,
+    /// Those of later stages, where the schedule has some.
+    pub later: Vec<Later>,
+    /// Which accountants add up the cost.
+    pub rule: Rule,
+    /// The predicted share of wraps, in the rounds with the most noise.
+    pub predicted_wrap: Option<f64>,
+}
+
+impl From<AccountantName> for Rule {
+    fn from(name: AccountantName) -> Self {
+        match name {
+            AccountantName::Best => Self::Best,
+            AccountantName::Rdp => Self::Rdp,
+            AccountantName::Pld => Self::Pld,
+        }
+    }
+}
 
 /// Resolves a privacy config.
 ///
 /// # Errors
-/// Parameters that the mechanism does not take or that are missing, out-of-range values, a target that
-/// cannot be met, a ring that wraps too often.
+/// Parameters that the mechanism does not take or that are missing, out-of-range values, a schedule of another number of
+/// rounds, a target that cannot be met, a ring that wraps too often.
 pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, ConfigError> {
+    let uses = Uses {
+        rate: setting.rate,
+        delta: setting.delta,
+        stages: schedule::stages(config.schedule.as_ref(), setting.rounds)?,
+        rule: config.accountant.into(),
+    };
+    let taken = matches!(config.mechanism, MechanismName::Smm | MechanismName::CentralGaussian);
+    if !taken && uses.stages != Stages::uniform(setting.rounds) {
+        let expected = format!("absent: {:?} has one noise for all rounds", config.mechanism);
+        return Err(invalid("privacy.schedule", &expected, "given"));
+    }
     match config.mechanism {
-        MechanismName::Smm => skellam(config, setting, SkellamKind::Smm),
-        MechanismName::Smm2022 => skellam(config, setting, SkellamKind::Smm2022),
-        MechanismName::CentralGaussian => central(config, setting),
+        MechanismName::Smm => skellam(config, setting, &uses, SkellamKind::Smm),
+        MechanismName::Smm2022 => skellam(config, setting, &uses, SkellamKind::Smm2022),
+        MechanismName::CentralGaussian => central(config, setting, &uses),
         MechanismName::None => {
             unused(config, &["gamma", "mu", "noise_multiplier", "l_inf"])?;
             // Without privacy the sum is carried in a ring of its own width: the fixed point needs room
             // for one client only.
-            let mechanism = NoNoise::new(NoNoiseParams { clip: config.clip, cohort: 1 })?;
-            let resolved = PrivacyConfig { target_epsilon: None, ..config.clone() };
-            Ok((resolved, Arc::new(mechanism), None))
+            let mechanism = Arc::new(NoNoise::new(NoNoiseParams { clip: config.clip, cohort: 1 })?);
+            let privacy = PrivacyConfig { target_epsilon: None, ..config.clone() };
+            // Nothing but the Renyi accountant need know a cost without end.
+            Ok(Resolved { privacy, mechanism, later: Vec::new(), rule: Rule::Rdp, predicted_wrap: None })
         }
     }
+}
+
+/// The mechanism of the first stage and those of the later ones; `of` makes that of a noise factor.
+fn staged(
+    stages: &Stages,
+    of: impl Fn(f64) -> Result<Arc<dyn Mechanism>, PrivacyError>,
+) -> Result<(Arc<dyn Mechanism>, Vec<Later>), ConfigError> {
+    let mut from = 1u64;
+    let mut all = Vec::new();
+    for stage in stages.all() {
+        all.push(Later { from: from as u32, mechanism: of(stage.factor)? });
+        from += stage.rounds;
+    }
+    let first = all.remove(0);
+    Ok((first.mechanism, all))
+}
+
+/// Noise that was calibrated, raised a little until the run's own accounting of the mechanism as it is stays within the
+/// target: sums of shares and the config's digits move a parameter by a few units of the last place, and the grid of an
+/// accountant with it.
+fn settled<T>(
+    target: f64,
+    mut noise: f64,
+    of: impl Fn(f64) -> Result<(f64, T), ConfigError>,
+) -> Result<(f64, T), ConfigError> {
+    for _ in 0..8 {
+        let (epsilon, made) = of(noise)?;
+        if epsilon <= target {
+            return Ok((noise, made));
+        }
+        noise *= 1.0 + 1e-5;
+    }
+    Ok((noise, of(noise)?.1))
 }
 
 fn invalid(name: &'static str, expected: &str, found: impl ToString) -> ConfigError {
@@ -89,7 +157,7 @@ fn target(config: &PrivacyConfig, instead: &str) -> Result<f64, ConfigError> {
     config.target_epsilon.ok_or_else(|| invalid("privacy.target_epsilon", &expected, "absent"))
 }
 
-fn skellam(config: &PrivacyConfig, setting: &Setting, kind: SkellamKind) -> Result<Resolved, ConfigError> {
+fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: SkellamKind) -> Result<Resolved, ConfigError> {
     unused(config, &["noise_multiplier"])?;
     if kind == SkellamKind::Smm {
         unused(config, &["l_inf"])?;
@@ -97,58 +165,95 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, kind: SkellamKind) -> Resu
     if !(2..=32).contains(&config.bits) {
         return Err(invalid("privacy.bits", "in 2..=32", config.bits));
     }
-    let (clip, bits, schedule) = (config.clip, config.bits, setting.schedule());
-    let instead = "privacy.gamma and privacy.mu";
+    let (cohort, clip) = (setting.cohort, config.clip);
     // A calibrated mu is raised a little: sums of shares and the config's digits then never fall below it.
-    let share = |mu_total: f64| mu_total / setting.cohort * (1.0 + 1e-12);
-    let (gamma, mu) = match (config.gamma, config.mu) {
-        (Some(gamma), Some(mu)) => (gamma, mu),
-        (Some(gamma), None) => {
-            (gamma, share(calibrate_mu(kind, gamma, clip, &schedule, target(config, "privacy.mu")?)?))
-        }
+    let share = |mu_total: f64| mu_total / cohort * (1.0 + 1e-12);
+    let request = |target_epsilon| GammaRequest {
+        kind,
+        bits: config.bits,
+        dim: setting.dim,
+        cohort,
+        clip,
+        uses: uses.clone(),
+        target_epsilon,
+        wrap_limit: config.wrap_limit,
+    };
+    let made = |gamma: f64, mu: f64| skellam_stages(config, setting, uses, (kind, gamma, mu));
+    let (gamma, mu, (l_inf, mechanism, later)) = match (config.gamma, config.mu) {
+        (Some(gamma), Some(mu)) => (gamma, mu, made(gamma, mu)?),
         (None, Some(mu)) => {
             return Err(invalid("privacy.gamma", "given together with privacy.mu", format!("absent, mu {mu}")));
         }
-        (None, None) => {
-            let request = GammaRequest {
-                kind,
-                bits,
-                dim: setting.dim,
-                cohort: setting.cohort,
-                clip,
-                schedule,
-                target_epsilon: target(config, instead)?,
-                wrap_limit: config.wrap_limit,
+        (gamma, None) => {
+            let instead = if gamma.is_some() { "privacy.mu" } else { "privacy.gamma and privacy.mu" };
+            let target = target(config, instead)?;
+            let (gamma, mu_total) = calibrated(&request(target), gamma)?;
+            let accounted = |mu| {
+                let stages = made(gamma, mu)?;
+                Ok((accounted(uses, setting.dim, &stages.1, &stages.2)?, stages))
             };
-            let found = calibrate_gamma(&request)?;
-            let gamma = saturated(&request, found.gamma, found.mu_total);
-            let mu_total = if gamma < found.gamma {
-                calibrate_mu(kind, gamma, clip, &schedule, request.target_epsilon)?
-            } else {
-                found.mu_total
-            };
-            (gamma, share(mu_total))
+            let (mu, stages) = settled(target, share(mu_total), accounted)?;
+            (gamma, mu, stages)
         }
     };
-    let mu_total = mu * setting.cohort;
-    let mut resolved = PrivacyConfig { gamma: Some(gamma), mu: Some(mu), ..config.clone() };
-    let mechanism: Arc<dyn Mechanism> = match kind {
-        SkellamKind::Smm => Arc::new(Smm::new(SmmParams { gamma, mu_total, clip, bits })?),
-        SkellamKind::Smm2022 => {
-            let l_inf = match config.l_inf {
-                Some(l_inf) => l_inf,
-                None => l_inf_of(mu_total, gamma, clip, &schedule)?,
-            };
-            resolved.l_inf = Some(l_inf);
-            Arc::new(Smm2022::new(Smm2022Params { gamma, mu_total, clip, bits, l_inf })?)
-        }
-    };
-    let ring = RingUse::of(mechanism.as_ref(), clip, setting.cohort, setting.dim)?;
-    let predicted = ring.wrap_rate(bits);
+    // The noisiest rounds need the most room.
+    let noisiest = later.iter().map(|l| &l.mechanism).chain([&mechanism]);
+    let noisiest = noisiest.max_by(|a, b| a.noise().variance().total_cmp(&b.noise().variance()));
+    let ring = RingUse::of(noisiest.unwrap_or(&mechanism).as_ref(), clip, cohort, setting.dim)?;
+    let predicted_wrap = Some(ring.wrap_rate(config.bits));
     if !config.allow_wrap {
-        check_wrap(bits, &ring, config.wrap_limit * (1.0 + 1e-6))?;
+        check_wrap(config.bits, &ring, config.wrap_limit * (1.0 + 1e-6))?;
     }
-    Ok((resolved, mechanism, Some(predicted)))
+    let privacy = PrivacyConfig { gamma: Some(gamma), mu: Some(mu), l_inf, ..config.clone() };
+    Ok(Resolved { privacy, mechanism, later, rule: uses.rule, predicted_wrap })
+}
+
+/// Gamma, if none is given, and `mu_total` that meet the target.
+fn calibrated(request: &GammaRequest, gamma: Option<f64>) -> Result<(f64, f64), ConfigError> {
+    if let Some(gamma) = gamma {
+        return Ok((gamma, request.noise_at(gamma)?));
+    }
+    let found = calibrate_gamma(request)?;
+    let gamma = saturated(request, found.gamma, found.mu_total);
+    if gamma < found.gamma {
+        return Ok((gamma, request.noise_at(gamma)?));
+    }
+    Ok((found.gamma, found.mu_total))
+}
+
+/// The coordinate bound, where there is one, and the mechanism of each stage.
+type Made = (Option<f64>, Arc<dyn Mechanism>, Vec<Later>);
+
+fn skellam_stages(
+    config: &PrivacyConfig,
+    setting: &Setting,
+    uses: &Uses,
+    (kind, gamma, mu): (SkellamKind, f64, f64),
+) -> Result<Made, ConfigError> {
+    let (clip, bits, mu_total) = (config.clip, config.bits, mu * setting.cohort);
+    let l_inf = match (kind, config.l_inf) {
+        (SkellamKind::Smm, _) => None,
+        (SkellamKind::Smm2022, Some(l_inf)) => Some(l_inf),
+        (SkellamKind::Smm2022, None) => Some(l_inf_of(mu_total, gamma, clip, &setting.schedule())?),
+    };
+    let (mechanism, later) = staged(&uses.stages, |factor| {
+        let mu_total = mu_total * factor * factor;
+        Ok(match l_inf {
+            None => Arc::new(Smm::new(SmmParams { gamma, mu_total, clip, bits })?),
+            Some(l_inf) => Arc::new(Smm2022::new(Smm2022Params { gamma, mu_total, clip, bits, l_inf })?),
+        })
+    })?;
+    Ok((l_inf, mechanism, later))
+}
+
+/// Epsilon of a run of these mechanisms, as the run itself accounts it.
+fn accounted(uses: &Uses, dim: usize, first: &Arc<dyn Mechanism>, later: &[Later]) -> Result<f64, ConfigError> {
+    let events: Vec<_> =
+        std::iter::once(first).chain(later.iter().map(|l| &l.mechanism)).map(|m| m.event(dim)).collect();
+    let factors: Vec<f64> = uses.stages.all().iter().map(|stage| stage.factor).collect();
+    let event =
+        |factor: f64| factors.iter().position(|&f| f == factor).map_or(DpEvent::NonPrivate, |i| events[i].clone());
+    Ok(uses.epsilon(event)?.epsilon)
 }
 
 /// Share of the noise variance that rounding may add before a larger gamma is worth nothing.
@@ -159,7 +264,7 @@ const ROUNDING_SHARE: f64 = 1e-3;
 fn saturated(request: &GammaRequest, largest: f64, mu_total: f64) -> f64 {
     let share = |gamma: f64| {
         let mu = mu_total * (gamma / largest).powi(2);
-        let ring = RingUse::skellam(gamma, request.clip, mu, request.cohort, request.dim);
+        let ring = request.ring(gamma, mu);
         ring.cohort * ring.rounding_std.powi(2) / ring.noise_variance
     };
     let (mut low, mut high) = (largest * 1e-9, largest);
@@ -177,18 +282,28 @@ fn saturated(request: &GammaRequest, largest: f64, mu_total: f64) -> f64 {
     high
 }
 
-fn central(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, ConfigError> {
+fn central(config: &PrivacyConfig, setting: &Setting, uses: &Uses) -> Result<Resolved, ConfigError> {
     unused(config, &["gamma", "mu", "l_inf"])?;
-    let noise_multiplier = match config.noise_multiplier {
-        Some(z) if z.is_finite() && z > 0.0 => z,
+    let (clip, cohort) = (config.clip, setting.cohort.ceil() as u64);
+    let made = |multiplier: f64| {
+        // One fixed point for all stages, with room for the noisiest.
+        let noise_multiplier = multiplier * uses.stages.greatest();
+        let noisiest = CentralGaussian::new(CentralGaussianParams { noise_multiplier, clip, cohort })?;
+        staged(&uses.stages, |factor| Ok(Arc::new(noisiest.with_noise(multiplier * factor)?)))
+    };
+    let (noise_multiplier, (mechanism, later)) = match config.noise_multiplier {
+        Some(z) if z.is_finite() && z > 0.0 => (z, made(z)?),
         Some(z) => return Err(invalid("privacy.noise_multiplier", "finite and > 0", z)),
         None => {
             let target = target(config, "privacy.noise_multiplier")?;
-            calibrate_noise_multiplier(&setting.schedule(), target, Rule::Rdp, discrete_gaussian)? * (1.0 + 1e-12)
+            let found = calibrate_noise(uses, target, discrete_gaussian)? * (1.0 + 1e-12);
+            let accounted = |multiplier| {
+                let stages = made(multiplier)?;
+                Ok((accounted(uses, setting.dim, &stages.0, &stages.1)?, stages))
+            };
+            settled(target, found, accounted)?
         }
     };
-    let params = CentralGaussianParams { noise_multiplier, clip: config.clip, cohort: setting.cohort.ceil() as u64 };
-    let mechanism = CentralGaussian::new(params)?;
-    let resolved = PrivacyConfig { noise_multiplier: Some(noise_multiplier), ..config.clone() };
-    Ok((resolved, Arc::new(mechanism), None))
+    let privacy = PrivacyConfig { noise_multiplier: Some(noise_multiplier), ..config.clone() };
+    Ok(Resolved { privacy, mechanism, later, rule: uses.rule, predicted_wrap: None })
 }

@@ -1,6 +1,8 @@
 //! Who takes part in a round. The law of the draw is the law that is accounted.
 
-use crate::math::prg::StreamKey;
+use std::collections::BTreeSet;
+
+use crate::math::prg::{StreamKey, StreamReader};
 
 /// How cohorts are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -9,6 +11,13 @@ pub enum Sampling {
     /// Each client independently with probability `cohort / clients`: what the amplification theorem
     /// is about. The size of the cohort varies from round to round.
     Poisson,
+    /// The same, of which `most` clients are drawn where there would be more: a round never takes more memory or a wider
+    /// ring than for so many. Accounted as Poisson, the probability of a cut charged to delta (see
+    /// [`crate::privacy::truncation`]).
+    TruncatedPoisson {
+        /// Largest size of a cohort.
+        most: u64,
+    },
     /// Everybody, every round: no amplification is claimed.
     All,
     /// Exactly `cohort` clients without replacement. Refused under differential privacy: its
@@ -19,7 +28,8 @@ pub enum Sampling {
 /// Draws the cohort of a round in ascending order.
 ///
 /// Poisson: client `i` takes part iff the 64-bit word `i` of the keystream is below
-/// `rate * 2^64` (rounded down, so that the true rate never exceeds the accounted one).
+/// `rate * 2^64` (rounded down, so that the true rate never exceeds the accounted one). Of too many, those remain whose
+/// places [`subset`] draws.
 #[must_use]
 pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) -> Vec<u64> {
     match sampling {
@@ -33,20 +43,32 @@ pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) ->
             let mut reader = key.reader(0);
             (0..clients).filter(|_| reader.next_u64() < threshold).collect()
         }
-        Sampling::Fixed => {
-            let size = (expected as u64).min(clients) as usize;
-            let mut reader = key.reader(0);
-            // Floyd's algorithm: `size` draws, uniform over the subsets of that size.
-            let mut chosen = std::collections::BTreeSet::new();
-            for j in (clients - size as u64)..clients {
-                let t = reader.below(j + 1);
-                if !chosen.insert(t) {
-                    chosen.insert(j);
-                }
+        Sampling::TruncatedPoisson { most } => {
+            let all = draw(Sampling::Poisson, clients, expected, key);
+            if all.len() as u64 <= most {
+                return all;
             }
-            chosen.into_iter().collect()
+            // Words of the stream behind those that chose the clients.
+            let places = subset(all.len() as u64, most, &mut key.reader(8 * clients));
+            places.into_iter().map(|i| all[i as usize]).collect()
+        }
+        Sampling::Fixed => {
+            let size = (expected as u64).min(clients);
+            subset(clients, size, &mut key.reader(0)).into_iter().collect()
         }
     }
+}
+
+/// A subset of `size` of `[0, n)`, all alike (Floyd's algorithm: `size` draws); `size` is at most n.
+fn subset(n: u64, size: u64, reader: &mut StreamReader) -> BTreeSet<u64> {
+    let mut chosen = BTreeSet::new();
+    for j in (n - size)..n {
+        let t = reader.below(j + 1);
+        if !chosen.insert(t) {
+            chosen.insert(j);
+        }
+    }
+    chosen
 }
 
 #[cfg(test)]
@@ -66,6 +88,26 @@ mod tests {
         let var = sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / f64::from(rounds - 1);
         assert!((mean - 100.0).abs() < 4.0 * (95.0f64 / 250.0).sqrt(), "{mean}");
         assert!((60.0..135.0).contains(&var), "{var}");
+    }
+
+    #[test]
+    fn a_cut_sample_is_the_sample_or_a_subset_of_it() {
+        let (clients, expected, most) = (500u64, 60.0, 62u64);
+        let mut counts = vec![0u32; clients as usize];
+        let mut cuts = 0;
+        for r in 0..250u8 {
+            let whole = draw(Sampling::Poisson, clients, expected, &key(r));
+            let cut = draw(Sampling::TruncatedPoisson { most }, clients, expected, &key(r));
+            assert_eq!(cut.len(), whole.len().min(most as usize));
+            assert!(cut.windows(2).all(|w| w[0] < w[1]) && cut.iter().all(|i| whole.contains(i)));
+            cuts += u32::from(cut.len() < whole.len());
+            cut.iter().for_each(|&i| counts[i as usize] += 1);
+        }
+        assert!((60..130).contains(&cuts), "{cuts}");
+        // Early and late clients are cut alike: 125 draws of about 57 in 500.
+        let half = |range: std::ops::Range<usize>| counts[range].iter().sum::<u32>();
+        let (first, second) = (half(0..250), half(250..500));
+        assert!(f64::from(first.abs_diff(second)) < 4.0 * f64::from(first + second).sqrt(), "{first} {second}");
     }
 
     #[test]

@@ -135,7 +135,8 @@ pub struct Coordinator {
     optimizer: Box<dyn ServerOptimizer>,
     round: u32,
     steps: u64,
-    table: Option<Noise>,
+    /// The table of the noise that is added here, and its mu.
+    table: Option<(f64, Noise)>,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -286,7 +287,7 @@ impl Coordinator {
         let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, &draw);
         Ok(RoundTask {
             id: SessionId { session: plan.session, round, attempt: attempt.attempt },
-            share: plan.share(cohort.len()),
+            share: plan.share(round, cohort.len()),
             cohort,
             weights: Arc::clone(&self.weights),
             encode: plan.encode_params()?,

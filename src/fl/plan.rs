@@ -9,8 +9,11 @@ use super::cohort::Sampling;
 use super::optimizer::OptimizerConfig;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
-use crate::privacy::DpEvent;
+use crate::privacy::accountant::Rule;
+use crate::privacy::ledger::Cost;
+use crate::privacy::ledger::tab::{Costs, stage_of};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
+use crate::privacy::{DpEvent, truncation};
 use crate::sample::table::NoiseTable;
 use crate::secagg::VectorShape;
 
@@ -36,6 +39,18 @@ pub enum Direction {
     Delta,
 }
 
+/// Another noise from some round on.
+#[derive(Clone, Debug)]
+pub struct Later {
+    /// Its first round, at least 2.
+    pub from: u32,
+    /// The mechanism of the first rounds with another noise: encoding, unit and neighbours are the same.
+    pub mechanism: Arc<dyn Mechanism>,
+}
+
+/// Exact reports of epsilon in a run, at most about so many: each is a query to the accountant of privacy losses.
+const EXACT_REPORTS: u64 = 64;
+
 /// The constants of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -51,8 +66,12 @@ pub struct Plan {
     pub rounds: u32,
     /// Number of parameters d.
     pub dim: usize,
-    /// What is computed and what it costs.
+    /// What is computed and what it costs, up to the first of `later`.
     pub mechanism: Arc<dyn Mechanism>,
+    /// Stages with another noise, ascending; none: all rounds alike.
+    pub later: Vec<Later>,
+    /// Which accountants add up the cost.
+    pub rule: Rule,
     /// Who draws the noise.
     pub placement: NoisePlacement,
     /// What the vectors are.
@@ -119,7 +138,58 @@ impl Plan {
         if let Some((name, expected, found)) = self.server.out_of_range() {
             return bad(name, expected, found.to_string());
         }
+        self.check_stages()?;
+        self.check_truncation()?;
         self.encode_params().map(|_| ())
+    }
+
+    /// Stages come one after another and differ in their noise alone.
+    fn check_stages(&self) -> Result<(), FlError> {
+        let refuse = |expected: &str, found: String| {
+            Err(FlError::OutOfRange { name: "stages of noise", expected: expected.to_string(), found })
+        };
+        let mut last = 1;
+        for Later { from, mechanism } in &self.later {
+            if *from <= last || *from > self.rounds {
+                return refuse(&format!("begun one after another, in rounds 2 to {}", self.rounds), from.to_string());
+            }
+            last = *from;
+            let (first, other) = (self.mechanism.as_ref(), mechanism.as_ref());
+            let alike = first.name() == other.name()
+                && first.unit() == other.unit()
+                && first.distributed() == other.distributed()
+                && first.neighboring() == other.neighboring()
+                && first.encode_params(self.dim)? == other.encode_params(self.dim)?
+                && std::mem::discriminant(&first.noise()) == std::mem::discriminant(&other.noise())
+                && other.event(self.dim) != DpEvent::NonPrivate
+                && self.is_private();
+            if !alike {
+                return refuse("of one private mechanism, with other noise only", format!("{first:?} and {other:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rounds of each stage.
+    fn stage_rounds(&self) -> impl Iterator<Item = u64> {
+        let starts = std::iter::once(1).chain(self.later.iter().map(|later| later.from));
+        let ends = self.later.iter().map(|later| later.from).chain([self.rounds.saturating_add(1)]);
+        starts.zip(ends).map(|(start, end)| u64::from(end.saturating_sub(start)))
+    }
+
+    /// The mechanism of a round, from 1.
+    #[must_use]
+    pub fn mechanism_of(&self, round: u32) -> &Arc<dyn Mechanism> {
+        match stage_of(self.stage_rounds(), round) {
+            0 => &self.mechanism,
+            stage => &self.later[stage - 1].mechanism,
+        }
+    }
+
+    /// The mechanism of each stage and its number of rounds.
+    pub fn stages(&self) -> impl Iterator<Item = (&Arc<dyn Mechanism>, u64)> {
+        let mechanisms = std::iter::once(&self.mechanism).chain(self.later.iter().map(|later| &later.mechanism));
+        mechanisms.zip(self.stage_rounds())
     }
 
     /// True if releases cost a finite epsilon.
@@ -158,10 +228,10 @@ impl Plan {
         }
     }
 
-    /// The share of the noise that one client of a cohort of `size` adds.
+    /// The share of a round's noise that one client of a cohort of `size` adds.
     #[must_use]
-    pub fn share(&self, size: usize) -> NoiseLaw {
-        match (self.placement, self.mechanism.noise()) {
+    pub fn share(&self, round: u32, size: usize) -> NoiseLaw {
+        match (self.placement, self.mechanism_of(round).noise()) {
             // Rounded up, so that the shares never add up to less than mu_tot.
             (NoisePlacement::PerClient, NoiseLaw::Skellam { mu }) if size > 0 => {
                 NoiseLaw::Skellam { mu: (mu / size as f64).next_up() }
@@ -172,17 +242,17 @@ impl Plan {
 
     /// The noise that is left for the aggregator after a cohort of `size` has added its shares.
     #[must_use]
-    pub fn remainder(&self, size: usize) -> NoiseLaw {
-        match self.share(size) {
-            NoiseLaw::None => self.mechanism.noise(),
+    pub fn remainder(&self, round: u32, size: usize) -> NoiseLaw {
+        match self.share(round, size) {
+            NoiseLaw::None => self.mechanism_of(round).noise(),
             _ => NoiseLaw::None,
         }
     }
 
     /// Bound of the total variation distance between the noise of one release as drawn and as accounted:
     /// the error of one draw times the number of draws (at most one a coordinate and client).
-    pub fn sampler_error(&self) -> Result<f64, FlError> {
-        let NoiseLaw::Skellam { mu } = self.mechanism.noise() else { return Ok(0.0) };
+    fn sampler_error(&self, mechanism: &dyn Mechanism) -> Result<f64, FlError> {
+        let NoiseLaw::Skellam { mu } = mechanism.noise() else { return Ok(0.0) };
         // The table of the whole sum has the most thresholds, and with them the largest error.
         let one = NoiseTable::skellam(mu)?.total_variation;
         let shares = match self.placement {
@@ -192,21 +262,51 @@ impl Plan {
         Ok(one * f64::from(self.encode_params()?.padded) * shares)
     }
 
-    /// Cost of one release to those who know the cohort.
-    #[must_use]
-    pub fn server_event(&self) -> DpEvent {
-        self.mechanism.event(self.dim)
+    /// Bound of the probability that a cohort is cut.
+    fn truncation(&self) -> f64 {
+        match self.sampling {
+            Sampling::TruncatedPoisson { most } => truncation::excess(self.clients, self.sampling_rate(), most),
+            _ => 0.0,
+        }
     }
 
-    /// Cost of one release to those who see releases only.
-    #[must_use]
-    pub fn public_event(&self) -> DpEvent {
-        match self.sampling {
-            Sampling::Poisson if self.is_private() => {
-                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(self.mechanism.event(self.dim)) }
-            }
-            _ => self.mechanism.event(self.dim),
+    /// A cut cohort's cost must fit in what is set aside of delta, at the budget if there is one.
+    fn check_truncation(&self) -> Result<(), FlError> {
+        let Sampling::TruncatedPoisson { most } = self.sampling else { return Ok(()) };
+        let (rate, rounds) = (self.sampling_rate(), u64::from(self.rounds));
+        let epsilon = self.epsilon_budget.unwrap_or(0.0);
+        if self.is_private() && !truncation::fits(self.clients, rate, most, rounds, epsilon, self.delta) {
+            let least = truncation::least(self.clients, rate, rounds, epsilon, self.delta)?;
+            return Err(FlError::OutOfRange {
+                name: "sampling.truncated-poisson.most",
+                expected: format!("at least {least}: a cut must be so improbable that delta bears it"),
+                found: most.to_string(),
+            });
         }
+        Ok(())
+    }
+
+    /// What one release of a mechanism costs, in both views.
+    fn cost(&self, mechanism: &dyn Mechanism) -> Result<Cost, FlError> {
+        let server = mechanism.event(self.dim);
+        let public = match self.sampling {
+            Sampling::Poisson | Sampling::TruncatedPoisson { .. } if self.is_private() => {
+                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(server.clone()) }
+            }
+            _ => server.clone(),
+        };
+        let error = self.sampler_error(mechanism)? + self.truncation();
+        let sampler_error = if self.is_private() { error } else { 0.0 };
+        Ok(Cost { neighbors: mechanism.neighboring(), server, public, sampler_error })
+    }
+
+    /// What the rounds cost, stage after stage, and how it is added up: exactly in rounds that evaluate, or in every
+    /// second, third, ... of them if there are many.
+    pub fn costs(&self) -> Result<Costs, FlError> {
+        let stages = self.stages().map(|(mechanism, rounds)| Ok((self.cost(mechanism.as_ref())?, rounds)));
+        let (rounds, every) = (u64::from(self.rounds), u64::from(self.evaluate_every));
+        let stride = every * rounds.div_ceil(every * EXACT_REPORTS).max(1);
+        Ok(Costs { stages: stages.collect::<Result<_, FlError>>()?, rule: self.rule, stride })
     }
 
     /// SHA-256 of everything that decides the bits of a round beside its number and the weights.
@@ -230,6 +330,10 @@ impl Plan {
             self.server,
         );
         h.update(text.as_bytes());
+        // Nothing where all rounds are alike: such a run can be resumed that an older version began.
+        for Later { from, mechanism } in &self.later {
+            h.update(format!(" from {from} {:?}", mechanism.noise()).as_bytes());
+        }
         Ok(h.finalize().into())
     }
 }

@@ -8,7 +8,7 @@ use crate::privacy::SAMPLER_SHARE;
 use crate::privacy::accountant::EpsilonReport;
 use crate::privacy::accountant::meter::{Meter, sampler_part};
 use crate::privacy::ledger::Release;
-use crate::privacy::ledger::tab::{Excess, Tab};
+use crate::privacy::ledger::tab::{Costs, Excess, Tab};
 
 /// What is known of a round: which attempt ran on which input, and whether it was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub struct Spend {
     public: Meter,
     server: Meter,
     delta: f64,
-    /// Total variation distance of one release from what is accounted.
-    sampler_error: f64,
+    /// What a release of each stage costs; with it, how far its noise is from what is accounted.
+    costs: Costs,
     budget: Option<f64>,
     session: [u8; 16],
     /// What the principal has lost in all runs, and may lose.
@@ -72,11 +72,12 @@ impl Spend {
     /// # Errors
     /// An event that the accountant does not know.
     pub fn new(plan: &Plan, journal: BTreeMap<u32, Vec<Attempt>>) -> Result<Self, FlError> {
+        let costs = plan.costs()?;
         Ok(Self {
-            public: Meter::new(plan.public_event(), &[])?,
-            server: Meter::new(plan.server_event(), &[])?,
+            public: Meter::of(costs.public(), &[])?,
+            server: Meter::of(costs.server(), &[])?,
             delta: plan.delta,
-            sampler_error: if plan.is_private() { plan.sampler_error()? } else { 0.0 },
+            costs,
             budget: plan.epsilon_budget,
             session: plan.session,
             tab: None,
@@ -91,10 +92,10 @@ impl Spend {
         self
     }
 
-    /// Total variation distance of one release from what is accounted.
+    /// What the rounds cost.
     #[must_use]
-    pub const fn sampler_error(&self) -> f64 {
-        self.sampler_error
+    pub const fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
@@ -125,15 +126,19 @@ impl Spend {
         }
     }
 
-    /// Releases charged in rounds up to `round`.
+    /// Releases charged in rounds up to `round`, of each stage.
     #[must_use]
-    pub fn releases(&self, round: u32) -> u64 {
-        self.rounds.range(..=round).flat_map(|(_, v)| v).filter(|a| a.charged).count() as u64
+    pub fn releases(&self, round: u32) -> Vec<u64> {
+        let mut counts = vec![0; self.costs.stages.len()];
+        for (&round, attempts) in self.rounds.range(..=round) {
+            counts[self.costs.stage(round)] += attempts.iter().filter(|a| a.charged).count() as u64;
+        }
+        counts
     }
 
     /// Epsilon of all releases in rounds up to `round`.
     pub fn epsilon(&self, round: u32) -> Result<EpsilonViews, FlError> {
-        self.views(self.releases(round))
+        self.views(&self.releases(round))
     }
 
     /// Why the release of an attempt must not be made, if it must not.
@@ -142,26 +147,28 @@ impl Spend {
     /// An attempt that the ledger has with another input.
     pub fn refuses(&self, round: u32, attempt: &Attempt) -> Result<Option<Stop>, FlError> {
         if let Some(budget) = self.budget {
-            let releases = self.releases(u32::MAX) + u64::from(!attempt.charged);
-            let next = self.public.epsilon(releases, self.delta)?.epsilon;
-            if next > budget {
+            let mut releases = self.releases(u32::MAX);
+            releases[self.costs.stage(round)] += u64::from(!attempt.charged);
+            if let Some(next) = self.public.exceeds(&releases, self.delta, budget)? {
                 return Ok(Some(Stop::Budget { next, budget }));
             }
         }
         match &self.tab {
-            Some(tab) if !tab.has(&release(&self.session, round, attempt))? => Ok(tab.exceeds()?.map(Stop::Ledger)),
+            Some(tab) if !tab.has(&release(&self.session, round, attempt))? => {
+                Ok(tab.exceeds(round)?.map(Stop::Ledger))
+            }
             _ => Ok(None),
         }
     }
 
-    fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
+    fn views(&self, releases: &[u64]) -> Result<EpsilonViews, FlError> {
         let mut public = self.public.epsilon(releases, self.delta)?;
         let server = self.server.epsilon(releases, self.delta)?;
-        let error = self.sampler_error * releases as f64;
+        let error: f64 = self.costs.stages.iter().zip(releases).map(|((c, _), &n)| c.sampler_error * n as f64).sum();
         let delta_sampler = sampler_part(public.epsilon, error);
         if delta_sampler > SAMPLER_SHARE * self.delta && public.epsilon.is_finite() {
             public.epsilon = f64::INFINITY;
-            public.accountant.push_str(" (void: the noise tables' error exceeds its share of delta)");
+            public.accountant.push_str(" (void: the error of samplers exceeds its share of delta)");
         }
         Ok(EpsilonViews {
             delta_sampler,

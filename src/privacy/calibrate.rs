@@ -1,17 +1,17 @@
 //! From a target epsilon to noise, scale and ring: monotone bisection on the upper bound.
 
+pub mod gamma;
+pub mod search;
 pub mod wrap;
 
 use crate::privacy::DpEvent;
+use crate::privacy::accountant::meter::{Course, Meter};
 use crate::privacy::accountant::rdp::{published, validate};
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::mechanism::PrivacyError;
-use wrap::{RingUse, check_wrap};
-
-/// A calibrated epsilon lies in `[target (1 - TOLERANCE), target]`.
-const TOLERANCE: f64 = 1e-4;
-/// Evaluations of epsilon before the bracket's safe end is returned as it is.
-const MAX_STEPS: usize = 80;
+use crate::privacy::stages::Stages;
+pub use gamma::{Calibration, GammaRequest, calibrate_gamma};
+use search::Search;
 
 /// The two distributed mechanisms whose noise is a Skellam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,63 @@ impl Schedule {
     }
 }
 
+/// How a run uses a mechanism: [`Schedule`] with rounds of different noise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Uses {
+    /// Poisson sampling rate in `[0, 1]`.
+    pub rate: f64,
+    /// Delta in (0, 1), of which the sampler's share is set aside as in a run ([`crate::privacy::SAMPLER_SHARE`]).
+    pub delta: f64,
+    /// Rounds and their noise.
+    pub stages: Stages,
+    /// Which accountants are asked.
+    pub rule: Rule,
+}
+
+impl Uses {
+    /// Epsilon of the run, as the run itself will account it; `event` tells the event of a noise factor.
+    ///
+    /// # Errors
+    /// As [`Rule::epsilon`].
+    pub fn epsilon(&self, event: impl Fn(f64) -> DpEvent) -> Result<EpsilonReport, PrivacyError> {
+        let sampled = |event| {
+            if self.rate == 1.0 { event } else { DpEvent::PoissonSampled { rate: self.rate, event: Box::new(event) } }
+        };
+        let stages = self.stages.events(|factor| sampled(event(factor)));
+        let releases: Vec<u64> = stages.iter().map(|(_, rounds)| *rounds).collect();
+        Meter::of(Course { stages, stride: 1, rule: self.rule }, &[])?.exactly(&releases, self.delta)
+    }
+
+    /// Epsilon of a Skellam mixture; `mu_total` is that of rounds of factor 1, `scale` gamma and the clip bound.
+    ///
+    /// # Errors
+    /// As [`Uses::epsilon`].
+    pub fn skellam(
+        &self,
+        kind: SkellamKind,
+        (gamma, clip): (f64, f64),
+        padded: Option<u64>,
+        mu_total: f64,
+    ) -> Result<EpsilonReport, PrivacyError> {
+        self.epsilon(|factor| kind.event(mu_total * factor * factor, gamma, clip, padded))
+    }
+}
+
+/// The noise multiplier of a Gaussian that meets the target: where searches begin. The rule's own accountants need not
+/// know it.
+fn gaussian_multiplier(uses: &Uses, target: f64) -> Result<f64, PrivacyError> {
+    calibrate_noise(&Uses { rule: Rule::Rdp, ..uses.clone() }, target, discrete_gaussian)
+}
+
+/// The least noise multiplier (of rounds of factor 1; up to 1e-4 in epsilon) whose `event` costs at most `target`.
+///
+/// # Errors
+/// As [`calibrate_mu`].
+pub fn calibrate_noise(uses: &Uses, target: f64, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
+    let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e12 };
+    search.run(|noise| Ok(uses.epsilon(|factor| event(noise * factor))?.epsilon))
+}
+
 /// The least `mu_total` (up to 1e-4 in epsilon) whose epsilon by Renyi accounting is at most `target`.
 ///
 /// For `smm-2022` no coordinate bound is assumed: take it afterwards from [`l_inf_of`].
@@ -87,23 +144,17 @@ pub fn calibrate_mu_by(
     target: f64,
 ) -> Result<f64, PrivacyError> {
     let multiplier = calibrate_noise_multiplier(schedule, target, Rule::Rdp, discrete_gaussian)?;
-    search_mu(rule, event, scale, (schedule, target), multiplier)
+    let search = mu_search(target, scale, multiplier)?;
+    search.run(|mu| Ok(schedule.epsilon(rule, event(mu))?.epsilon))
 }
 
-/// [`calibrate_mu_by`] that starts at the noise of a Gaussian, `2 mu = (multiplier gamma C)^2`: for `smm` and Renyi
+/// A search of `mu_total` that starts at the noise of a Gaussian, `2 mu = (multiplier gamma C)^2`: for `smm` and Renyi
 /// accounting a percent or less away.
-fn search_mu(
-    rule: Rule,
-    event: impl Fn(f64) -> DpEvent,
-    (gamma, clip): (f64, f64),
-    (schedule, target): (&Schedule, f64),
-    multiplier: f64,
-) -> Result<f64, PrivacyError> {
+fn mu_search(target: f64, (gamma, clip): (f64, f64), multiplier: f64) -> Result<Search, PrivacyError> {
     validate::positive("gamma", gamma)?;
     validate::positive("clip", clip)?;
     let sigma = multiplier * gamma * clip;
-    let search = Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30 };
-    search.run(schedule, rule, event)
+    Ok(Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30 })
 }
 
 /// The least noise multiplier (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`.
@@ -117,7 +168,7 @@ pub fn calibrate_noise_multiplier(
     event: impl Fn(f64) -> DpEvent,
 ) -> Result<f64, PrivacyError> {
     let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15 };
-    search.run(schedule, rule, event)
+    search.run(|noise| Ok(schedule.epsilon(rule, event(noise))?.epsilon))
 }
 
 /// A discrete Gaussian, as `central-gaussian` draws it.
@@ -134,205 +185,4 @@ pub fn l_inf_of(mu_total: f64, gamma: f64, clip: f64, schedule: &Schedule) -> Re
     let l2 = gamma * clip;
     let rounds = schedule.rounds as f64;
     Ok(published::published_epsilon(mu_total, l2 * l2, schedule.rate, rounds, schedule.delta, None)?.l_inf)
-}
-
-/// Smallest noise level that a search tries.
-const SMALLEST: f64 = 1e-12;
-
-/// The search for the least noise level in `[SMALLEST, largest]` whose epsilon is at most `target`.
-struct Search {
-    target: f64,
-    /// Where it starts.
-    guess: f64,
-    /// First step of the bracket, a factor > 1 that is squared at each further step.
-    factor: f64,
-    largest: f64,
-}
-
-impl Search {
-    /// Epsilon of `event(noise)` must not grow with the noise. The noise returned was evaluated: its
-    /// epsilon is at most the target.
-    fn run(&self, schedule: &Schedule, rule: Rule, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
-        let target = self.target;
-        validate::positive("target epsilon", target)?;
-        let at = |noise: f64| Ok::<_, PrivacyError>((noise, schedule.epsilon(rule, event(noise))?.epsilon));
-        // Bracket: epsilon(low) > target >= epsilon(high).
-        let first = at(self.guess.clamp(SMALLEST, self.largest))?;
-        let (mut low, mut high) = (first, first);
-        let mut factor = self.factor;
-        while high.1 > target {
-            if high.0 >= self.largest {
-                return Err(PrivacyError::Infeasible {
-                    target,
-                    reason: format!("delta {:e} costs more at every order, whatever the noise", schedule.delta),
-                    reachable: high.1,
-                });
-            }
-            low = high;
-            high = at((high.0 * factor).min(self.largest))?;
-            factor *= factor;
-        }
-        let mut factor = self.factor;
-        while low.1 <= target {
-            // Nothing to protect (rate or rounds 0): any noise will do.
-            if low.0 <= SMALLEST {
-                return Ok(low.0);
-            }
-            high = low;
-            low = at((low.0 / factor).max(SMALLEST))?;
-            factor *= factor;
-        }
-        for step in 0..MAX_STEPS {
-            if high.1 >= target * (1.0 - TOLERANCE) || high.0 / low.0 - 1.0 < 1e-12 {
-                break;
-            }
-            let next = at(between(low, high, target, step))?;
-            if next.1 > target {
-                low = next;
-            } else {
-                high = next;
-            }
-        }
-        Ok(high.0)
-    }
-}
-
-/// A point between the ends of a bracket on log-log axes: the secant aimed just below the target, every
-/// third step the middle.
-fn between(low: (f64, f64), high: (f64, f64), target: f64, step: usize) -> f64 {
-    let (x0, x1) = (low.0.ln(), high.0.ln());
-    let (y0, y1) = (low.1.ln(), high.1.max(1e-300).ln());
-    let middle = 0.5 * (x0 + x1);
-    let aim = target.ln() - 0.4 * TOLERANCE;
-    let secant = x0 + (x1 - x0) * (y0 - aim) / (y0 - y1);
-    let inside = secant.is_finite() && secant > x0 && secant < x1;
-    if inside && step % 3 != 2 { secant.exp() } else { middle.exp() }
-}
-
-/// What to calibrate gamma and mu for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GammaRequest {
-    /// Mechanism.
-    pub kind: SkellamKind,
-    /// Ring width b, 2..=32.
-    pub bits: u32,
-    /// Coordinates of a row, before padding.
-    pub dim: usize,
-    /// Expected clients in a sum, > 0.
-    pub cohort: f64,
-    /// L2 bound C of a row.
-    pub clip: f64,
-    /// Rate, rounds, delta.
-    pub schedule: Schedule,
-    /// Epsilon to meet, > 0.
-    pub target_epsilon: f64,
-    /// Largest predicted share of wrapped coordinates, in (0, 1).
-    pub wrap_limit: f64,
-}
-
-/// Scale and noise that meet a target inside a ring.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Calibration {
-    /// Scale.
-    pub gamma: f64,
-    /// Noise of the sum.
-    pub mu_total: f64,
-    /// Epsilon it gives, at most the target.
-    pub epsilon: f64,
-    /// Ring width.
-    pub bits: u32,
-    /// Predicted share of wrapped coordinates.
-    pub predicted_wrap: f64,
-}
-
-/// The largest gamma (within 0.5 %) whose predicted wrap rate stays at or below the limit, with the noise
-/// that meets the target at that gamma. The rate grows with gamma: noise and signal scale with it.
-///
-/// # Errors
-/// [`PrivacyError::Wraps`] if the ring is too small even for the smallest gamma tried (`2^-10 / C`, where
-/// rounding noise rules); [`PrivacyError::Infeasible`] and [`PrivacyError::OutOfRange`] as
-/// [`calibrate_mu`].
-pub fn calibrate_gamma(request: &GammaRequest) -> Result<Calibration, PrivacyError> {
-    validate::bits(request.bits)?;
-    validate::positive("clip", request.clip)?;
-    validate::positive("cohort", request.cohort)?;
-    validate::positive("wrap_limit", request.wrap_limit)?;
-    if request.wrap_limit >= 1.0 {
-        return Err(PrivacyError::OutOfRange {
-            name: "wrap_limit",
-            expected: "a number in (0, 1)".to_owned(),
-            found: request.wrap_limit.to_string(),
-        });
-    }
-    let multiplier =
-        calibrate_noise_multiplier(&request.schedule, request.target_epsilon, Rule::Rdp, discrete_gaussian)?;
-    let best = request.search(multiplier)?;
-    let ring = request.ring(best.gamma, best.mu_total);
-    let event = request.kind.event(best.mu_total, best.gamma, request.clip, None);
-    Ok(Calibration {
-        gamma: best.gamma,
-        mu_total: best.mu_total,
-        epsilon: request.schedule.epsilon(Rule::Rdp, event)?.epsilon,
-        bits: request.bits,
-        predicted_wrap: check_wrap(request.bits, &ring, request.wrap_limit)?,
-    })
-}
-
-/// A scale that was tried.
-#[derive(Clone, Copy)]
-struct Tried {
-    gamma: f64,
-    mu_total: f64,
-    /// Standard deviation of a coordinate of the sum.
-    sigma: f64,
-}
-
-impl GammaRequest {
-    fn ring(&self, gamma: f64, mu_total: f64) -> RingUse {
-        RingUse::skellam(gamma, self.clip, mu_total, self.cohort, self.dim)
-    }
-
-    fn at(&self, gamma: f64, multiplier: f64) -> Result<Tried, PrivacyError> {
-        let event = |mu| self.kind.event(mu, gamma, self.clip, None);
-        let wanted = (&self.schedule, self.target_epsilon);
-        let mu_total = search_mu(Rule::Rdp, event, (gamma, self.clip), wanted, multiplier)?;
-        Ok(Tried { gamma, mu_total, sigma: self.ring(gamma, mu_total).sigma() })
-    }
-
-    /// The largest gamma whose sigma is the one at which the ring wraps as often as allowed; the secant on
-    /// log-log axes, since sigma is close to proportional to gamma.
-    fn search(&self, multiplier: f64) -> Result<Tried, PrivacyError> {
-        let allowed = wrap::allowed_sigma(self.bits, self.wrap_limit);
-        let (smallest, largest) = (2f64.powi(-10) / self.clip, 2f64.powi(29) / self.clip);
-        let (mut low, mut high): (Option<Tried>, Option<Tried>) = (None, None);
-        // As if the noise were Gaussian and rounding at its worst.
-        let spread = multiplier * multiplier + self.ring(1.0 / self.clip, 1.0).signal_rms.powi(2);
-        let room = (allowed * allowed - self.cohort / 6.0).max(0.1 * allowed * allowed);
-        let mut gamma = ((room / spread).sqrt() / self.clip).clamp(smallest, largest);
-        let mut multiplier = multiplier;
-        for _ in 0..60 {
-            let tried = self.at(gamma, multiplier)?;
-            // mu / gamma^2 changes slowly: the next search starts where this one ended.
-            multiplier = (2.0 * tried.mu_total).sqrt() / (gamma * self.clip);
-            *(if tried.sigma <= allowed { &mut low } else { &mut high }) = Some(tried);
-            gamma = match (low, high) {
-                (Some(l), _) if l.sigma >= 0.995 * allowed || l.gamma >= largest => break,
-                (Some(l), Some(h)) if h.gamma / l.gamma < 1.001 => break,
-                (Some(l), Some(h)) => {
-                    let width = (h.gamma / l.gamma).ln();
-                    let step = (0.998 * allowed / l.sigma).ln() * width / (h.sigma / l.sigma).ln();
-                    l.gamma * step.clamp(0.02 * width, 0.98 * width).exp()
-                }
-                (Some(l), None) => (l.gamma * (0.999 * allowed / l.sigma).max(1.001)).min(largest),
-                (None, Some(h)) if h.gamma <= smallest => break,
-                // Rounding noise does not shrink with gamma: take real steps.
-                (None, Some(h)) => (h.gamma * (0.99 * allowed / h.sigma).min(0.9)).max(smallest),
-                (None, None) => break,
-            };
-        }
-        low.ok_or_else(|| {
-            let mu_total = high.map_or(0.0, |h| h.mu_total);
-            self.ring(smallest, mu_total).refusal(self.bits, self.wrap_limit)
-        })
-    }
 }

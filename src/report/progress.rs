@@ -15,6 +15,7 @@ const PLAIN_PAUSE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Progress {
     output: Output,
+    what: &'static str,
     start: u64,
     total: u64,
     begun: Instant,
@@ -33,14 +34,20 @@ impl Progress {
     /// `--json`) shows nothing.
     #[must_use]
     pub fn rounds(start: u64, total: u64, quiet: bool) -> Self {
+        Self::of("round", start, total, quiet)
+    }
+
+    /// The same of anything that is counted: `what` is its name, in the singular.
+    #[must_use]
+    pub fn of(what: &'static str, start: u64, total: u64, quiet: bool) -> Self {
         let output = if quiet {
             Output::Hidden
         } else if std::io::stderr().is_terminal() {
-            Output::Bar(bar(start, total))
+            Output::Bar(bar(what, start, total))
         } else {
             Output::Plain(Pacer::new(start, total))
         };
-        Self { output, start, total, begun: Instant::now(), accuracy: None }
+        Self { output, what, start, total, begun: Instant::now(), accuracy: None }
     }
 
     /// Round `round` is done. `accuracy` is in `[0, 1]`; `None` in a round that measured none goes on
@@ -57,7 +64,7 @@ impl Progress {
             Output::Plain(pacer) => {
                 let elapsed = self.begun.elapsed();
                 if pacer.due(round, elapsed) {
-                    eprintln!("{}", plain_line(self.start, round, self.total, &figures, elapsed));
+                    eprintln!("{}", plain_line(self.what, self.start, round, self.total, &figures, elapsed));
                 }
             }
         }
@@ -81,10 +88,12 @@ impl Progress {
 }
 
 /// The bar, at 10 frames a second at most, so that it costs nothing in fast rounds.
-fn bar(start: u64, total: u64) -> ProgressBar {
+fn bar(what: &str, start: u64, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("round {pos}/{len} {bar:24} {msg}  {elapsed} elapsed, {eta} left")
-        .expect("the template is a constant and is drawn in a test");
+    let style = ProgressStyle::with_template(&format!(
+        "{what} {{pos}}/{{len}} {{bar:24}} {{msg}}  {{elapsed}} elapsed, {{eta}} left"
+    ))
+    .expect("the template is a constant but for a word and is drawn in a test");
     bar.set_style(style.progress_chars("=> "));
     bar.set_position(start);
     bar.reset_eta();
@@ -99,15 +108,15 @@ fn figures(accuracy: Option<f64>, epsilon: Option<f64>) -> String {
 }
 
 /// One line for a log file.
-fn plain_line(start: u64, round: u64, total: u64, figures: &str, elapsed: Duration) -> String {
+fn plain_line(what: &str, start: u64, round: u64, total: u64, figures: &str, elapsed: Duration) -> String {
     let done = round.saturating_sub(start);
     let left = total.saturating_sub(round);
     let gap = if figures.is_empty() { "" } else { "  " };
     let seconds = elapsed.as_secs_f64();
     match done {
-        0 => format!("round {round}/{total}{gap}{figures}"),
+        0 => format!("{what} {round}/{total}{gap}{figures}"),
         _ => format!(
-            "round {round}/{total}{gap}{figures}  {seconds:.0} s elapsed, about {:.0} s left",
+            "{what} {round}/{total}{gap}{figures}  {seconds:.0} s elapsed, about {:.0} s left",
             seconds / done as f64 * left as f64
         ),
     }
@@ -163,14 +172,14 @@ mod tests {
         let mut pacer = Pacer::new(900, 1000);
         assert!(!pacer.due(901, Duration::ZERO));
         assert!(pacer.due(910, Duration::ZERO));
-        let line = plain_line(900, 910, 1000, &figures(Some(0.9312), Some(1.4214)), Duration::from_secs(20));
+        let line = plain_line("round", 900, 910, 1000, &figures(Some(0.9312), Some(1.4214)), Duration::from_secs(20));
         assert_eq!(line, "round 910/1000  accuracy 93.12 %  epsilon 1.421  20 s elapsed, about 180 s left");
-        assert_eq!(plain_line(5, 5, 9, "", Duration::ZERO), "round 5/9");
+        assert_eq!(plain_line("trial", 5, 5, 9, "", Duration::ZERO), "trial 5/9");
     }
 
     #[test]
     fn the_bar_takes_position_and_figures() {
-        let shown = bar(400, 500);
+        let shown = bar("round", 400, 500);
         shown.set_draw_target(ProgressDrawTarget::hidden());
         let mut progress = Progress {
             output: Output::Bar(shown.clone()),

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use super::SimError;
 use crate::backend::Backend;
-use crate::config::resolve::{Setting, resolve};
+use crate::config::resolve::{Resolved, Setting, resolve};
 use crate::config::{ConfigError, PrivacyConfig};
 use crate::fl::FlError;
 use crate::math::prg::Secret;
@@ -220,9 +220,14 @@ pub fn run(
     config.check()?;
     let (rate, rounds, delta) = (config.rate(), u64::from(config.rounds), config.privacy.delta);
     let setting = Setting { cohort: config.cohort as f64, rate, rounds, delta, dim: config.dim };
-    let (privacy, mechanism, _) = resolve(&config.privacy, &setting)?;
+    if config.privacy.schedule.is_some() {
+        return Err(invalid("privacy.schedule", "absent: an audit plays rounds of one noise", "given"));
+    }
+    let Resolved { privacy, mechanism, .. } = resolve(&config.privacy, &setting)?;
     let schedule = Schedule { rate, rounds, delta: delta * (1.0 - SAMPLER_SHARE) };
     let claimed = schedule.epsilon(Rule::Best, mechanism.event(config.dim)).map_err(FlError::from)?;
+    // Stated at the whole delta: the part that is set aside belongs to the claim.
+    let claimed = EpsilonReport { delta, ..claimed };
     let pipeline = Pipeline::new(config, mechanism.as_ref(), backend, secret)?;
     let slots = pipeline.slots() as u64;
     let trials = match config.size {

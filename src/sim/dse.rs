@@ -10,14 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SimError;
 use crate::backend::{Aligned, Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
-use crate::config::resolve::{Setting, resolve};
+use crate::config::resolve::{Resolved, Setting, resolve};
 use crate::config::{ConfigError, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
 use crate::fl::{FlError, SERVER};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::params::Ring;
-use crate::privacy::accountant::rdp::RdpAccountant;
-use crate::privacy::accountant::{Accountant, EpsilonReport};
+use crate::privacy::accountant::EpsilonReport;
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
 use crate::sample::discrete_gaussian;
 use crate::sample::noise::Noise;
@@ -112,10 +111,8 @@ pub fn run(config: &DseConfig, backend: &Arc<dyn Backend>, mut tick: impl FnMut(
     }
     let setting =
         Setting { cohort: config.clients as f64, rate: 1.0, rounds: 1, delta: config.privacy.delta, dim: config.dim };
-    let (privacy, mechanism, predicted_wrap) = resolve(&config.privacy, &setting)?;
-    let mut accountant = RdpAccountant::new();
-    accountant.compose(&mechanism.event(config.dim), 1).map_err(FlError::from)?;
-    let epsilon = accountant.epsilon(config.privacy.delta).map_err(FlError::from)?;
+    let Resolved { privacy, mechanism, rule, predicted_wrap, .. } = resolve(&config.privacy, &setting)?;
+    let epsilon = rule.epsilon(&mechanism.event(config.dim), 1, config.privacy.delta).map_err(FlError::from)?;
     let mut trials = Vec::with_capacity(config.repeats);
     for repeat in 0..config.repeats {
         trials.push(trial(config, mechanism.as_ref(), backend, repeat as u32)?);

@@ -10,8 +10,8 @@ use crate::fl::coordinator::Charge;
 use crate::fl::plan::Plan;
 use crate::fl::spend::{Attempt, release};
 use crate::privacy::View;
-use crate::privacy::ledger::tab::Tab;
-use crate::privacy::ledger::{Cost, LedgerError, LedgerFile, Limit, Opening, Totals};
+use crate::privacy::ledger::tab::{Costs, Tab};
+use crate::privacy::ledger::{LedgerError, LedgerFile, Limit, Opening, Totals};
 
 /// Name of a run's own ledger in its folder.
 pub const LEDGER: &str = "ledger.jsonl";
@@ -42,8 +42,8 @@ pub struct LedgerState {
 
 impl RunLedger {
     /// Opens the ledger of a private run. One of its own is made on first use, with the run's target as its limit;
-    /// `charged` are then the releases that an older version of the program made without a ledger. `sampler_error` is that
-    /// of [`Plan::sampler_error`].
+    /// `charged` are then the releases that an older version of the program made without a ledger. `costs` are
+    /// those of the plan.
     ///
     /// # Errors
     /// Those of the ledger; a principal that the named ledger does not have.
@@ -51,7 +51,7 @@ impl RunLedger {
         experiment: &Experiment,
         folder: Option<&Path>,
         charged: &[(u32, Attempt)],
-        sampler_error: f64,
+        costs: &Costs,
     ) -> Result<Option<Self>, SimError> {
         let plan = &experiment.plan;
         if !plan.is_private() {
@@ -62,7 +62,7 @@ impl RunLedger {
                 if !file.exists() {
                     return Err(LedgerError::Absent(file.clone()).into());
                 }
-                Self::account(LedgerFile::open(file)?, file, principal, (plan, sampler_error)).map(Some)
+                Self::account(LedgerFile::open(file)?, file, principal, (plan, costs)).map(Some)
             }
             (None, Some(folder)) => {
                 let path = folder.join(LEDGER);
@@ -71,7 +71,7 @@ impl RunLedger {
                 if fresh {
                     file.enter(own(&experiment.name, plan))?;
                 }
-                let mut ledger = Self::account(file, &path, &experiment.name, (plan, sampler_error))?;
+                let mut ledger = Self::account(file, &path, &experiment.name, (plan, costs))?;
                 if fresh {
                     for (round, attempt) in charged {
                         ledger.file.charge(&mut ledger.tab, release(&plan.session, *round, attempt))?;
@@ -87,15 +87,9 @@ impl RunLedger {
         file: LedgerFile,
         path: &Path,
         principal: &str,
-        (plan, sampler_error): (&Plan, f64),
+        (plan, costs): (&Plan, &Costs),
     ) -> Result<Self, SimError> {
-        let cost = Cost {
-            neighbors: plan.mechanism.neighboring(),
-            server: plan.server_event(),
-            public: plan.public_event(),
-            sampler_error,
-        };
-        let tab = file.book().tab(principal, cost)?;
+        let tab = file.book().tab(principal, costs.clone())?;
         Ok(Self { file, tab, path: path.to_owned(), session: plan.session })
     }
 
@@ -122,7 +116,7 @@ impl RunLedger {
         Ok(LedgerState {
             file: self.path.clone(),
             principal: self.tab.principal().to_owned(),
-            epsilon: self.tab.state(0)?.epsilon,
+            epsilon: self.tab.state()?.epsilon,
             delta: self.tab.delta(),
             limit: self.tab.limit(),
         })

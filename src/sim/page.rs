@@ -1,15 +1,17 @@
 //! What a run has to show: one JSON object, and one page with curves.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{Ending, RoundRecord, RunResult};
 use crate::config::build::Experiment;
 use crate::fl::coordinator::Finish;
-use crate::fl::plan::NoisePlacement;
+use crate::fl::plan::{Later, NoisePlacement, Plan};
 use crate::fl::spend::Stop;
 use crate::privacy::ledger::Totals;
 use crate::privacy::ledger::tab::Excess;
-use crate::privacy::mechanism::NoiseLaw;
+use crate::privacy::mechanism::{Mechanism, NoiseLaw};
 use crate::report::html::{self, RunReport};
 use crate::report::svg::{Chart, Series, line_chart};
 use crate::report::terminal::Table;
@@ -45,6 +47,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "bits": encode.map(|e| e.bits),
         "mu_total": mu_total,
         "noise_std": plan.mechanism.noise().variance().sqrt() * plan.mechanism.unit(),
+        "stages": stages(plan),
         "predicted_wrap_rate": experiment.predicted_wrap,
         "cohort": plan.cohort,
         "population": plan.clients,
@@ -57,6 +60,16 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
     })
+}
+
+/// Rounds and noise of each stage; `null` where all rounds are alike.
+fn stages(plan: &Plan) -> Option<Vec<Value>> {
+    let stage = |(mechanism, rounds): (&Arc<dyn Mechanism>, u64)| {
+        let noise = mechanism.noise();
+        let mu_total = if let NoiseLaw::Skellam { mu } = noise { Some(mu) } else { None };
+        json!({ "rounds": rounds, "noise_std": noise.variance().sqrt() * mechanism.unit(), "mu_total": mu_total })
+    };
+    (!plan.later.is_empty()).then(|| plan.stages().map(stage).collect())
 }
 
 fn placement(placement: NoisePlacement) -> &'static str {
@@ -124,6 +137,11 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
                     noise.variance().sqrt() * plan.mechanism.unit() / experiment.clip
                 ),
             );
+            for Later { from, mechanism } in &plan.later {
+                let noise = mechanism.noise();
+                let std = noise.variance().sqrt() * mechanism.unit() / experiment.clip;
+                row(&format!("... from round {from} on"), format!("{noise}; {std:.3} C"));
+            }
         }
         row("ring", format!("{} bits, gamma {:.4}, C {}", encode.bits, encode.gamma, experiment.clip));
     }

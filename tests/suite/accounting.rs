@@ -1,5 +1,6 @@
 //! Accountants, calibration and `veilsum account` against the golden numbers.
 
+mod budget;
 mod losses;
 mod mechanisms;
 mod mixture;
@@ -14,9 +15,10 @@ use veilsum::privacy::accountant::rdp::coordinate::coordinate_divergences;
 use veilsum::privacy::accountant::rdp::published::{linf_bound, published_epsilon, rdp, sampled_rdp};
 use veilsum::privacy::accountant::{Accountant, Rule};
 use veilsum::privacy::calibrate::{
-    GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, l_inf_of,
+    GammaRequest, Schedule, SkellamKind, Uses, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, l_inf_of,
 };
 use veilsum::privacy::mechanism::PrivacyError;
+use veilsum::privacy::stages::Stages;
 
 /// A golden file beside the checkout, or `None` with a note.
 fn golden(name: &str) -> Option<Value> {
@@ -308,20 +310,21 @@ fn gamma_fills_the_ring_without_wrapping() {
         dim: 63_610,
         cohort: 240.0,
         clip: 1.0,
-        schedule: Schedule { rate: 0.004, rounds: 1000, delta: 1e-5 },
+        uses: Uses { rate: 0.004, delta: 1e-5, stages: Stages::uniform(1000), rule: Rule::Rdp },
         target_epsilon: 3.0,
         wrap_limit: 1e-3,
     };
     let mut last = 0.0;
     for (kind, bits) in [(SkellamKind::Smm2022, 6), (SkellamKind::Smm2022, 8), (SkellamKind::Smm, 8)] {
-        let c = calibrate_gamma(&GammaRequest { kind, bits, ..request }).unwrap();
+        let c = calibrate_gamma(&GammaRequest { kind, bits, ..request.clone() }).unwrap();
         assert!(c.epsilon <= 3.0 && c.epsilon > 2.999, "{c:?}");
         assert!(c.predicted_wrap <= 1e-3 && c.predicted_wrap > 8e-4, "{c:?}");
         // More bits, or less noise for the same epsilon: a finer scale.
         assert!(c.gamma > last, "{c:?}");
         last = c.gamma;
     }
-    let refused = calibrate_gamma(&GammaRequest { kind: SkellamKind::Smm2022, bits: 2, cohort: 1e6, ..request });
+    let refused =
+        calibrate_gamma(&GammaRequest { kind: SkellamKind::Smm2022, bits: 2, cohort: 1e6, ..request.clone() });
     assert!(matches!(refused, Err(PrivacyError::Wraps { .. })), "{refused:?}");
     let refused = calibrate_gamma(&GammaRequest { target_epsilon: 1e-4, ..request });
     assert!(matches!(refused, Err(PrivacyError::Infeasible { .. })), "{refused:?}");

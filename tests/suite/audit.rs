@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use veilsum::backend::{self, Backend};
-use veilsum::config::{CipherName, MechanismName, PrivacyConfig};
+use veilsum::config::{AccountantName, CipherName, MechanismName, PrivacyConfig};
 use veilsum::fl::plan::NoisePlacement;
 use veilsum::math::prg::Secret;
 use veilsum::privacy::View;
@@ -28,6 +28,8 @@ fn skellam(mechanism: MechanismName, gamma: f64, mu_total: f64, cohort: u64) -> 
         l_inf: None,
         delta: 1e-6,
         target_epsilon: None,
+        accountant: AccountantName::Best,
+        schedule: None,
         wrap_limit: 1e-3,
         allow_wrap: false,
         cipher: CipherName::ChaCha20,

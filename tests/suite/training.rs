@@ -23,6 +23,9 @@ const DIGITS: &[&str] = &[
     "--set",
     "privacy.target_epsilon=8",
     "--set",
+    // The quicker one: tests of the tighter one ask for it.
+    "privacy.accountant=rdp",
+    "--set",
     "seed=5",
 ];
 
@@ -240,6 +243,24 @@ fn the_budget_stops_the_run() {
     assert!(result["ending"].as_str().unwrap().contains("budget"), "{result}");
     assert!(result["epsilon"].as_f64().unwrap() <= 6.0);
     assert!(result["rounds"].as_u64().unwrap() < 24);
+}
+
+/// A cohort that may be cut costs what a Poisson sample does, and a little of delta; one that is cut too often is refused.
+#[test]
+fn a_truncated_sample_is_charged_to_delta() {
+    let dir = temp();
+    let run = |sampling: &str, name: &str| train(&dir.path().join(name), &["--set", "rounds=3", "--set", sampling]);
+    let refused = run(r#"sampling={"truncated-poisson":{"most":160}}"#, "few");
+    let message = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{message}");
+    let least: u64 = message.split("at least ").nth(1).unwrap().split(':').next().unwrap().parse().unwrap();
+    assert!((200..320).contains(&least), "{message}");
+    let cut = run(&format!(r#"sampling={{"truncated-poisson":{{"most":{least}}}}}"#), "enough");
+    let whole = run("sampling=poisson", "poisson");
+    let (cut, whole) = (last_line(&cut), last_line(&whole));
+    assert_eq!(cut["epsilon"], whole["epsilon"]);
+    let (more, less) = (cut["delta_sampler"].as_f64().unwrap(), whole["delta_sampler"].as_f64().unwrap());
+    assert!(less < 1e-20 && more > 1e-14 && more < 1e-11, "{less:e} {more:e}");
 }
 
 #[test]

@@ -29,13 +29,13 @@ impl Coordinator {
         sum.iter_mut().zip(words).for_each(|(s, &w)| *s = w as u32);
         let mut sum = Buffer::HostU32(sum);
         let key = self.key(task.id.round, task.id.attempt, Purpose::Noise);
-        match self.plan.remainder(task.cohort.len()) {
+        match self.plan.remainder(task.id.round, task.cohort.len()) {
             NoiseLaw::None => {}
             NoiseLaw::Skellam { mu } => {
-                if self.table.is_none() {
-                    self.table = Some(NoiseTable::skellam(mu)?.into());
+                if self.table.as_ref().is_none_or(|(of, _)| *of != mu) {
+                    self.table = Some((mu, NoiseTable::skellam(mu)?.into()));
                 }
-                if let Some(table) = &self.table {
+                if let Some((_, table)) = &self.table {
                     self.backend.noise(&mut sum, task.shape.bits, table, &key)?;
                 }
             }

@@ -19,7 +19,7 @@ use mixture::SkellamMixtureCurve;
 use other::Moments;
 
 /// Curves and event costs kept by one accountant.
-const CACHE: usize = 64;
+const CACHE: usize = 256;
 /// What [`RdpAccountant`] knows, for error messages.
 const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 

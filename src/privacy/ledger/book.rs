@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::chain::Entry;
-use super::tab::Tab;
+use super::tab::{Costs, Tab};
 use super::{Body, Charge, Cost, LedgerError, Opening, Release, Totals};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::mechanism::PrivacyError;
@@ -171,16 +171,27 @@ impl Book {
         })
     }
 
-    /// What releases of `cost` each will take `principal` to.
+    /// What the releases of a run will take `principal` to.
     ///
     /// # Errors
-    /// [`LedgerError::Unknown`] principal; a cost of another neighbouring relation than that of earlier releases, or that
-    /// the accountant does not know.
-    pub fn tab(&self, principal: &str, cost: Cost) -> Result<Tab, LedgerError> {
-        check_cost(&cost)?;
+    /// [`LedgerError::Unknown`] principal; no cost; one of another neighbouring relation than that of earlier releases or
+    /// of the other stages, or that the accountant does not know.
+    pub fn tab(&self, principal: &str, costs: impl Into<Costs>) -> Result<Tab, LedgerError> {
+        let costs = costs.into();
         let account = self.account(principal)?;
-        account.check_neighbors(cost.neighbors)?;
-        Tab::new(account.clone(), cost)
+        let Some((first, _)) = costs.stages.first() else {
+            let (expected, found) = ("at least one".to_owned(), "none".to_owned());
+            return Err(PrivacyError::OutOfRange { name: "stages", expected, found }.into());
+        };
+        for (cost, _) in &costs.stages {
+            check_cost(cost)?;
+            account.check_neighbors(cost.neighbors)?;
+            if cost.neighbors != first.neighbors {
+                let (expected, found) = (first.neighbors.name().to_owned(), cost.neighbors.name().to_owned());
+                return Err(PrivacyError::OutOfRange { name: "neighboring relation", expected, found }.into());
+            }
+        }
+        Tab::new(account.clone(), costs)
     }
 
     /// Where every principal stands, by name.
@@ -211,6 +222,6 @@ fn standing(account: &Account) -> Result<Standing, LedgerError> {
         releases: account.releases.len() as u64,
         runs: runs.len(),
         neighbors: account.neighbors,
-        epsilon: Tab::new(account.clone(), free)?.state(0)?.epsilon,
+        epsilon: Tab::new(account.clone(), free.into())?.state()?.epsilon,
     })
 }

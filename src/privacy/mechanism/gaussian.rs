@@ -102,6 +102,22 @@ impl CentralGaussian {
     pub fn params(&self) -> CentralGaussianParams {
         self.params
     }
+
+    /// The same fixed point with less noise: rounds of a run whose noise changes.
+    ///
+    /// # Errors
+    /// [`PrivacyError::OutOfRange`] for a multiplier that is not > 0, or above that of the fixed point.
+    pub fn with_noise(self, noise_multiplier: f64) -> Result<Self, PrivacyError> {
+        validate::positive("noise_multiplier", noise_multiplier)?;
+        if noise_multiplier > self.params.noise_multiplier {
+            return Err(PrivacyError::OutOfRange {
+                name: "noise_multiplier",
+                expected: format!("at most {}, for which the fixed point has room", self.params.noise_multiplier),
+                found: noise_multiplier.to_string(),
+            });
+        }
+        Ok(Self { params: CentralGaussianParams { noise_multiplier, ..self.params }, ..self })
+    }
 }
 
 impl Mechanism for CentralGaussian {
