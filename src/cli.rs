@@ -31,7 +31,7 @@ pub enum Command {
     /// Train a model privately over simulated clients.
     Train(train::Args),
     /// Privacy loss of a mechanism, or the noise that meets a target.
-    Account(account::Args),
+    Account(account::Entry),
     /// Attack a mechanism as it runs here: a lower bound of epsilon beside the claimed one.
     Audit(audit::Args),
     /// What has been released about whom: open, show and verify a ledger.

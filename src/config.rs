@@ -1,6 +1,7 @@
 //! What a user writes: an experiment as JSON, overridden from the command line, checked and resolved.
 
 pub mod build;
+pub mod design;
 pub mod overrides;
 pub mod resolve;
 pub mod schedule;

@@ -1,8 +1,12 @@
 //! `veilsum account`: what a mechanism costs, or the noise that meets a target.
 
+mod curve;
 mod noise;
+pub mod plan;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
@@ -59,15 +63,43 @@ EXAMPLES
   Laplace noise on samples of exactly 100 among 10000:
     veilsum account --mechanism laplace --noise-multiplier 2 --cohort 100 --population 10000 \\
       --sampling fixed-size --rounds 1000 --delta 1e-6
+  The most truthful randomized response whose hundred answers stay below epsilon 5:
+    veilsum account --mechanism randomized-response --target-epsilon 5 --cohort 1 --rounds 100 --delta 1e-6
+  Epsilon over rounds by each accountant, as a picture:
+    veilsum account --gamma 64 --mu 5.95 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 --dim 63610 \\
+      --plot epsilon.svg
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
 
 Exit codes: 0 success, 2 bad usage, 3 the target cannot be met.";
 
+/// `veilsum account`, or one of its subcommands.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(
+    after_help = AFTER_HELP,
+    allow_negative_numbers = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Entry {
+    /// Something else than the cost of a mechanism.
+    #[command(subcommand)]
+    command: Option<Other>,
+    /// The mechanism.
+    #[command(flatten)]
+    args: Option<Args>,
+}
+
+/// What else is designed.
+#[derive(Clone, Debug, Subcommand)]
+enum Other {
+    /// Design a run: scale, noise and ring for an epsilon, and the config to train it with.
+    Plan(plan::Args),
+}
+
 /// Arguments of `veilsum account`.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = AFTER_HELP, allow_negative_numbers = true)]
 pub struct Args {
     /// What adds the noise.
     #[arg(long, value_enum, default_value_t = MechanismName::Smm)]
@@ -101,7 +133,8 @@ pub struct Args {
     /// See --rho; 0 if not given (zcdp).
     #[arg(long)]
     pub xi: Option<f64>,
-    /// Find the least noise whose epsilon is at most this, instead of taking --mu or --noise-multiplier.
+    /// Find the least noise whose epsilon is at most this, instead of taking --mu, --noise-multiplier, --trials,
+    /// --release-epsilon or --rho.
     #[arg(long, value_name = "EPSILON")]
     pub target_epsilon: Option<f64>,
     /// L2 bound of one client's contribution.
@@ -134,7 +167,10 @@ pub struct Args {
     /// Which accountant answers.
     #[arg(long, value_enum, default_value_t = AccountantName::Best)]
     pub accountant: AccountantName,
-    /// Print one JSON object.
+    /// Draw epsilon over rounds here, as SVG: a curve an accountant.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Print one JSON object; with --plot the points of the curves before it, one object a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -227,12 +263,24 @@ impl From<PrivacyError> for Failure {
     }
 }
 
-/// Runs the command.
+/// Runs the command, or its subcommand.
+///
+/// # Errors
+/// As [`account`] and [`plan::run`].
+pub fn run(entry: Entry) -> Result<(), Failure> {
+    match entry {
+        Entry { command: Some(Other::Plan(args)), .. } => plan::run(&args),
+        Entry { args: Some(args), .. } => account(args),
+        Entry { .. } => Err(usage("--cohort and --delta are needed; veilsum account --help explains")),
+    }
+}
+
+/// Tells what a mechanism costs.
 ///
 /// # Errors
 /// [`Exit::Usage`] for a parameter that is missing or outside its range, [`Exit::Refused`] for a target
 /// that cannot be met.
-pub fn run(args: Args) -> Result<(), Failure> {
+pub fn account(args: Args) -> Result<(), Failure> {
     let schedule = schedule(&args)?;
     let noise = noise(&args, &schedule)?;
     let rule = Rule::from(args.accountant);
@@ -247,6 +295,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
             "warning: delta {} is not below 1 / {population}: publishing a client's data at random would pass",
             args.delta
         );
+    }
+    if let Some(path) = &args.plot {
+        let curves = curve::curves(&args, &schedule, &noise)?;
+        let title = format!("{}: epsilon at delta {:e}", value_name(args.mechanism), args.delta);
+        curve::draw(path, title, &curves)?;
+        if args.json {
+            curve::lines(&curves).iter().for_each(|line| println!("{line}"));
+        }
     }
     let object = describe(&args, &schedule, &noise, &report, l_inf, server, wrap);
     if args.json {

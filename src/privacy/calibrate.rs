@@ -110,7 +110,7 @@ fn gaussian_multiplier(uses: &Uses, target: f64) -> Result<f64, PrivacyError> {
 /// # Errors
 /// As [`calibrate_mu`].
 pub fn calibrate_noise(uses: &Uses, target: f64, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
-    let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e12 };
+    let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e12, grain: 0.0 };
     search.run(|noise| Ok(uses.epsilon(|factor| event(noise * factor))?.epsilon))
 }
 
@@ -154,7 +154,7 @@ fn mu_search(target: f64, (gamma, clip): (f64, f64), multiplier: f64) -> Result<
     validate::positive("gamma", gamma)?;
     validate::positive("clip", clip)?;
     let sigma = multiplier * gamma * clip;
-    Ok(Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30 })
+    Ok(Search { target, guess: 0.5 * sigma * sigma, factor: 1.01, largest: 1e30, grain: 0.0 })
 }
 
 /// The least noise multiplier (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`.
@@ -167,7 +167,7 @@ pub fn calibrate_noise_multiplier(
     rule: Rule,
     event: impl Fn(f64) -> DpEvent,
 ) -> Result<f64, PrivacyError> {
-    let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15 };
+    let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e15, grain: 0.0 };
     search.run(|noise| Ok(schedule.epsilon(rule, event(noise))?.epsilon))
 }
 

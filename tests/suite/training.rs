@@ -264,6 +264,106 @@ fn a_truncated_sample_is_charged_to_delta() {
 }
 
 #[test]
+fn the_least_bound_calibrates_reports_and_stops() {
+    let dir = temp();
+    let go = |name: &str, more: &[&str]| {
+        let run = dir.path().join(name);
+        let args = [&["--set", "rounds=12", "--set", "evaluation.every=4"], more].concat();
+        let output = train(&run, &args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        (last_line(&output), metrics(&run), run)
+    };
+    let best = ["--set", "privacy.accountant=best"];
+    let (rdp, _, _) = go("rdp", &[]);
+    let (result, rounds, run) = go("best", &best);
+    assert!(rdp["accountant"].as_str().unwrap().starts_with("rdp"), "{rdp}");
+    assert!(result["accountant"].as_str().unwrap().starts_with("pld (smm dominated"), "{result}");
+    assert!(result["noise_std"].as_f64().unwrap() < 0.99 * rdp["noise_std"].as_f64().unwrap(), "{rdp} {result}");
+    // All rounds are made, and the target is used up.
+    assert_eq!((&result["ending"], &result["rounds"]), (&"complete".into(), &12.into()));
+    let epsilon = result["epsilon"].as_f64().unwrap();
+    assert!(epsilon <= 8.0 && epsilon > 7.99, "{epsilon}");
+    let told: Vec<f64> = rounds.iter().map(|r| r["epsilon"].as_f64().unwrap()).collect();
+    assert!(told.windows(2).all(|w| w[0] <= w[1]) && told[3] < told[4] && told[11] == epsilon, "{told:?}");
+    // Resumed, nothing changes, the noise least of all.
+    let config = std::fs::read(run.join("config.json")).unwrap();
+    std::fs::remove_file(run.join("checkpoint.safetensors")).unwrap();
+    let output = veilsum(&["train", "--json", "--resume", run.to_str().unwrap()]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!((metrics(&run), std::fs::read(run.join("config.json")).unwrap()), (rounds, config));
+    // A budget that the cheaper bound would find spent: by the better one there is a round left.
+    let given = ["--set", "privacy.gamma=64", "--set", "privacy.mu=8", "--set", "privacy.target_epsilon=6"];
+    let (short, _, _) = go("short", &given);
+    let (long, _, _) = go("long", &[&given[..], &best].concat());
+    assert!(long["rounds"].as_u64() > short["rounds"].as_u64(), "{short} {long}");
+    assert!(long["epsilon"].as_f64().unwrap() <= 6.0, "{long}");
+}
+
+#[test]
+fn rounds_of_different_noise_are_run_charged_and_resumed() {
+    let dir = temp();
+    let run = dir.path().join("run");
+    let schedule = r#"privacy.schedule={"law":"exponential","last":0.5,"steps":3}"#;
+    let settings = ["--set", schedule, "--set", "rounds=12", "--set", "privacy.noise=per_client"];
+    let output = train(&run, &settings);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = last_line(&output);
+    let epsilon = result["epsilon"].as_f64().unwrap();
+    assert!(result["rounds"] == 12 && epsilon <= 8.0 && epsilon > 7.99, "{result}");
+    let stds: Vec<f64> =
+        result["stages"].as_array().unwrap().iter().map(|s| s["noise_std"].as_f64().unwrap()).collect();
+    let ratios = [stds[1] / stds[0], stds[2] / stds[0]];
+    assert!((ratios[0] - 0.5f64.sqrt()).abs() < 1e-9 && (ratios[1] - 0.5).abs() < 1e-9, "{stds:?}");
+    // The ledger has each round's own event.
+    let ledger = std::fs::read_to_string(run.join("ledger.jsonl")).unwrap();
+    let charges = ledger.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mus: Vec<f64> = charges.map(|c| c["server"]["skellam-mixture"]["mu"].as_f64().unwrap()).collect();
+    assert_eq!(mus.len(), 12);
+    for (i, mu) in mus.iter().enumerate() {
+        let factor = (stds[i / 4] / stds[0]).powi(2);
+        assert!((mu / mus[0] - factor).abs() < 1e-9, "{mus:?}");
+    }
+    // From an earlier checkpoint on, across the stages: the same bits, charged once.
+    let whole = metrics(&run);
+    let model = std::fs::read(run.join("model.safetensors")).unwrap();
+    std::fs::remove_file(run.join("checkpoint.safetensors")).unwrap();
+    let output = veilsum(&["train", "--json", "--resume", run.to_str().unwrap()]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(metrics(&run), whole);
+    assert_eq!(std::fs::read(run.join("model.safetensors")).unwrap(), model);
+    assert_eq!(std::fs::read_to_string(run.join("ledger.jsonl")).unwrap(), ledger);
+    // A budget stops in the stage where it is spent; a trusted aggregator's noise changes alike.
+    let stages = r#"privacy.schedule={"law":"stages","stages":[{"rounds":8,"noise":1},{"rounds":4,"noise":0.2}]}"#;
+    let given = ["--set", "privacy.gamma=64", "--set", "privacy.mu=20", "--set", stages, "--set", "rounds=12"];
+    let output = train(&dir.path().join("stopped"), &given);
+    let result = last_line(&output);
+    let rounds = result["rounds"].as_u64().unwrap();
+    assert!(output.status.success() && (8..12).contains(&rounds), "{result} {}", stderr(&output));
+    assert!(result["ending"].as_str().unwrap().contains("budget"), "{result}");
+    let central = ["--set", "privacy.mechanism=central-gaussian", "--set", "privacy.bits=null"];
+    let weighted = r#"privacy.schedule={"law":"weighted","stages":[{"rounds":6,"weight":1},{"rounds":6,"weight":4}]}"#;
+    let more = [&central[..], &["--set", weighted, "--set", "rounds=12"]].concat();
+    let output = train(&dir.path().join("central"), &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let stds: Vec<f64> =
+        last_line(&output)["stages"].as_array().unwrap().iter().map(|s| s["noise_std"].as_f64().unwrap()).collect();
+    assert!((stds[1] / stds[0] - 0.5).abs() < 1e-9, "{stds:?}");
+    // What makes no sense is refused before the first round.
+    let linear = r#"privacy.schedule={"law":"linear","last":0.5}"#;
+    for (more, says) in [
+        (&["--set", stages, "--set", "rounds=11"][..], "stages of 11 rounds together"),
+        (&["--set", linear, "--set", "privacy.mechanism=smm-2022"], "one noise for all rounds"),
+        (&["--set", r#"privacy.schedule={"law":"linear","last":0}"#], "noise factor of a stage is 0"),
+        (&["--set", r#"privacy.schedule={"law":"linear","last":2,"steps":40}"#], "steps of a decay is 40"),
+        (&["--set", r#"privacy.schedule={"law":"cosine","last":2}"#], "law"),
+    ] {
+        let output = train(&dir.path().join("refused"), more);
+        let said = stderr(&output);
+        assert!(output.status.code() == Some(2) && said.contains(says), "{more:?}: {said}");
+    }
+}
+
+#[test]
 fn bad_requests_are_refused_with_a_reason() {
     let dir = temp();
     let cases: &[(&[&str], i32, &str)] = &[

@@ -7,9 +7,8 @@ use crate::cli::Failure;
 use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::accountant::{EpsilonReport, Rule};
-use crate::privacy::calibrate::{
-    Schedule, SkellamKind, calibrate_mu_by, calibrate_noise_multiplier, discrete_gaussian,
-};
+use crate::privacy::calibrate::search::Search;
+use crate::privacy::calibrate::{Schedule, SkellamKind, calibrate_mu_by, discrete_gaussian};
 use crate::privacy::mechanism::PrivacyError;
 use crate::privacy::mechanism::fixed::padded;
 use crate::privacy::{DpEvent, IntegerNoise, NeighboringRelation};
@@ -66,13 +65,7 @@ impl Noise {
                 Ok((report, l_inf))
             }
             Self::Plain { event, relation, fixed_size, .. } => {
-                let whole = match *fixed_size {
-                    // Whoever knows the sample sees no sampling.
-                    Some((sample, population)) if schedule.rate < 1.0 => {
-                        DpEvent::FixedSizeSampled { sample, population, event: Box::new(event.under(*relation)?) }
-                    }
-                    _ => sampled(schedule.rate, event).under(*relation)?,
-                };
+                let whole = whole(event, *relation, *fixed_size, schedule.rate)?;
                 Ok((rule.epsilon(&whole, schedule.rounds, schedule.delta)?, None))
             }
         }
@@ -132,24 +125,99 @@ fn plain(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
         (SamplingName::FixedSize, None) => return Err(usage("--sampling fixed-size needs --population")),
     };
     let relation = relation(args, fixed_size.is_some())?;
-    let (multiplier, event) = match (args.noise_multiplier, args.target_epsilon) {
-        (multiplier, None) => (multiplier, fixed_event(args).unwrap_or_else(|| scaled_event(args, multiplier))?),
-        (_, Some(_)) if fixed_size.is_some() => {
-            return Err(usage("--target-epsilon is not available with --sampling fixed-size: give the noise"));
-        }
-        (_, Some(target)) => {
-            // The least noise of which the event under the relation asked for is allowed.
-            let event = |multiplier| scaled_event(args, Some(multiplier));
-            sampled(schedule.rate, &event(1.0)?).under(relation)?;
-            let under = |multiplier| {
-                let found = event(multiplier).ok().and_then(|event| event.under(relation).ok());
-                found.unwrap_or(DpEvent::NonPrivate)
-            };
-            let multiplier = calibrate_noise_multiplier(schedule, target, args.accountant.into(), under)?;
-            (Some(multiplier), event(multiplier)?)
-        }
+    let made = |(multiplier, event)| Noise::Plain { multiplier, event, relation, fixed_size };
+    let Some(target) = args.target_epsilon else {
+        let event = fixed_event(args).unwrap_or_else(|| scaled_event(args, args.noise_multiplier))?;
+        return Ok(made((args.noise_multiplier, event)));
     };
-    Ok(Noise::Plain { multiplier, event, relation, fixed_size })
+    let level = Level::of(args)?;
+    // A relation or a sampling that is not proved for this mechanism says so before anything is searched.
+    whole(&level.event(args, 1.0)?.1, relation, fixed_size, schedule.rate)?;
+    let found = level.search(target).run(|noise| {
+        // Noise so little that no event has it protects nothing.
+        let Ok(event) = level.event(args, noise) else { return Ok(f64::INFINITY) };
+        match made(event).epsilon(args.clip, schedule, args.accountant.into()) {
+            Ok((report, _)) => Ok(report.epsilon),
+            Err(PrivacyError::OutOfRange { .. }) => Ok(f64::INFINITY),
+            Err(e) => Err(e),
+        }
+    })?;
+    Ok(made(level.event(args, found)?))
+}
+
+/// What stands for "more noise" of a mechanism: epsilon falls as it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// The noise over the sensitivity.
+    Multiplier,
+    /// The number of coins, rounded up.
+    Trials,
+    /// One over the pure epsilon of a release.
+    ReleaseEpsilon,
+    /// One over rho.
+    Rho,
+}
+
+/// Most coins whose losses are tabulated.
+const MOST_TRIALS: f64 = 500_000.0;
+
+impl Level {
+    /// Refuses the parameter that is to be found if it is given.
+    fn of(args: &Args) -> Result<Self, Failure> {
+        let (level, flag, given) = match args.mechanism {
+            MechanismName::CenteredBinomial => (Self::Trials, "--trials", args.trials.is_some()),
+            MechanismName::RandomizedResponse | MechanismName::PureDp => {
+                (Self::ReleaseEpsilon, "--release-epsilon", args.release_epsilon.is_some())
+            }
+            MechanismName::Zcdp => (Self::Rho, "--rho", args.rho.is_some()),
+            _ => (Self::Multiplier, "--noise-multiplier", args.noise_multiplier.is_some()),
+        };
+        if given { Err(usage(format!("--target-epsilon finds {flag}: give one of the two"))) } else { Ok(level) }
+    }
+
+    /// The event at a level, and its multiplier where it has one.
+    fn event(self, args: &Args, level: f64) -> Result<(Option<f64>, DpEvent), Failure> {
+        Ok(match self {
+            Self::Multiplier => (Some(level), scaled_event(args, Some(level))?),
+            Self::Trials => (None, shift(args, IntegerNoise::CenteredBinomial { trials: level.ceil() as u64 })),
+            Self::ReleaseEpsilon if args.mechanism == MechanismName::PureDp => {
+                (None, DpEvent::PureDp { epsilon: 1.0 / level })
+            }
+            Self::ReleaseEpsilon => (None, randomized_response(args, 1.0 / level)),
+            Self::Rho => (None, DpEvent::ZeroConcentrated { rho: 1.0 / level, xi: args.xi.unwrap_or(0.0) }),
+        })
+    }
+
+    fn search(self, target: f64) -> Search {
+        let (guess, largest) = match self {
+            Self::Multiplier => (1.0, 1e15),
+            Self::Trials => (1000.0, MOST_TRIALS),
+            // Many rounds of little epsilon each: from where they add up to the target at worst.
+            Self::ReleaseEpsilon | Self::Rho => (1.0 / target.max(1e-12), 1e12),
+        };
+        let grain = if self == Self::Trials { 0.5 } else { 0.0 };
+        Search { target, guess, factor: 2.0, largest, grain }
+    }
+}
+
+fn randomized_response(args: &Args, epsilon: f64) -> DpEvent {
+    DpEvent::RandomizedResponse { epsilon, categories: args.categories.unwrap_or(2) }
+}
+
+/// The event of a release as it is accounted.
+fn whole(
+    event: &DpEvent,
+    relation: NeighboringRelation,
+    fixed_size: Option<(u64, u64)>,
+    rate: f64,
+) -> Result<DpEvent, PrivacyError> {
+    match fixed_size {
+        // Whoever knows the sample sees no sampling.
+        Some((sample, population)) if rate < 1.0 => {
+            Ok(DpEvent::FixedSizeSampled { sample, population, event: Box::new(event.under(relation)?) })
+        }
+        _ => sampled(rate, event).under(relation),
+    }
 }
 
 /// The relation asked for, or the mechanism's own.
@@ -182,16 +250,14 @@ fn fixed_event(args: &Args) -> Option<Result<DpEvent, Failure>> {
         }
         MechanismName::CenteredBinomial => match args.trials {
             Some(trials) => Ok(shift(args, IntegerNoise::CenteredBinomial { trials })),
-            None => Err(usage("--mechanism centered-binomial needs --trials")),
+            None => Err(usage("--mechanism centered-binomial needs --trials or --target-epsilon")),
         },
-        MechanismName::RandomizedResponse => need("--release-epsilon", args.release_epsilon)
-            .map(|epsilon| DpEvent::RandomizedResponse { epsilon, categories: args.categories.unwrap_or(2) }),
-        MechanismName::PureDp => {
-            need("--release-epsilon", args.release_epsilon).map(|epsilon| DpEvent::PureDp { epsilon })
-        }
-        MechanismName::Zcdp => {
-            need("--rho", args.rho).map(|rho| DpEvent::ZeroConcentrated { rho, xi: args.xi.unwrap_or(0.0) })
-        }
+        MechanismName::RandomizedResponse => need("--release-epsilon or --target-epsilon", args.release_epsilon)
+            .map(|epsilon| randomized_response(args, epsilon)),
+        MechanismName::PureDp => need("--release-epsilon or --target-epsilon", args.release_epsilon)
+            .map(|epsilon| DpEvent::PureDp { epsilon }),
+        MechanismName::Zcdp => need("--rho or --target-epsilon", args.rho)
+            .map(|rho| DpEvent::ZeroConcentrated { rho, xi: args.xi.unwrap_or(0.0) }),
         _ => return None,
     };
     Some(event)

@@ -2,6 +2,7 @@
 
 use super::wrap::{self, RingUse, check_wrap};
 use super::{SkellamKind, Uses, gaussian_multiplier};
+use crate::privacy::accountant::Rule;
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::mechanism::PrivacyError;
 use crate::privacy::mechanism::fixed::padded;
@@ -61,7 +62,13 @@ pub fn calibrate_gamma(request: &GammaRequest) -> Result<Calibration, PrivacyErr
             found: request.wrap_limit.to_string(),
         });
     }
-    let best = request.search(gaussian_multiplier(&request.uses, request.target_epsilon)?)?;
+    let multiplier = gaussian_multiplier(&request.uses, request.target_epsilon)?;
+    // Renyi divergences are quick, and near: where they have a scale, the search by another rule begins there.
+    let near = match request.uses.rule {
+        Rule::Rdp => None,
+        _ => request.by_divergences().search(multiplier, None).ok(),
+    };
+    let best = request.search(multiplier, near.map(|tried| tried.gamma))?;
     let ring = request.ring(best.gamma, best.mu_total);
     Ok(Calibration {
         gamma: best.gamma,
@@ -111,14 +118,18 @@ impl GammaRequest {
         search.run(|mu| self.epsilon(gamma, mu))
     }
 
+    fn by_divergences(&self) -> Self {
+        Self { uses: Uses { rule: Rule::Rdp, ..self.uses.clone() }, ..self.clone() }
+    }
+
     fn at(&self, gamma: f64, multiplier: f64) -> Result<Tried, PrivacyError> {
         let mu_total = self.noise(gamma, multiplier)?;
         Ok(Tried { gamma, mu_total, sigma: self.ring(gamma, mu_total).sigma() })
     }
 
     /// The largest gamma whose sigma is the one at which the ring wraps as often as allowed; the secant on
-    /// log-log axes, since sigma is close to proportional to gamma.
-    fn search(&self, multiplier: f64) -> Result<Tried, PrivacyError> {
+    /// log-log axes, since sigma is close to proportional to gamma. Begins at `near`, if that is given.
+    fn search(&self, multiplier: f64, near: Option<f64>) -> Result<Tried, PrivacyError> {
         let allowed = wrap::allowed_sigma(self.bits, self.wrap_limit);
         let (smallest, largest) = (2f64.powi(-10) / self.clip, 2f64.powi(29) / self.clip);
         let (mut low, mut high): (Option<Tried>, Option<Tried>) = (None, None);
@@ -126,7 +137,7 @@ impl GammaRequest {
         let noise = multiplier * self.uses.stages.greatest();
         let spread = noise * noise + self.ring(1.0 / self.clip, 1.0).signal_rms.powi(2);
         let room = (allowed * allowed - self.cohort / 6.0).max(0.1 * allowed * allowed);
-        let mut gamma = ((room / spread).sqrt() / self.clip).clamp(smallest, largest);
+        let mut gamma = near.unwrap_or((room / spread).sqrt() / self.clip).clamp(smallest, largest);
         let mut multiplier = multiplier;
         for _ in 0..60 {
             let tried = self.at(gamma, multiplier)?;

@@ -21,6 +21,8 @@ pub struct Search {
     pub factor: f64,
     /// Largest noise level.
     pub largest: f64,
+    /// Levels that are nearer than this are one: 0 but for parameters that are whole numbers.
+    pub grain: f64,
 }
 
 impl Search {
@@ -61,7 +63,7 @@ impl Search {
             factor *= factor;
         }
         for step in 0..MAX_STEPS {
-            if high.1 >= target * (1.0 - TOLERANCE) || high.0 / low.0 - 1.0 < 1e-12 {
+            if high.1 >= target * (1.0 - TOLERANCE) || high.0 - low.0 <= (1e-12 * low.0).max(self.grain) {
                 break;
             }
             let next = at(between(low, high, target, step))?;

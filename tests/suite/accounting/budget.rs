@@ -97,7 +97,12 @@ fn gamma_by_losses_is_finer_at_the_same_epsilon_and_leaves_room_for_the_noisiest
     let best = calibrate_gamma(&request(mnist(Rule::Best, Stages::uniform(1000)))).unwrap();
     let std = |c: veilsum::privacy::calibrate::Calibration| (2.0 * c.mu_total).sqrt() / c.gamma;
     assert!(best.epsilon <= 3.0 && best.epsilon > 2.999, "{best:?}");
-    assert!(best.gamma > rdp.gamma && std(best) < 0.97 * std(rdp), "{best:?} {rdp:?}");
+    // At so coarse a scale the dominating Gaussian costs nearly what losses gain.
+    assert!(best.gamma > rdp.gamma && std(best) < 0.995 * std(rdp), "{best:?} {rdp:?}");
+    let wide =
+        |rule| calibrate_gamma(&GammaRequest { bits: 12, ..request(mnist(rule, Stages::uniform(1000))) }).unwrap();
+    let (best, rdp_12) = (wide(Rule::Best), wide(Rule::Rdp));
+    assert!(std(best) < 0.95 * std(rdp_12), "{best:?} {rdp_12:?}");
     let falling = request(mnist(Rule::Rdp, stages(&[(500, 1.0), (500, 0.5)])));
     let found = calibrate_gamma(&falling).unwrap();
     assert!(found.epsilon <= 3.0 && found.epsilon > 2.999 && found.predicted_wrap <= 1e-3, "{found:?}");

@@ -480,7 +480,7 @@ fn the_command_knows_them() {
         ("--mechanism centered-binomial --trials 0 --cohort 10 --delta 1e-5", "trials is 0"),
         ("--mechanism randomized-response --cohort 10 --delta 1e-5", "--release-epsilon"),
         ("--mechanism zcdp --cohort 10 --delta 1e-5", "--rho"),
-        ("--mechanism zcdp --rho 1 --target-epsilon 1 --cohort 10 --delta 1e-5", "cannot calibrate"),
+        ("--mechanism zcdp --rho 1 --target-epsilon 1 --cohort 10 --delta 1e-5", "--rho: give one of the two"),
         ("--mechanism laplace --noise-multiplier 1 --sampling fixed-size --cohort 10 --delta 1e-5", "--population"),
         (
             "--mechanism laplace --noise-multiplier 1 --neighboring replace-one --cohort 10 --population 20 --delta 1e-5",
