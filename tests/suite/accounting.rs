@@ -3,6 +3,7 @@
 mod losses;
 mod mechanisms;
 mod mixture;
+mod vectors;
 
 use std::process::Command;
 

@@ -41,7 +41,8 @@ impl Meter {
         accountant.compose(&self.event, releases)?;
         let share = delta * (1.0 - SAMPLER_SHARE);
         let mut report = accountant.epsilon(share)?;
-        if !self.sampled
+        // A law that ends has no Renyi divergences: only its losses tell.
+        if (!self.sampled || report.epsilon.is_infinite())
             && let Some(other) = self.by_losses(releases, share)?
             && other.epsilon < report.epsilon
         {

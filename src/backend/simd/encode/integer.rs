@@ -181,7 +181,12 @@ impl Kernel for Round<'_> {
         for (k, x) in self.x.chunks_mut(BLOCK).enumerate() {
             if !keep {
                 let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
-                keystream::fill_from(self.dispatch, &rounding, ROUNDING_STRIDE * (self.first + k * BLOCK) as u64, bytes);
+                keystream::fill_from(
+                    self.dispatch,
+                    &rounding,
+                    ROUNDING_STRIDE * (self.first + k * BLOCK) as u64,
+                    bytes,
+                );
             }
             let (groups, rest) = x.as_chunks_mut::<16>();
             let mut last = [0; 16];
