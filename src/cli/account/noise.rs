@@ -273,8 +273,8 @@ pub(super) fn row_parameters(noise: &Noise, args: &Args) -> Vec<(&'static str, V
         SkellamKind::Binomial(_) => vec![("coins", json!(coins_of(*mu_total)))],
         _ => vec![("mu", json!(mu_total / args.cohort as f64)), ("mu_total", json!(mu_total))],
     };
+    all.push(("variance_over_clip", json!(2.0 * mu_total / (gamma * args.clip).powi(2))));
     if let Some((beta, l2_bound)) = kind.bound(*gamma, args.clip) {
-        all.push(("variance_over_clip", json!(2.0 * mu_total / (gamma * args.clip).powi(2))));
         all.push(("beta", json!(beta)));
         all.push(("l2_bound", json!(l2_bound)));
     }
