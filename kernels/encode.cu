@@ -1,6 +1,7 @@
 // The end of the float half of encode, and the integer half but for the noise; see shaders/encode.wgsl.
 //
-// encode_truncate: 8 bytes an element; encode_norms: 4; encode_round: 8 bytes and 1/32 of a block of ChaCha an element,
+// encode_truncate: 8 bytes an element; encode_norms: 4; encode_settle: 8, and the keystream of encode_round, which then makes
+// none. encode_round: 8 bytes and 1/32 of a block of ChaCha an element,
 // 30 operations of some 60: at 64 integer operations a cycle and multiprocessor 0.9 cycles an element, where 8 bytes of
 // memory take 0.44. Rows of any length start anywhere, so that loads are of 4 bytes, neighbours by neighbouring threads.
 #include "common/params.cuh"
@@ -134,6 +135,44 @@ extern "C" __global__ void __launch_bounds__(256) encode_shrink(const RowsPassPa
     states[row * STATE_WORDS + 7] = sum.w;
 }
 REGISTER_KERNEL(encode_shrink)
+
+// A block has 4096 elements, each of its first 128 threads the keystream of 32 neighbours.
+extern "C" __global__ void __launch_bounds__(256)
+    encode_settle(const RowsPassParams p, uint32_t* words, uint4* parts, const uint32_t* keys) {
+    __shared__ uint32_t stream[2048];
+    __shared__ uint4 warps[8];
+    const uint32_t group = group_index();
+    if (group >= p.groups) return;
+    const uint32_t row = group / p.chunks, chunk = group % p.chunks, start = chunk * 4096;
+    const uint32_t end = min(p.padded, start + 4096);
+    const bool stochastic = p.rounding == 0;
+    if (stochastic && threadIdx.x < 128) {
+        const StreamKey key(keys + (p.first_row + row) * KEY_WORDS);
+        uint32_t block[16];
+        chacha_block(key.words, ((p.first + start) >> 5) + threadIdx.x, key.rounds, block);
+        stream_put(stream, threadIdx.x, block);
+    }
+    __syncthreads();
+    const uint32_t fraction = (1u << p.fraction_bits) - 1;
+    uint4 sum = make_uint4(0, 0, 0, 0);
+    words += row * p.padded;
+#pragma unroll 4
+    for (uint32_t j = start + threadIdx.x; j < end; j += 256) {
+        const uint32_t x = words[j], unclamped = magnitude(x), a = min(unclamped, p.linf);
+        uint32_t v = x >> 31 != 0 ? 0 - a : a;
+        if (stochastic) {
+            const uint32_t uniform = stream_half(stream, j - start) >> (16 - p.fraction_bits);
+            v = static_cast<uint32_t>(static_cast<int32_t>(v) >> p.fraction_bits) + (uniform < (v & fraction) ? 1 : 0);
+        }
+        words[j] = v;
+        const uint32_t size = magnitude(v);
+        const Wide norm = wide_of(static_cast<uint64_t>(size) * size);
+        sum = add_parts(sum, make_uint4(norm.x, norm.y, norm.z, unclamped > p.linf ? 1 : 0));
+    }
+    sum = wide_total(warps, sum);
+    if (threadIdx.x == 0) parts[(p.first_row + row) * p.chunks + chunk] = sum;
+}
+REGISTER_KERNEL(encode_settle)
 
 // A block has 4096 elements, a thread the keystream of 32 neighbours; `first` is the number of a row's first element here.
 extern "C" __global__ void __launch_bounds__(128)

@@ -3,6 +3,8 @@
 // encode_truncate: floats in place to fixed point, and their norm: 8 bytes an element. With the mixed norm the records of
 //   rows are those of clip_mixed.
 // encode_norms: the norm alone, of fixed point from elsewhere: 4 bytes an element.
+// encode_settle: where the norm is that of the rounded integers: clamp and rounding in place, and their norm; then
+//   encode_shrink, and encode_round to shrink and wrap. 8 bytes and 1/32 of a block of ChaCha an element.
 // encode_shrink: the chunks of a row to the exact norm and to the largest num <= 2^30 with which x num / 2^30 keeps the
 //   bound: 31 steps whatever the row holds, so that nothing has to go to the host. One group a row.
 // encode_round: in place: clamp, shrink, rounding with 16 keystream bits an element, wrap. 8 bytes and 1/32 of a block of
@@ -19,6 +21,9 @@ const SHRINK_BITS: u32 = 30u;
 @group(0) @binding(3) var<storage, read> truncate_states: array<u32>;
 @group(0) @binding(1) var<storage, read> norms_fixed: array<u32>;
 @group(0) @binding(2) var<storage, read_write> norms_parts: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> settle_words: array<u32>;
+@group(0) @binding(2) var<storage, read_write> settle_parts: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> settle_keys: array<u32>;
 @group(0) @binding(1) var<storage, read> shrink_parts: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> shrink_states: array<u32>;
 @group(0) @binding(1) var<storage, read_write> round_words: array<u32>;
@@ -233,6 +238,56 @@ fn put(s: u32, i: u32, row: vec4<u32>) {
     halves[place(s, i + 1u)] = row.y;
     halves[place(s, i + 2u)] = row.z;
     halves[place(s, i + 3u)] = row.w;
+}
+
+// A group has 4096 elements, each of its first 128 threads the keystream of 32 neighbours.
+@compute @workgroup_size(256)
+fn encode_settle(
+    @builtin(workgroup_id) block: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let group = block.x + block.y * grid.x;
+    if group >= p.groups {
+        return;
+    }
+    let row = group / p.chunks;
+    let start = group % p.chunks * 4096u;
+    let end = min(p.padded, start + 4096u);
+    if p.rounding == 0u && t < 128u {
+        let at = (p.first_row + row) * KEY_WORDS;
+        let key = ChachaKey(
+            vec4(settle_keys[at], settle_keys[at + 1u], settle_keys[at + 2u], settle_keys[at + 3u]),
+            vec4(settle_keys[at + 4u], settle_keys[at + 5u], settle_keys[at + 6u], settle_keys[at + 7u]),
+            settle_keys[at + 8u],
+        );
+        let bytes = chacha_block(key, ((p.first + start) >> 5u) + t);
+        put(t, 0u, bytes.a);
+        put(t, 4u, bytes.b);
+        put(t, 8u, bytes.c);
+        put(t, 12u, bytes.d);
+    }
+    workgroupBarrier();
+    let fraction = (1u << p.fraction_bits) - 1u;
+    var sum = vec4(0u);
+    for (var j = start + t; j < end; j += 256u) {
+        let x = settle_words[row * p.padded + j];
+        let unclamped = magnitude(x);
+        let a = min(unclamped, p.linf);
+        let v = select(a, 0u - a, (x >> 31u) != 0u);
+        let i = j - start;
+        let uniform16 = (halves[place(i >> 5u, (i >> 1u) & 15u)] >> (16u * (i & 1u))) & 0xffffu;
+        let up = wide_below(uniform16 >> (16u - p.fraction_bits), v & fraction);
+        let rounded = bitcast<u32>(bitcast<i32>(v) >> p.fraction_bits) + up;
+        let value = select(v, rounded, p.rounding == 0u);
+        settle_words[row * p.padded + j] = value;
+        let size = magnitude(value);
+        sum = add_parts(sum, vec4(wide_mul(size, size), 0u, wide_below(p.linf, unclamped)));
+    }
+    sum = total(t, sum);
+    if t == 0u {
+        settle_parts[(p.first_row + row) * p.chunks + group % p.chunks] = sum;
+    }
 }
 
 // A group has 4096 elements, a thread the keystream of 32 neighbours; `first` is the number of a row's first element here.

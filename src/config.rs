@@ -185,6 +185,12 @@ pub enum MechanismName {
     /// Skellam mixture as published in 2022: mixed clip, published accountant. For comparison.
     #[serde(rename = "smm-2022")]
     Smm2022,
+    /// Skellam noise on rounded rows, whose norm is bounded behind the rounding (Agarwal, Kairouz, Liu 2021).
+    Skellam,
+    /// Discrete Gaussian noise from each client, likewise (Kairouz, Liu, Steinke 2021).
+    DistributedDiscreteGaussian,
+    /// Centred binomial noise, likewise.
+    Binomial,
     /// A trusted aggregator adds discrete Gaussian noise once. For comparison.
     CentralGaussian,
     /// No noise, no privacy.
@@ -208,9 +214,21 @@ pub struct PrivacyConfig {
     /// Scale gamma; absent: the largest that `wrap_limit` allows at `target_epsilon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
-    /// Skellam parameter of one client (the sum has mu_tot = cohort * mu); absent: calibrated.
+    /// Skellam parameter of one client (the sum has mu_tot = cohort * mu) of `smm`, `smm-2022` and `skellam`; absent:
+    /// calibrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mu: Option<f64>,
+    /// Parameter of the discrete Gaussian that the sum of a cohort's shares is near to, in integer steps, of
+    /// `distributed-discrete-gaussian`; absent: calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_total: Option<f64>,
+    /// Coins on each side of the centred binomial noise of the whole sum, of `binomial`; absent: calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coins: Option<u64>,
+    /// Share of rows of full norm that the bound behind the rounding may shrink, of `skellam`,
+    /// `distributed-discrete-gaussian` and `binomial`; absent: 1e-4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
     /// sigma / C of `central-gaussian`; absent: calibrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_multiplier: Option<f64>,

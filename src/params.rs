@@ -29,6 +29,10 @@ pub mod norm_kind {
     pub const L2: u32 = 0;
     /// `sum v(x_j) <= bound` with `v(x) = floor|x|^2 + (2 floor|x| + 1) frac|x|`, in units of `2^(-F)`.
     pub const MIXED: u32 = 1;
+    /// `sum r_j^2 <= bound` of the integers `r_j` behind the rounding, before the noise: the row itself is not bounded, a
+    /// row whose rounded norm is above the bound is shrunk toward zero (`r_j <- sign(r_j) floor(|r_j| num / 2^30)`). With
+    /// `rounding == KEEP` the integers are the fixed point.
+    pub const ROUNDED: u32 = 2;
 }
 
 /// How the integer half of `encode` drops the fraction; the `rounding` member of [`EncodeParams`].

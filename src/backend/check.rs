@@ -94,7 +94,7 @@ fn encode_params(p: &EncodeParams) -> Result<(), BackendError> {
     shape(p.dim, p.padded, p.block_log2, p.rotate)?;
     bits(p.bits)?;
     ensure(p.fraction_bits <= MAX_FRACTION_BITS, "fraction_bits", "0..=16", f64::from(p.fraction_bits))?;
-    ensure(p.norm <= norm_kind::MIXED, "norm", "one of norm_kind (0 or 1)", f64::from(p.norm))?;
+    ensure(p.norm <= norm_kind::ROUNDED, "norm", "one of norm_kind (0 to 2)", f64::from(p.norm))?;
     ensure(p.rounding <= rounding_kind::KEEP, "rounding", "one of rounding_kind (0 or 1)", f64::from(p.rounding))?;
     ensure(p.gamma.is_finite() && p.gamma > 0.0, "gamma", "finite and > 0", f64::from(p.gamma))?;
     ensure(p.clip > 0.0, "clip", "> 0", f64::from(p.clip))

@@ -18,7 +18,7 @@ fn product_at_most(a: u128, b: u64, c: u128, shift: u32) -> bool {
     !(first | second)
 }
 
-/// The largest `num` in `[0, 2^30]` with `(num / 2^30)^e norm <= bound`: `e = 2` for the L2 norm; `e = 1`
+/// The largest `num` in `[0, 2^30]` with `(num / 2^30)^e norm <= bound`: `e = 2` for the L2 norms; `e = 1`
 /// for the mixed one, which is convex with `v(0) = 0`, so that `v(l x) <= l v(x)` for `l` in `[0, 1]`.
 ///
 /// Both norms grow with `|x|`, so rounding `|x| num / 2^30` down keeps the row within the bound. The
@@ -26,7 +26,7 @@ fn product_at_most(a: u128, b: u64, c: u128, shift: u32) -> bool {
 #[must_use]
 pub(crate) fn shrink(norm: u128, p: &EncodeParams) -> u32 {
     let bound = p.norm_bound();
-    let squared = p.norm == norm_kind::L2;
+    let squared = p.norm != norm_kind::MIXED;
     let mut num = 0u64;
     for bit in (0..=SHRINK_BITS).rev() {
         let candidate = num | (1 << bit);
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn the_largest_factor_that_fits() {
         let one = 1u32 << SHRINK_BITS;
-        for norm in [norm_kind::L2, norm_kind::MIXED] {
+        for norm in [norm_kind::L2, norm_kind::MIXED, norm_kind::ROUNDED] {
             for bound in [0, 1, 77, 1 << 40, u128::MAX] {
                 assert_eq!(shrink(bound.min(1 << 96), &params(norm, bound)), one);
                 assert_eq!(shrink(0, &params(norm, bound)), one);

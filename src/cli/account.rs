@@ -23,11 +23,15 @@ MECHANISMS
                     to its rounded, rotated row. Its bounds hold for every row: certified by interval arithmetic.
   smm-2022          The same noise with the mixed clip and the coordinate bound l_inf, and the accountant,
                     as published (Bao et al. 2022). The l_inf printed is the bound that clients must enforce.
+  skellam (with --gamma and --dim), distributed-discrete-gaussian, binomial
+                    Skellam, discrete Gaussian or centred binomial noise on the same rows, whose norm is bounded behind
+                    the rounding: at most a share --beta of full rows is shrunk (Agarwal, Kairouz, Liu 2021; Kairouz,
+                    Liu, Steinke 2021; binomial: Agarwal et al. 2018). The bound that encode enforces is l2_bound.
   central-gaussian  One trusted aggregator adds a discrete Gaussian.
   gaussian          A Gaussian on the real numbers, as other libraries' DP-SGD adds it: for comparison. Veilsum
                     itself draws integers only.
-  skellam           Poisson(mu) - Poisson(mu) from each client on one integer that a contribution moves by at most
-                    --sensitivity.
+  skellam           Without --gamma: Poisson(mu) - Poisson(mu) from each client on one integer that a contribution
+                    moves by at most --sensitivity.
   discrete-gaussian, discrete-laplace
                     On such an integer, of parameter --noise-multiplier times --sensitivity.
   centered-binomial Heads among --trials coins, less their mean, on such an integer.
@@ -37,9 +41,10 @@ MECHANISMS
   pure-dp, zcdp     Any mechanism with --release-epsilon DP, or of --xi, --rho zero-concentrated DP.
 
 ACCOUNTANTS
-  rdp   Renyi differential privacy: every mechanism (infinite for centered-binomial); an upper bound.
-  pld   Privacy loss distribution (all but smm-2022, central-gaussian, zcdp; smm where --dim is given): an upper bound,
-        and but for smm a lower one, epsilon_low, that says how far it can be from the truth. Both are proved.
+  rdp   Renyi differential privacy: every mechanism (infinite for binomial noise); an upper bound.
+  pld   Privacy loss distribution (all but smm-2022, central-gaussian, distributed-discrete-gaussian, zcdp; smm where
+        --dim is given): an upper bound, and but for smm and noise on rows a lower one, epsilon_low, that says how far it
+        can be from the truth. Both are proved.
   best  The least upper bound of those that know the mechanism (default); 'accountant' names it.
 
 WHAT AN EPSILON MEANS
@@ -104,8 +109,10 @@ pub struct Args {
     /// What adds the noise.
     #[arg(long, value_enum, default_value_t = MechanismName::Smm)]
     pub mechanism: MechanismName,
-    /// Scale: a coordinate of 1 becomes gamma integer steps (smm, smm-2022).
-    #[arg(long, required_if_eq_any([("mechanism", "smm"), ("mechanism", "smm-2022")]))]
+    /// Scale: a coordinate of 1 becomes gamma integer steps (smm, smm-2022, skellam, distributed-discrete-gaussian,
+    /// binomial).
+    #[arg(long, required_if_eq_any([("mechanism", "smm"), ("mechanism", "smm-2022"), ("mechanism", "binomial"),
+        ("mechanism", "distributed-discrete-gaussian")]))]
     pub gamma: Option<f64>,
     /// Noise of one client, Poisson(mu) - Poisson(mu) in each coordinate (smm, smm-2022, skellam).
     #[arg(long, conflicts_with_all = ["target_epsilon", "noise_multiplier"])]
@@ -114,6 +121,17 @@ pub struct Args {
     /// discrete-gaussian) or a scale (laplace, discrete-laplace).
     #[arg(long, conflicts_with = "target_epsilon")]
     pub noise_multiplier: Option<f64>,
+    /// Parameter of the discrete Gaussian that the sum of all shares is near to, in integer steps
+    /// (distributed-discrete-gaussian).
+    #[arg(long, conflicts_with = "target_epsilon")]
+    pub sigma_total: Option<f64>,
+    /// Coins on each side of the noise of the whole sum (binomial).
+    #[arg(long, conflicts_with = "target_epsilon")]
+    pub coins: Option<u64>,
+    /// Share of rows of full norm that the bound behind the rounding may shrink, 1e-4 if not given (skellam,
+    /// distributed-discrete-gaussian, binomial).
+    #[arg(long)]
+    pub beta: Option<f64>,
     /// How far a contribution moves the integer that is released, 1 if not given (skellam, discrete-gaussian,
     /// discrete-laplace, centered-binomial).
     #[arg(long)]
@@ -158,10 +176,11 @@ pub struct Args {
     /// Number of releases.
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,
-    /// Ring width b, 2 to 32: also print how often sums wrap (needs --dim; smm, smm-2022).
+    /// Ring width b, 2 to 32: also print how often sums wrap (needs --dim; mechanisms with --gamma).
     #[arg(long, requires = "dim")]
     pub bits: Option<u32>,
-    /// Coordinates of a contribution (smm: the privacy loss distribution charges a little delta for each).
+    /// Coordinates of a contribution (smm: the privacy loss distribution charges a little delta for each; with a bound
+    /// behind the rounding it depends on them).
     #[arg(long)]
     pub dim: Option<usize>,
     /// Which accountant answers.
@@ -204,11 +223,15 @@ pub enum MechanismName {
     /// Skellam mixture as published.
     #[value(name = "smm-2022")]
     Smm2022,
+    /// Discrete Gaussian shares on rounded rows.
+    DistributedDiscreteGaussian,
+    /// Centred binomial noise on rounded rows.
+    Binomial,
     /// Discrete Gaussian added by a trusted aggregator.
     CentralGaussian,
     /// Gaussian on the real numbers.
     Gaussian,
-    /// Skellam noise on an integer.
+    /// Skellam noise on rounded rows, or on an integer.
     Skellam,
     /// Discrete Gaussian on an integer.
     DiscreteGaussian,
@@ -383,9 +406,10 @@ fn describe(
     }
     put("mechanism", json!(value_name(args.mechanism)));
     match noise {
-        Noise::Skellam { gamma, mu_total, .. } => {
-            put("mu", json!(mu_total / args.cohort as f64));
-            put("mu_total", json!(mu_total));
+        Noise::Skellam { gamma, .. } => {
+            for (key, value) in noise::row_parameters(noise, args) {
+                put(key, value);
+            }
             put("gamma", json!(gamma));
         }
         Noise::Plain { multiplier, event, .. } => {

@@ -30,6 +30,9 @@ const DEFAULT: &str = include_str!("../../configs/dse.json");
 Examples:
   veilsum dse                                      d = 65,536, n = 100, gamma 64, mu 5.95: smm
   veilsum dse --set privacy.mechanism=smm-2022     the mechanism as published
+  veilsum dse --set privacy.mechanism=skellam --set privacy.gamma=1024 --set privacy.mu=1e4
+                                                   rounded rows under a bound; so are binomial (privacy.coins) and
+                                                   distributed-discrete-gaussian (privacy.sigma_total)
   veilsum dse --set privacy.mu=null --set privacy.target_epsilon=3 --set privacy.bits=10 --json
 
 Exit codes: 0 done, 1 failure, 2 bad config, 3 refused."

@@ -1,10 +1,12 @@
 //! Fills in what a privacy config leaves open (gamma, mu, noise multiplier, l_inf) and builds the
 //! mechanism. Refuses a ring that wraps too often before the first round.
 
+mod rounded;
+
 use std::sync::Arc;
 
 use super::{AccountantName, ConfigError, MechanismName, PrivacyConfig, schedule};
-use crate::fl::plan::Later;
+use crate::fl::plan::{Later, NoisePlacement};
 use crate::privacy::accountant::Rule;
 use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
@@ -85,9 +87,12 @@ pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Co
     match config.mechanism {
         MechanismName::Smm => skellam(config, setting, &uses, SkellamKind::Smm),
         MechanismName::Smm2022 => skellam(config, setting, &uses, SkellamKind::Smm2022),
+        MechanismName::Skellam | MechanismName::DistributedDiscreteGaussian | MechanismName::Binomial => {
+            rounded::rounded(config, setting, &uses)
+        }
         MechanismName::CentralGaussian => central(config, setting, &uses),
         MechanismName::None => {
-            unused(config, &["gamma", "mu", "noise_multiplier", "l_inf"])?;
+            unused(config, &["gamma", "mu", "noise_multiplier", "l_inf", "sigma_total", "coins", "beta"])?;
             // Without privacy the sum is carried in a ring of its own width: the fixed point needs room
             // for one client only.
             let mechanism = Arc::new(NoNoise::new(NoNoiseParams { clip: config.clip, cohort: 1 })?);
@@ -142,6 +147,9 @@ fn unused(config: &PrivacyConfig, names: &[&'static str]) -> Result<(), ConfigEr
         ("mu", "privacy.mu", config.mu),
         ("noise_multiplier", "privacy.noise_multiplier", config.noise_multiplier),
         ("l_inf", "privacy.l_inf", config.l_inf),
+        ("sigma_total", "privacy.sigma_total", config.sigma_total),
+        ("coins", "privacy.coins", config.coins.map(|coins| coins as f64)),
+        ("beta", "privacy.beta", config.beta),
     ];
     for (short, name, value) in given {
         if let (true, Some(value)) = (names.contains(&short), value) {
@@ -158,7 +166,7 @@ fn target(config: &PrivacyConfig, instead: &str) -> Result<f64, ConfigError> {
 }
 
 fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: SkellamKind) -> Result<Resolved, ConfigError> {
-    unused(config, &["noise_multiplier"])?;
+    unused(config, &["noise_multiplier", "sigma_total", "coins", "beta"])?;
     if kind == SkellamKind::Smm {
         unused(config, &["l_inf"])?;
     }
@@ -168,16 +176,6 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: Skellam
     let (cohort, clip) = (setting.cohort, config.clip);
     // A calibrated mu is raised a little: sums of shares and the config's digits then never fall below it.
     let share = |mu_total: f64| mu_total / cohort * (1.0 + 1e-12);
-    let request = |target_epsilon| GammaRequest {
-        kind,
-        bits: config.bits,
-        dim: setting.dim,
-        cohort,
-        clip,
-        uses: uses.clone(),
-        target_epsilon,
-        wrap_limit: config.wrap_limit,
-    };
     let made = |gamma: f64, mu: f64| skellam_stages(config, setting, uses, (kind, gamma, mu));
     let (gamma, mu, (l_inf, mechanism, later)) = match (config.gamma, config.mu) {
         (Some(gamma), Some(mu)) => (gamma, mu, made(gamma, mu)?),
@@ -187,7 +185,7 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: Skellam
         (gamma, None) => {
             let instead = if gamma.is_some() { "privacy.mu" } else { "privacy.gamma and privacy.mu" };
             let target = target(config, instead)?;
-            let (gamma, mu_total) = calibrated(&request(target), gamma)?;
+            let (gamma, mu_total) = calibrated(&request(config, setting, uses, kind, target), gamma, config.noise)?;
             let accounted = |mu| {
                 let stages = made(gamma, mu)?;
                 Ok((accounted(uses, setting.dim, &stages.1, &stages.2)?, stages))
@@ -208,13 +206,37 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: Skellam
     Ok(Resolved { privacy, mechanism, later, rule: uses.rule, predicted_wrap })
 }
 
-/// Gamma, if none is given, and `mu_total` that meet the target.
-fn calibrated(request: &GammaRequest, gamma: Option<f64>) -> Result<(f64, f64), ConfigError> {
+fn request(
+    config: &PrivacyConfig,
+    setting: &Setting,
+    uses: &Uses,
+    kind: SkellamKind,
+    target_epsilon: f64,
+) -> GammaRequest {
+    GammaRequest {
+        kind,
+        bits: config.bits,
+        dim: setting.dim,
+        cohort: setting.cohort,
+        clip: config.clip,
+        uses: uses.clone(),
+        target_epsilon,
+        wrap_limit: config.wrap_limit,
+    }
+}
+
+/// Gamma, if none is given, and `mu_total` that meet the target: the largest gamma that the ring allows and that is worth
+/// its bits.
+fn calibrated(
+    request: &GammaRequest,
+    gamma: Option<f64>,
+    placement: NoisePlacement,
+) -> Result<(f64, f64), ConfigError> {
     if let Some(gamma) = gamma {
         return Ok((gamma, request.noise_at(gamma)?));
     }
     let found = calibrate_gamma(request)?;
-    let gamma = saturated(request, found.gamma, found.mu_total);
+    let gamma = saturated(request, found.gamma, found.mu_total, placement);
     if gamma < found.gamma {
         return Ok((gamma, request.noise_at(gamma)?));
     }
@@ -232,9 +254,9 @@ fn skellam_stages(
 ) -> Result<Made, ConfigError> {
     let (clip, bits, mu_total) = (config.clip, config.bits, mu * setting.cohort);
     let l_inf = match (kind, config.l_inf) {
-        (SkellamKind::Smm, _) => None,
         (SkellamKind::Smm2022, Some(l_inf)) => Some(l_inf),
         (SkellamKind::Smm2022, None) => Some(l_inf_of(mu_total, gamma, clip, &setting.schedule())?),
+        _ => None,
     };
     let (mechanism, later) = staged(&uses.stages, |factor| {
         let mu_total = mu_total * factor * factor;
@@ -258,14 +280,26 @@ fn accounted(uses: &Uses, dim: usize, first: &Arc<dyn Mechanism>, later: &[Later
 
 /// Share of the noise variance that rounding may add before a larger gamma is worth nothing.
 const ROUNDING_SHARE: f64 = 1e-3;
+/// The same of what a bound behind the rounding adds to the sensitivity.
+const INFLATION_SHARE: f64 = 1e-2;
+/// Noise (half its variance) from which on a finer scale is no longer looked for: near the widest table of the sampler...
+const WIDEST_MU: f64 = 7.5e6;
+/// ... or, for each client, near the most coins that a share has.
+const WIDEST_SHARE: f64 = 950.0;
 
 /// The smallest gamma up to `largest` at which rounding adds less than [`ROUNDING_SHARE`] to the variance
 /// of the noise: beyond it a wide ring buys nothing, and the sampler's table only grows.
-fn saturated(request: &GammaRequest, largest: f64, mu_total: f64) -> f64 {
+fn saturated(request: &GammaRequest, largest: f64, mu_total: f64, placement: NoisePlacement) -> f64 {
+    let coins = matches!(request.kind, SkellamKind::Binomial(_)) && placement == NoisePlacement::PerClient;
+    let widest = if coins { WIDEST_MU.min(WIDEST_SHARE * request.cohort) } else { WIDEST_MU };
+    let squared = |gamma: f64| gamma * gamma * (1.0 + request.kind.inflation(gamma, request.clip));
     let share = |gamma: f64| {
-        let mu = mu_total * (gamma / largest).powi(2);
+        let mu = mu_total * squared(gamma) / squared(largest);
         let ring = request.ring(gamma, mu);
-        ring.cohort * ring.rounding_std.powi(2) / ring.noise_variance
+        let rounding = ring.cohort * ring.rounding_std.powi(2) / ring.noise_variance;
+        // A bound behind the rounding asks for noise of its own; a table has its limit too.
+        let inflation = request.kind.inflation(gamma, request.clip) * ROUNDING_SHARE / INFLATION_SHARE;
+        if mu > widest && inflation > 0.0 { 0.0 } else { rounding.max(inflation) }
     };
     let (mut low, mut high) = (largest * 1e-9, largest);
     if share(high) >= ROUNDING_SHARE {
@@ -283,7 +317,7 @@ fn saturated(request: &GammaRequest, largest: f64, mu_total: f64) -> f64 {
 }
 
 fn central(config: &PrivacyConfig, setting: &Setting, uses: &Uses) -> Result<Resolved, ConfigError> {
-    unused(config, &["gamma", "mu", "l_inf"])?;
+    unused(config, &["gamma", "mu", "l_inf", "sigma_total", "coins", "beta"])?;
     let (clip, cohort) = (config.clip, setting.cohort.ceil() as u64);
     let made = |multiplier: f64| {
         // One fixed point for all stages, with room for the noisiest.

@@ -8,9 +8,15 @@ use super::plan::Plan;
 use crate::backend::{Backend, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::privacy::mechanism::NoiseLaw;
+use crate::sample::binomial::CentredBinomial;
 use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
 use crate::secagg::plain::PlainClient;
+
+/// Coins as the sampler counts them; what is too many for it stays so.
+fn binomial_k(coins: u64) -> u32 {
+    u32::try_from(coins).unwrap_or(u32::MAX)
+}
 
 /// The clients of one round that run in this process.
 #[derive(Debug)]
@@ -33,7 +39,10 @@ impl<'a> ClientRound<'a> {
     ) -> Result<Self, FlError> {
         let table = match task.share {
             NoiseLaw::Skellam { mu } => Some(NoiseTable::skellam(mu)?.into()),
-            NoiseLaw::None | NoiseLaw::DiscreteGaussian { .. } => None,
+            NoiseLaw::DiscreteGaussian { sigma } => Some(NoiseTable::discrete_gaussian(sigma)?.into()),
+            NoiseLaw::CenteredBinomial { coins } => Some(CentredBinomial::new(binomial_k(coins))?.into()),
+            // The share of one client is neither.
+            NoiseLaw::None | NoiseLaw::DiscreteGaussianShares { .. } => None,
         };
         Ok(Self { plan, task, secret, backend, signs: task.signs.clone(), table })
     }

@@ -267,7 +267,12 @@ impl Coordinator {
     }
 
     fn key(&self, round: u32, attempt: u32, purpose: Purpose) -> StreamKey {
-        let address = Address { client: SERVER, round, attempt, copy: 0 };
+        self.copied_key(round, attempt, purpose, 0)
+    }
+
+    /// The same for further draws of one kind.
+    fn copied_key(&self, round: u32, attempt: u32, purpose: Purpose, copy: u32) -> StreamKey {
+        let address = Address { client: SERVER, round, attempt, copy };
         self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
     }
 

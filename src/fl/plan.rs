@@ -12,9 +12,12 @@ use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
 use crate::privacy::ledger::Cost;
 use crate::privacy::ledger::tab::{Costs, stage_of};
+use crate::privacy::mechanism::distributed_gaussian::DistributedGaussian;
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
 use crate::privacy::{DpEvent, truncation};
+use crate::sample::binomial;
 use crate::sample::table::NoiseTable;
+use crate::sample::table::discrete_gaussian::MAX_SIGMA;
 use crate::secagg::VectorShape;
 
 /// Who draws the noise.
@@ -22,10 +25,10 @@ use crate::secagg::VectorShape;
 #[serde(rename_all = "snake_case")]
 pub enum NoisePlacement {
     /// Every client of the cohort adds its share: the cohort's size m is announced, each adds
-    /// Sk(mu_tot / m), so that the sum carries Sk(mu_tot) whatever m is. An empty cohort's noise is
-    /// added by the server.
+    /// Sk(mu_tot / m), so that the sum carries Sk(mu_tot) whatever m is (a discrete Gaussian of
+    /// `sigma_tot / sqrt(m)`, or an m-th of the coins, likewise). An empty cohort's noise is added by the server.
     PerClient,
-    /// The sum of all shares is drawn once from the summed law (Skellam is closed under sums): the same
+    /// The sum of all shares is drawn once from the summed law (Skellam and binomial are closed under sums): the same
     /// distribution, m times cheaper. A simulation only: nobody but the simulator may see the sum before.
     Aggregate,
 }
@@ -128,6 +131,16 @@ impl Plan {
                 );
             }
         }
+        if self.placement == NoisePlacement::Aggregate
+            && let NoiseLaw::DiscreteGaussianShares { .. } = self.mechanism.noise()
+        {
+            return bad(
+                "privacy.noise",
+                "`per_client` (the sum of discrete Gaussians is no discrete Gaussian, and cannot be drawn at once)",
+                "aggregate".into(),
+            );
+        }
+        self.check_coins()?;
         if self.placement == NoisePlacement::PerClient && self.is_private() && !self.mechanism.distributed() {
             return bad(
                 "privacy.noise",
@@ -192,6 +205,28 @@ impl Plan {
         mechanisms.zip(self.stage_rounds())
     }
 
+    /// Coins are shared out evenly, or the sum would depend on how many share them.
+    fn check_coins(&self) -> Result<(), FlError> {
+        let (NoisePlacement::PerClient, NoiseLaw::CenteredBinomial { coins }) =
+            (self.placement, self.mechanism.noise())
+        else {
+            return Ok(());
+        };
+        let even = coins.is_multiple_of(self.clients) && coins / self.clients <= u64::from(binomial::MAX_K);
+        if self.sampling == Sampling::All && even {
+            return Ok(());
+        }
+        Err(FlError::OutOfRange {
+            name: "privacy.coins",
+            expected: format!(
+                "with noise `per_client`: sampling `all`, and a multiple of the {} clients with at most {} for each; or noise `aggregate`",
+                self.clients,
+                binomial::MAX_K
+            ),
+            found: format!("{coins}, sampling {:?}", self.sampling),
+        })
+    }
+
     /// True if releases cost a finite epsilon.
     #[must_use]
     pub fn is_private(&self) -> bool {
@@ -236,6 +271,13 @@ impl Plan {
             (NoisePlacement::PerClient, NoiseLaw::Skellam { mu }) if size > 0 => {
                 NoiseLaw::Skellam { mu: (mu / size as f64).next_up() }
             }
+            (NoisePlacement::PerClient, NoiseLaw::DiscreteGaussianShares { sigma_total, .. }) if size > 0 => {
+                NoiseLaw::DiscreteGaussian { sigma: (sigma_total / (size as f64).sqrt()).next_up() }
+            }
+            // `check_coins` has seen that the quotient is exact.
+            (NoisePlacement::PerClient, NoiseLaw::CenteredBinomial { coins }) if size > 0 => {
+                NoiseLaw::CenteredBinomial { coins: coins / size as u64 }
+            }
             _ => NoiseLaw::None,
         }
     }
@@ -243,8 +285,12 @@ impl Plan {
     /// The noise that is left for the aggregator after a cohort of `size` has added its shares.
     #[must_use]
     pub fn remainder(&self, round: u32, size: usize) -> NoiseLaw {
-        match self.share(round, size) {
-            NoiseLaw::None => self.mechanism_of(round).noise(),
+        match (self.share(round, size), self.mechanism_of(round).noise()) {
+            // An empty cohort's: exactly what a cohort's sum is near to.
+            (NoiseLaw::None, NoiseLaw::DiscreteGaussianShares { sigma_total, .. }) => {
+                NoiseLaw::DiscreteGaussian { sigma: sigma_total }
+            }
+            (NoiseLaw::None, noise) => noise,
             _ => NoiseLaw::None,
         }
     }
@@ -252,14 +298,22 @@ impl Plan {
     /// Bound of the total variation distance between the noise of one release as drawn and as accounted:
     /// the error of one draw times the number of draws (at most one a coordinate and client).
     fn sampler_error(&self, mechanism: &dyn Mechanism) -> Result<f64, FlError> {
-        let NoiseLaw::Skellam { mu } = mechanism.noise() else { return Ok(0.0) };
-        // The table of the whole sum has the most thresholds, and with them the largest error.
-        let one = NoiseTable::skellam(mu)?.total_variation;
+        let (one, more) = match mechanism.noise() {
+            // The table of the whole sum has the most thresholds, and with them the largest error.
+            NoiseLaw::Skellam { mu } => (NoiseTable::skellam(mu)?.total_variation, 0.0),
+            NoiseLaw::DiscreteGaussianShares { sigma_total, .. } => {
+                let widest = NoiseTable::discrete_gaussian(sigma_total.min(MAX_SIGMA))?.total_variation;
+                let larger = if self.sampling == Sampling::All { 0.0 } else { DistributedGaussian::overflow() };
+                // What lies twelve standard deviations out, in each coordinate: see the accountant.
+                (widest, larger + 1e-31 * f64::from(self.encode_params()?.padded))
+            }
+            _ => return Ok(0.0),
+        };
         let shares = match self.placement {
             NoisePlacement::PerClient => self.clients as f64,
             NoisePlacement::Aggregate => 1.0,
         };
-        Ok(one * f64::from(self.encode_params()?.padded) * shares)
+        Ok(one * f64::from(self.encode_params()?.padded) * shares + more)
     }
 
     /// Bound of the probability that a cohort is cut.

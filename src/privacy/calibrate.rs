@@ -9,17 +9,42 @@ use crate::privacy::accountant::meter::{Course, Meter};
 use crate::privacy::accountant::rdp::{published, validate};
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::mechanism::PrivacyError;
+use crate::privacy::mechanism::binomial::MOST_COINS;
+use crate::privacy::mechanism::rounded::RoundedScale;
 use crate::privacy::stages::Stages;
 pub use gamma::{Calibration, GammaRequest, calibrate_gamma};
 use search::Search;
 
-/// The two distributed mechanisms whose noise is a Skellam.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The distributed mechanisms. Each is searched by `mu_total`, half the variance of the noise of the sum: the Skellam
+/// parameter of those whose noise is a Skellam.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SkellamKind {
-    /// Plain L2 clip.
+    /// Skellam mixture, plain L2 clip.
     Smm,
-    /// As published.
+    /// Skellam mixture as published.
     Smm2022,
+    /// Skellam noise on rounded rows.
+    Skellam(Rounding),
+    /// Discrete Gaussians of at most so many clients on rounded rows; `sigma_total = sqrt(2 mu_total)`.
+    DistributedGaussian(Rounding, u64),
+    /// Centred binomial noise on rounded rows; `coins = ceil(4 mu_total)`.
+    Binomial(Rounding),
+}
+
+/// What the bound behind the rounding depends on, beside gamma and the clip.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rounding {
+    /// Coordinates of an encoded row, padding included.
+    pub padded: u64,
+    /// See [`RoundedScale::beta`].
+    pub beta: f64,
+}
+
+impl Rounding {
+    /// The `(L1, L2)` sensitivity at this scale.
+    fn bounds(self, gamma: f64, clip: f64) -> (f64, f64) {
+        RoundedScale { gamma, clip, bits: 32, beta: self.beta }.bounds(self.padded)
+    }
 }
 
 impl SkellamKind {
@@ -31,8 +56,55 @@ impl SkellamKind {
         match self {
             Self::Smm => DpEvent::SkellamMixture { mu: mu_total, l2_bound, dim },
             Self::Smm2022 => DpEvent::SkellamMixture2022 { mu: mu_total, c: l2_bound * l2_bound, l_inf: None },
+            Self::Skellam(rounding) => {
+                let (l1_bound, l2_bound) = rounding.bounds(gamma, clip);
+                DpEvent::SkellamVector { mu: mu_total, l1_bound, l2_bound }
+            }
+            Self::DistributedGaussian(rounding, clients) => {
+                let (l1_bound, l2_bound) = rounding.bounds(gamma, clip);
+                let sigma = ((2.0 * mu_total).sqrt() / (clients as f64).sqrt()).next_down();
+                DpEvent::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim: rounding.padded }
+            }
+            Self::Binomial(rounding) => {
+                let (_, l2_bound) = rounding.bounds(gamma, clip);
+                DpEvent::BinomialVector { coins: coins_of(mu_total), l2_bound }
+            }
         }
     }
+
+    /// How far rounding may move a row of norm `gamma C` out of its ball, as a share of the squared norm: 0 for the mixtures,
+    /// which account for the rounding itself.
+    #[must_use]
+    pub fn inflation(self, gamma: f64, clip: f64) -> f64 {
+        self.bound(gamma, clip).map_or(0.0, |(_, l2)| (l2 / (gamma * clip)).powi(2) - 1.0)
+    }
+
+    /// beta and the bound behind the rounding, where there is one.
+    #[must_use]
+    pub fn bound(self, gamma: f64, clip: f64) -> Option<(f64, f64)> {
+        match self {
+            Self::Smm | Self::Smm2022 => None,
+            Self::Skellam(rounding) | Self::DistributedGaussian(rounding, _) | Self::Binomial(rounding) => {
+                Some((rounding.beta, rounding.bounds(gamma, clip).1))
+            }
+        }
+    }
+
+    /// The accountant that a calibration asks: Renyi divergences, but for the binomial, whose are infinite.
+    #[must_use]
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Binomial(_) => Rule::Pld,
+            _ => Rule::Rdp,
+        }
+    }
+}
+
+/// Coins on each side of a centred binomial of variance `2 mu_total` or a little more: at least 1, at most what a mechanism
+/// takes.
+#[must_use]
+pub fn coins_of(mu_total: f64) -> u64 {
+    ((4.0 * mu_total).ceil() as u64).clamp(1, MOST_COINS)
 }
 
 /// How often a mechanism is used, and on what.
@@ -128,7 +200,7 @@ pub fn calibrate_mu(
     schedule: &Schedule,
     target: f64,
 ) -> Result<f64, PrivacyError> {
-    calibrate_mu_by(Rule::Rdp, |mu| kind.event(mu, gamma, clip, None), (gamma, clip), schedule, target)
+    calibrate_mu_by(kind.rule(), |mu| kind.event(mu, gamma, clip, None), (gamma, clip), schedule, target)
 }
 
 /// The least `mu_total` (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`; `scale` is gamma and the

@@ -126,8 +126,9 @@ pub enum DpEvent {
         /// Greatest change of the query, in integer steps, > 0.
         sensitivity: u64,
     },
-    /// Skellam noise `Sk(mu, mu)` on each coordinate of a vector of integers: the bound of Agarwal, Kairouz, Liu 2021 on
-    /// its Renyi divergences at integer orders.
+    /// Skellam noise `Sk(mu, mu)` on each coordinate of a vector of integers that changes by a vector of integers. Renyi
+    /// divergences at integer orders by the lesser of Agarwal, Kairouz, Liu 2021 and the law's curvature, privacy losses by
+    /// a Gaussian that dominates (`docs/integer-noise.md`).
     SkellamVector {
         /// Mean of each Poisson, > 0.
         mu: f64,
@@ -136,10 +137,19 @@ pub enum DpEvent {
         /// Greatest L2 norm of a change.
         l2_bound: f64,
     },
+    /// Centred binomial noise, Binomial(coins, 1/2) - Binomial(coins, 1/2), on each coordinate of a vector of integers that
+    /// changes by a vector of integers: by a Gaussian that dominates (`docs/integer-noise.md`).
+    BinomialVector {
+        /// Coins on each side, > 0.
+        coins: u64,
+        /// Greatest L2 norm of a change.
+        l2_bound: f64,
+    },
     /// The sum of `clients` discrete Gaussians on each coordinate of a vector of integers: `1/2 epsilon^2`-concentrated
-    /// (Kairouz, Liu, Steinke 2021, Theorem 1).
+    /// (Kairouz, Liu, Steinke 2021, Theorem 1). Under Poisson sampling there may be fewer of them, each larger, so that
+    /// `sqrt(clients) sigma` stays what it is.
     DistributedDiscreteGaussian {
-        /// How many add noise.
+        /// How many add noise, at most.
         clients: u64,
         /// sigma of each, in integer steps.
         sigma: f64,
@@ -257,6 +267,7 @@ impl DpEvent {
             Self::SkellamVector { mu, l1_bound, l2_bound } => {
                 Self::SkellamVector { mu, l1_bound: 2.0 * l1_bound, l2_bound: 2.0 * l2_bound }
             }
+            Self::BinomialVector { coins, l2_bound } => Self::BinomialVector { coins, l2_bound: 2.0 * l2_bound },
             Self::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim } => {
                 let (l1_bound, l2_bound) = (2.0 * l1_bound, 2.0 * l2_bound);
                 Self::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim }
@@ -276,7 +287,7 @@ impl DpEvent {
                 return Err(PrivacyError::UnknownEvent {
                     accountant: "replace-one",
                     event: format!("{other:?}"),
-                    supported: "non-private, Gaussian, discrete Gaussian (also distributed), Skellam vector, integer shift, Laplace, randomized response, pure DP, zero-concentrated DP with xi 0, none of them Poisson sampled; samples of fixed size; compositions of these",
+                    supported: "non-private, Gaussian, discrete Gaussian (also distributed), Skellam vector, binomial vector, integer shift, Laplace, randomized response, pure DP, zero-concentrated DP with xi 0, none of them Poisson sampled; samples of fixed size; compositions of these",
                 });
             }
         })

@@ -1,8 +1,12 @@
 //! `trait Mechanism`: what to compute (`EncodeParams`, a noise law) and what it costs (`DpEvent`).
 
+pub mod binomial;
+pub mod distributed_gaussian;
 pub(crate) mod fixed;
 pub mod gaussian;
 pub mod none;
+pub mod rounded;
+pub mod skellam;
 pub mod smm;
 pub mod smm2022;
 
@@ -28,6 +32,19 @@ pub enum NoiseLaw {
         /// sigma, > 0.
         sigma: f64,
     },
+    /// A discrete Gaussian of `sigma_total / sqrt(m)` from each of m clients; **not** closed under sums, so that
+    /// nobody can draw the sum at once.
+    DiscreteGaussianShares {
+        /// Parameter of the discrete Gaussian that the sum is near to, > 0.
+        sigma_total: f64,
+        /// Largest m that is accounted.
+        most: u64,
+    },
+    /// Binomial(K, 1/2) - Binomial(K, 1/2), variance `K / 2`; closed under sums.
+    CenteredBinomial {
+        /// K > 0.
+        coins: u64,
+    },
 }
 
 impl NoiseLaw {
@@ -37,7 +54,8 @@ impl NoiseLaw {
         match self {
             Self::None => 0.0,
             Self::Skellam { mu } => 2.0 * mu,
-            Self::DiscreteGaussian { sigma } => sigma * sigma,
+            Self::DiscreteGaussian { sigma } | Self::DiscreteGaussianShares { sigma_total: sigma, .. } => sigma * sigma,
+            Self::CenteredBinomial { coins } => coins as f64 / 2.0,
         }
     }
 }
@@ -48,6 +66,10 @@ impl fmt::Display for NoiseLaw {
             Self::None => f.write_str("none"),
             Self::Skellam { mu } => write!(f, "Skellam, mu_tot {mu:.3}"),
             Self::DiscreteGaussian { sigma } => write!(f, "discrete Gaussian, sigma {sigma:.1} steps"),
+            Self::DiscreteGaussianShares { sigma_total, .. } => {
+                write!(f, "discrete Gaussians of the clients, sigma_tot {sigma_total:.1} steps")
+            }
+            Self::CenteredBinomial { coins } => write!(f, "centred binomial, {coins} coins on each side"),
         }
     }
 }

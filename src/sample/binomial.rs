@@ -57,9 +57,25 @@ impl CentredBinomial {
     }
 }
 
+/// `coins` in parts that [`CentredBinomial`] takes: the law is closed under sums.
+pub fn coin_parts(coins: u64) -> impl Iterator<Item = u32> {
+    let most = u64::from(MAX_K);
+    let rest = (coins % most) as u32;
+    std::iter::repeat_n(MAX_K, (coins / most) as usize).chain((rest > 0).then_some(rest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_add_up_to_all_coins() {
+        for coins in [0u64, 1, 4095, 4096, 4097, 8192, 1_000_003] {
+            let parts: Vec<u32> = coin_parts(coins).collect();
+            assert_eq!(parts.iter().map(|&k| u64::from(k)).sum::<u64>(), coins);
+            assert!(parts.iter().all(|&k| CentredBinomial::new(k).is_ok()));
+        }
+    }
 
     #[test]
     fn parameters_are_checked() {

@@ -18,9 +18,10 @@ use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::params::Ring;
 use crate::privacy::accountant::EpsilonReport;
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
-use crate::sample::discrete_gaussian;
+use crate::sample::binomial::{CentredBinomial, coin_parts};
 use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
+use crate::sample::{SampleError, discrete_gaussian};
 
 /// Clients encoded at a time.
 const CHUNK: usize = 16;
@@ -129,8 +130,54 @@ struct Keys {
 
 impl Keys {
     fn get(&self, client: u64, purpose: Purpose) -> StreamKey {
-        let address = Address { client, round: self.repeat, ..Address::default() };
+        self.copied(client, purpose, 0)
+    }
+
+    fn copied(&self, client: u64, purpose: Purpose, copy: u32) -> StreamKey {
+        let address = Address { client, round: self.repeat, copy, ..Address::default() };
         self.secret.derive(b"veilsum dse v1\0\0", address, purpose, Cipher::ChaCha20)
+    }
+}
+
+/// Who draws which part of the noise.
+#[derive(Default)]
+struct Drawn {
+    /// Every client.
+    share: Option<Noise>,
+    /// The sum, one after another, each under a key of its own.
+    sum: Vec<Noise>,
+    /// A trusted aggregator, a discrete Gaussian of this sigma.
+    trusted: Option<f64>,
+}
+
+impl Drawn {
+    /// The parts of `law`; `shares` is the number of clients where each draws its own.
+    fn new(law: NoiseLaw, shares: Option<u64>) -> Result<Self, SimError> {
+        let table = |table: Result<NoiseTable, SampleError>| table.map(Noise::from).map_err(FlError::from);
+        let share = |noise| Self { share: Some(noise), ..Self::default() };
+        Ok(match (law, shares) {
+            (NoiseLaw::None, _) => Self::default(),
+            (NoiseLaw::Skellam { mu }, Some(n)) => share(table(NoiseTable::skellam((mu / n as f64).next_up()))?),
+            (NoiseLaw::Skellam { mu }, None) => Self { sum: vec![table(NoiseTable::skellam(mu))?], ..Self::default() },
+            (NoiseLaw::DiscreteGaussian { sigma }, _) => Self { trusted: Some(sigma), ..Self::default() },
+            (NoiseLaw::DiscreteGaussianShares { sigma_total, .. }, n) => {
+                let n = n.unwrap_or(1) as f64;
+                share(table(NoiseTable::discrete_gaussian((sigma_total / n.sqrt()).next_up()))?)
+            }
+            (NoiseLaw::CenteredBinomial { coins }, n) => {
+                let each = coins / n.unwrap_or(1);
+                if each * n.unwrap_or(1) != coins {
+                    let expected = format!("a multiple of the {} clients, with noise `per_client`", n.unwrap_or(1));
+                    let found = coins.to_string();
+                    return Err(ConfigError::Invalid { name: "privacy.coins", expected, found }.into());
+                }
+                let one = |k| CentredBinomial::new(k).map(Noise::from).map_err(FlError::from);
+                match n {
+                    Some(_) => share(one(u32::try_from(each).unwrap_or(u32::MAX))?),
+                    None => Self { sum: coin_parts(coins).map(one).collect::<Result<_, _>>()?, ..Self::default() },
+                }
+            }
+        })
     }
 }
 
@@ -146,13 +193,7 @@ fn trial(
     // All 32 bits are kept, so that wraps can be counted; the estimate sees the ring's bits only.
     let wide = crate::params::EncodeParams { bits: 32, ..params };
     let per_client = config.privacy.noise == NoisePlacement::PerClient && mechanism.distributed();
-    let table = match mechanism.noise() {
-        NoiseLaw::Skellam { mu } => {
-            let mu = if per_client { (mu / config.clients as f64).next_up() } else { mu };
-            Some(Noise::from(NoiseTable::skellam(mu).map_err(FlError::from)?))
-        }
-        _ => None,
-    };
+    let drawn = Drawn::new(mechanism.noise(), per_client.then_some(config.clients as u64))?;
     let signs = keys.get(SERVER, Purpose::Signs);
     let mut truth = vec![0.0f64; config.dim];
     let mut words = Buffer::HostU32(Aligned::default());
@@ -172,7 +213,7 @@ fn trial(
             params: wide,
             signs: &signs,
             keys: &row_keys,
-            noise: table.as_ref().filter(|_| per_client),
+            noise: drawn.share.as_ref(),
             non_finite: NonFinite::ZeroRow,
         };
         let rows = Rows::dense(vectors, members.len(), config.dim).map_err(FlError::from)?;
@@ -180,15 +221,13 @@ fn trial(
         backend.sum(&mut sum, &words, Ring::Bits(32)).map_err(FlError::from)?;
         report.merge(&seen);
     }
-    let key = keys.get(SERVER, Purpose::Noise);
-    match (mechanism.noise(), &table) {
-        (NoiseLaw::Skellam { .. }, Some(table)) if !per_client => {
-            backend.noise(&mut sum, 32, table, &key).map_err(FlError::from)?;
-        }
-        (NoiseLaw::DiscreteGaussian { sigma }, _) => {
-            discrete_gaussian::add(sum.as_u32_mut().map_err(FlError::from)?, 32, sigma, &key).map_err(FlError::from)?;
-        }
-        _ => {}
+    for (copy, noise) in drawn.sum.iter().enumerate() {
+        let key = keys.copied(SERVER, Purpose::Noise, copy as u32);
+        backend.noise(&mut sum, 32, noise, &key).map_err(FlError::from)?;
+    }
+    if let Some(sigma) = drawn.trusted {
+        let (words, key) = (sum.as_u32_mut().map_err(FlError::from)?, keys.get(SERVER, Purpose::Noise));
+        discrete_gaussian::add(words, 32, sigma, &key).map_err(FlError::from)?;
     }
     let wraps = wrap(&mut sum, bits)?;
     let decode = params.decode(mechanism.unit() as f32);

@@ -5,6 +5,7 @@ mod design;
 mod losses;
 mod mechanisms;
 mod mixture;
+mod vectors;
 
 use std::process::Command;
 

@@ -86,29 +86,36 @@ fn identical_deltas_give_that_delta_whatever_the_weights_are() {
 
 #[test]
 fn the_noise_has_the_accounted_variance_wherever_it_is_drawn() {
-    for noise in ["aggregate", "per_client"] {
-        let place = format!("privacy.noise={noise}");
-        let set = [
-            r#"privacy={"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":24}"#,
-            place.as_str(),
-            "sampling=poisson",
-            "algorithm.weights=uniform",
-            "rounds=400",
-        ];
+    // A sum's variance of 800 or 1200 steps, as each mechanism counts it.
+    let skellam = r#""gamma":64,"mu":50"#;
+    for (mechanism, parameters, noise, sampling) in [
+        ("smm", skellam, "aggregate", "poisson"),
+        ("smm", skellam, "per_client", "poisson"),
+        ("skellam", skellam, "aggregate", "poisson"),
+        ("skellam", skellam, "per_client", "all"),
+        ("distributed-discrete-gaussian", r#""gamma":64,"sigma_total":28.284271247461902"#, "per_client", "poisson"),
+        ("distributed-discrete-gaussian", r#""gamma":64,"sigma_total":34.64101615137755"#, "per_client", "all"),
+        ("binomial", r#""gamma":64,"coins":2400"#, "per_client", "all"),
+        ("binomial", r#""gamma":64,"coins":2400"#, "aggregate", "all"),
+    ] {
+        let privacy = format!(r#"privacy={{"mechanism":"{mechanism}","clip":1.0,"bits":24,{parameters}}}"#);
+        let (place, drawn) = (format!("privacy.noise={noise}"), format!("sampling={sampling}"));
+        let set = [privacy.as_str(), place.as_str(), drawn.as_str(), "algorithm.weights=uniform", "rounds=400"];
         let experiment = experiment(&set);
         let result = run(&experiment);
         // Sum of 400 rounds of independent noise: mean of the row 400 q N delta / n = 400 delta.
-        let variance = 2.0 * 50.0 * 8.0 / (64.0f64 * 64.0) / 64.0;
-        let rounding = 0.25 / (64.0f64 * 64.0) / 8.0;
-        let sizes: f64 = result.history.iter().map(|r| r.cohort as f64).sum::<f64>() / 8.0;
+        let n = experiment.plan.cohort;
+        let variance = 100.0 * n / (64.0f64 * 64.0) / (n * n);
+        let rounding = 0.25 / (64.0f64 * 64.0) / n;
+        let sizes: f64 = result.history.iter().map(|r| r.cohort as f64).sum::<f64>() / n;
         let mut square = 0.0;
         for (weight, delta) in result.weights.iter().zip(DELTAS) {
             let error = f64::from(*weight) - sizes * f64::from(delta);
             square += error * error / (400.0 * variance);
-            assert!(error.abs() < 5.0 * (400.0 * (variance + rounding)).sqrt(), "{noise}: {weight} {delta}");
+            assert!(error.abs() < 5.0 * (400.0 * (variance + rounding)).sqrt(), "{privacy}: {weight} {delta}");
         }
         // Chi-square with four degrees of freedom: between its 0.05 % and 99.95 % points.
-        assert!((0.06..20.0).contains(&square), "{noise}: {square}");
+        assert!((0.06..20.0).contains(&square), "{privacy} {noise}: {square}");
     }
 }
 

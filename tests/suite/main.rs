@@ -13,6 +13,7 @@ mod layering;
 mod ledger;
 mod model;
 mod regression;
+mod rounded;
 mod sample_command;
 mod samplers;
 mod training;

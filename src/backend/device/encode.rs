@@ -8,10 +8,11 @@ use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel, Memory, cl
 use crate::backend::check::CLIP_MARGIN;
 use crate::backend::scalar::clip::factor;
 use crate::backend::{BackendError, Buffer, EncodeJob, EncodeReport, NonFinite, Packed, Rows, check};
-use crate::params::{EncodeParams, RowsPassParams, norm_kind};
+use crate::params::{EncodeParams, NO_LINF, RowsPassParams, norm_kind, rounding_kind};
 
 static TRUNCATE: Kernel = kernel("encode_truncate", 256, &[Access::ReadWrite, Access::ReadWrite, Access::Read]);
 static NORMS: Kernel = kernel("encode_norms", 256, &[Access::Read, Access::ReadWrite]);
+static SETTLE: Kernel = kernel("encode_settle", 256, &[Access::ReadWrite, Access::ReadWrite, Access::Read]);
 static SHRINK: Kernel = kernel("encode_shrink", 256, &[Access::Read, Access::ReadWrite]);
 static ROUND: Kernel = kernel("encode_round", 128, &[Access::ReadWrite, Access::Read, Access::Read]);
 
@@ -65,7 +66,9 @@ pub(super) fn integer(
     let padded = job.params.padded.into();
     let encoding =
         Encoding { x, parts: backend.parts(rows, padded)?, states: backend.states(rows)?, mixed: None, rows };
-    passes(backend, &NORMS, &encoding, job, |slice, parts| vec![slice, parts])?;
+    if job.params.norm != norm_kind::ROUNDED {
+        passes(backend, &NORMS, &encoding, job, |slice, parts| vec![slice, parts])?;
+    }
     integer_half(backend, &encoding, job)?;
     let seen = backend.read_states(&encoding.states, rows)?;
     Ok((words(encoding), integer_report(&seen)))
@@ -136,14 +139,21 @@ fn float_half(
     Ok(encoding)
 }
 
-/// Enqueues all from the parts of the norms on.
+/// Enqueues all from the parts of the norms on. Where the norm is that of the rounded integers the rounding comes first,
+/// with parts of its own, for every row: what is launched does not depend on data.
 fn integer_half(backend: &DeviceBackend, encoding: &Encoding, job: &EncodeJob<'_>) -> Result<(), BackendError> {
     let p = &job.params;
     let padded = u64::from(p.padded);
+    let keys = backend.keys(&job.keys.iter().map(|keys| &keys.rounding).collect::<Vec<_>>())?;
+    let mut last = *job;
+    if p.norm == norm_kind::ROUNDED {
+        passes(backend, &SETTLE, encoding, job, |slice, parts| vec![slice, parts, keys.all()])?;
+        // The last pass shrinks the integers and keeps them.
+        last.params = EncodeParams { rounding: rounding_kind::KEEP, linf: NO_LINF, ..*p };
+    }
     let params = RowsPassParams { groups: encoding.rows as u32, chunks: chunks(padded) as u32, ..params(p) };
     backend.launch(&SHRINK, encoding.rows, &params, &[encoding.parts.all(), encoding.states.all()])?;
-    let keys = backend.keys(&job.keys.iter().map(|keys| &keys.rounding).collect::<Vec<_>>())?;
-    passes(backend, &ROUND, encoding, job, |slice, _| vec![slice, encoding.states.all(), keys.all()])?;
+    passes(backend, &ROUND, encoding, &last, |slice, _| vec![slice, encoding.states.all(), keys.all()])?;
     let Some(law) = job.noise else { return Ok(()) };
     let keys = backend.keys(&job.keys.iter().map(|keys| &keys.noise).collect::<Vec<_>>())?;
     noise::rows(backend, &encoding.x, encoding.rows, p, law, &keys)
@@ -154,7 +164,8 @@ fn params(p: &EncodeParams) -> RowsPassParams {
     RowsPassParams {
         bits: p.bits,
         fraction_bits: p.fraction_bits,
-        norm: p.norm,
+        // Kernels measure integers of either kind alike.
+        norm: if p.norm == norm_kind::MIXED { norm_kind::MIXED } else { norm_kind::L2 },
         rounding: p.rounding,
         linf: p.linf,
         factor: p.gamma,

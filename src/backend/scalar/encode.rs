@@ -101,35 +101,59 @@ pub fn integer_norm(x: &[i64], p: &EncodeParams) -> u128 {
         .map(|v| {
             let a = u128::from(v.unsigned_abs());
             let (f, frac) = (a >> p.fraction_bits, a & fraction);
-            if p.norm == norm_kind::L2 { a * a } else { ((f * f) << p.fraction_bits) + (2 * f + 1) * frac }
+            if p.norm == norm_kind::MIXED { ((f * f) << p.fraction_bits) + (2 * f + 1) * frac } else { a * a }
         })
         .sum()
 }
 
-/// Clamps to `linf` and shrinks to `norm_bound`: the row whose norm the privacy proof is about.
-#[must_use]
-pub fn bounded_row(fixed: &[i32], p: &EncodeParams) -> (Vec<i64>, EncodeReport) {
+/// Clamps to `linf`.
+fn clamped_row(fixed: &[i32], p: &EncodeParams) -> (Vec<i64>, EncodeReport) {
     let linf = i64::from(p.linf);
-    let mut x: Vec<i64> = fixed.iter().map(|&v| i64::from(v).clamp(-linf, linf)).collect();
-    let num = shrink(integer_norm(&x, p), p);
-    for v in &mut x {
-        *v = v.signum() * ((v.abs() * i64::from(num)) >> SHRINK_BITS);
-    }
+    let x = fixed.iter().map(|&v| i64::from(v).clamp(-linf, linf)).collect();
     let linf_hits = fixed.iter().filter(|v| i64::from(**v).abs() > linf).count() as u64;
     (x, EncodeReport { linf_hits, ..EncodeReport::default() })
 }
 
-/// The integer half on one row: clamp, exact norm and shrink, rounding, noise, wrap.
+/// Shrinks toward zero to `norm_bound`.
+fn shrunk_row(mut x: Vec<i64>, p: &EncodeParams) -> Vec<i64> {
+    let num = shrink(integer_norm(&x, p), p);
+    for v in &mut x {
+        *v = v.signum() * ((v.abs() * i64::from(num)) >> SHRINK_BITS);
+    }
+    x
+}
+
+/// Clamps to `linf` and shrinks to `norm_bound`: the row whose norm the privacy proof is about, but for
+/// [`norm_kind::ROUNDED`] ([`rounded_row`]).
+#[must_use]
+pub fn bounded_row(fixed: &[i32], p: &EncodeParams) -> (Vec<i64>, EncodeReport) {
+    let (x, report) = clamped_row(fixed, p);
+    (shrunk_row(x, p), report)
+}
+
+/// The integers that noise is added to: clamp, exact norm and shrink, rounding; with [`norm_kind::ROUNDED`] clamp,
+/// rounding, exact norm and shrink.
+#[must_use]
+pub fn rounded_row(fixed: &[i32], key: &StreamKey, p: &EncodeParams) -> (Vec<i64>, EncodeReport) {
+    let rounded = |x: Vec<i64>| -> Vec<i64> {
+        if p.rounding == rounding_kind::KEEP {
+            return x;
+        }
+        x.iter().enumerate().map(|(j, &v)| round(v, j, key, p)).collect()
+    };
+    let (x, report) = clamped_row(fixed, p);
+    let x = if p.norm == norm_kind::ROUNDED { shrunk_row(rounded(x), p) } else { rounded(shrunk_row(x, p)) };
+    (x, report)
+}
+
+/// The integer half on one row: [`rounded_row`], noise, wrap.
 #[must_use]
 pub fn integer_row(fixed: &[i32], keys: &RowKeys, job: &EncodeJob<'_>) -> (Vec<u32>, EncodeReport) {
     let p = &job.params;
-    let (x, report) = bounded_row(fixed, p);
+    let (x, report) = rounded_row(fixed, &keys.rounding, p);
     let words = x.iter().enumerate().map(|(j, &v)| {
-        let mut value = if p.rounding == rounding_kind::KEEP { v } else { round(v, j, &keys.rounding, p) };
-        if let Some(law) = job.noise {
-            value += noise::draw(law, &keys.noise, j);
-        }
-        value as u32 & check::mask(p.bits)
+        let noise = job.noise.map_or(0, |law| noise::draw(law, &keys.noise, j));
+        (v + noise) as u32 & check::mask(p.bits)
     });
     (words.collect(), report)
 }

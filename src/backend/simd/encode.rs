@@ -142,7 +142,7 @@ impl<'a> Plan<'a> {
     fn new<T: Sample>(dispatch: Dispatch, rows: &[&[T]], job: &'a EncodeJob<'a>) -> Result<Self, BackendError> {
         let p = &job.params;
         let one_block = p.rotate == 1 && p.padded == 1 << p.block_log2 && p.padded as usize >= CHUNK;
-        let later = one_block && p.norm == norm_kind::L2 && job.non_finite == NonFinite::ZeroRow;
+        let later = one_block && p.norm != norm_kind::MIXED && job.non_finite == NonFinite::ZeroRow;
         let norms = (!later).then(|| each(rows.iter(), |row| energy(dispatch, row).sqrt()));
         if job.non_finite == NonFinite::Error
             && let Some(row) = norms.iter().flatten().position(|norm| !norm.is_finite())
@@ -206,7 +206,7 @@ impl<'a> Plan<'a> {
     ) -> (EncodeReport, Seen) {
         let p = &self.job.params;
         let block_log2 = if p.rotate == 1 { p.block_log2 } else { 0 };
-        if p.norm == norm_kind::L2 {
+        if p.norm != norm_kind::MIXED {
             let factor = Factor::known(factor);
             let seen = fixed::plain(self.dispatch, row, block_log2, &self.signs, &factor, linf(p, clamp), out);
             return (report(norm, 1.0, p), seen);

@@ -8,21 +8,23 @@ use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::search::Search;
-use crate::privacy::calibrate::{Schedule, SkellamKind, calibrate_mu_by, discrete_gaussian};
+use crate::privacy::calibrate::{Rounding, Schedule, SkellamKind, calibrate_mu_by, coins_of, discrete_gaussian};
 use crate::privacy::mechanism::PrivacyError;
+use crate::privacy::mechanism::distributed_gaussian::largest_cohort;
 use crate::privacy::mechanism::fixed::padded;
+use crate::privacy::mechanism::rounded::{DEFAULT_BETA, RoundedScale};
 use crate::privacy::{DpEvent, IntegerNoise, NeighboringRelation};
 
 /// The noise, chosen or found.
 #[derive(Clone, Debug)]
 pub(super) enum Noise {
-    /// The Skellam mixtures.
+    /// The mechanisms on rows.
     Skellam {
-        /// Which of the two.
+        /// Which of them.
         kind: SkellamKind,
         /// Scale.
         gamma: f64,
-        /// Of the whole sum.
+        /// Half the variance of the whole sum's noise.
         mu_total: f64,
         /// Coordinates of an encoded row, where they are known.
         padded: Option<u64>,
@@ -59,8 +61,8 @@ impl Noise {
             Self::Skellam { kind, gamma, mu_total, padded } => {
                 let report = schedule.epsilon(rule, kind.event(*mu_total, *gamma, clip, *padded))?;
                 let l_inf = match kind {
-                    SkellamKind::Smm => None,
                     SkellamKind::Smm2022 => Some(l_inf(*mu_total, gamma * clip, schedule)?),
+                    _ => None,
                 };
                 Ok((report, l_inf))
             }
@@ -89,29 +91,65 @@ pub(super) fn noise(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> 
     match args.mechanism {
         MechanismName::Smm => skellam_mixture(args, schedule, SkellamKind::Smm),
         MechanismName::Smm2022 => skellam_mixture(args, schedule, SkellamKind::Smm2022),
+        MechanismName::DistributedDiscreteGaussian | MechanismName::Binomial => rounded(args, schedule),
+        MechanismName::Skellam if args.gamma.is_some() => rounded(args, schedule),
         _ => plain(args, schedule),
     }
 }
 
+/// The mechanisms whose norm is bounded behind the rounding.
+fn rounded(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
+    let Some(dim) = args.dim else {
+        return Err(usage(format!(
+            "--mechanism {} on rows needs --dim: the bound behind the rounding depends on it",
+            name(args)
+        )));
+    };
+    let gamma = args.gamma.unwrap_or(1.0);
+    let beta = args.beta.unwrap_or(DEFAULT_BETA);
+    RoundedScale { gamma, clip: args.clip, bits: 32, beta }.check()?;
+    let rounding = Rounding { padded: RoundedScale::padded(super::checked_dim(dim)?), beta };
+    let cohort = args.cohort as f64;
+    let (kind, half) = match args.mechanism {
+        MechanismName::Skellam => (SkellamKind::Skellam(rounding), args.mu.map(|mu| mu * cohort)),
+        MechanismName::Binomial => (SkellamKind::Binomial(rounding), args.coins.map(|coins| 0.25 * coins as f64)),
+        _ => {
+            let most = largest_cohort(cohort, schedule.rate);
+            (SkellamKind::DistributedGaussian(rounding, most), args.sigma_total.map(|sigma| 0.5 * sigma * sigma))
+        }
+    };
+    rows(args, schedule, kind, half)
+}
+
 fn skellam_mixture(args: &Args, schedule: &Schedule, kind: SkellamKind) -> Result<Noise, Failure> {
+    rows(args, schedule, kind, args.mu.map(|mu| mu * args.cohort as f64))
+}
+
+/// Noise on rows, given as half the variance of the sum's or calibrated.
+fn rows(args: &Args, schedule: &Schedule, kind: SkellamKind, half: Option<f64>) -> Result<Noise, Failure> {
     let gamma = args.gamma.ok_or_else(|| usage("smm and smm-2022 need --gamma"))?;
     validate::positive("--gamma", gamma)?;
     validate::positive("--clip", args.clip)?;
     if args.neighboring.is_some() {
         let own = NeighboringRelation::ZeroOut.name();
-        return Err(usage(format!("smm and smm-2022 take no --neighboring; their neighbours are: {own}")));
+        return Err(usage(format!("{} on rows takes no --neighboring; its neighbours are: {own}", name(args))));
     }
     let padded = args.dim.map(super::checked_dim).transpose()?.map(|dim| padded(dim, true) as u64);
-    let mu_total = match (args.mu, args.target_epsilon) {
-        (Some(mu), _) => {
-            validate::positive("--mu", mu)?;
-            mu * args.cohort as f64
+    let flag = match kind {
+        SkellamKind::DistributedGaussian(..) => "--sigma-total",
+        SkellamKind::Binomial(_) => "--coins",
+        _ => "--mu",
+    };
+    let mu_total = match (half, args.target_epsilon) {
+        (Some(half), _) => {
+            validate::positive(flag, half)?;
+            half
         }
         (None, Some(target)) => {
             let event = |mu| kind.event(mu, gamma, args.clip, padded);
             calibrate_mu_by(args.accountant.into(), event, (gamma, args.clip), schedule, target)?
         }
-        (None, None) => return Err(usage("smm and smm-2022 need --mu or --target-epsilon")),
+        (None, None) => return Err(usage(format!("{} needs {flag} or --target-epsilon", name(args)))),
     };
     Ok(Noise::Skellam { kind, gamma, mu_total, padded })
 }
@@ -291,6 +329,24 @@ fn name(args: &Args) -> String {
     super::value_name(args.mechanism)
 }
 
+/// The noise on rows, for the report: as its mechanism counts it.
+pub(super) fn row_parameters(noise: &Noise, args: &Args) -> Vec<(&'static str, Value)> {
+    let Noise::Skellam { kind, gamma, mu_total, .. } = noise else { return Vec::new() };
+    let mut all = match kind {
+        SkellamKind::DistributedGaussian(_, most) => {
+            vec![("sigma_total", json!((2.0 * mu_total).sqrt())), ("largest_cohort", json!(most))]
+        }
+        SkellamKind::Binomial(_) => vec![("coins", json!(coins_of(*mu_total)))],
+        _ => vec![("mu", json!(mu_total / args.cohort as f64)), ("mu_total", json!(mu_total))],
+    };
+    all.push(("variance_over_clip", json!(2.0 * mu_total / (gamma * args.clip).powi(2))));
+    if let Some((beta, l2_bound)) = kind.bound(*gamma, args.clip) {
+        all.push(("beta", json!(beta)));
+        all.push(("l2_bound", json!(l2_bound)));
+    }
+    all
+}
+
 /// The parameters of an event, for the report; those of a sum with what each of `clients` adds.
 pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Value)> {
     match *event {
@@ -316,12 +372,27 @@ pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Va
 /// An argument that the mechanism does not look at is a mistake.
 fn refuse_unused(args: &Args) -> Result<(), Failure> {
     use MechanismName as M;
-    let mixtures = &[M::Smm, M::Smm2022][..];
+    let rounded = matches!(args.mechanism, M::DistributedDiscreteGaussian | M::Binomial)
+        || (args.mechanism == M::Skellam && args.gamma.is_some());
+    let rows = &[M::Smm, M::Smm2022, M::Skellam, M::DistributedDiscreteGaussian, M::Binomial][..];
+    let behind = &rows[2..];
+    let on_rows = rounded || rows[..2].contains(&args.mechanism);
     let integers = &[M::Skellam, M::DiscreteGaussian, M::DiscreteLaplace, M::CenteredBinomial][..];
-    let given: [(&str, bool, &[M]); 12] = [
-        ("--gamma", args.gamma.is_some(), mixtures),
-        ("--bits", args.bits.is_some(), mixtures),
-        ("--dim", args.dim.is_some(), mixtures),
+    let bare = args.mechanism == M::Skellam && args.gamma.is_none();
+    let given: [(&str, bool, &[M]); 17] = [
+        ("--gamma", args.gamma.is_some(), rows),
+        ("--bits", args.bits.is_some(), rows),
+        ("--dim", args.dim.is_some(), rows),
+        ("--sigma-total", args.sigma_total.is_some(), &rows[3..4]),
+        ("--coins", args.coins.is_some(), &rows[4..]),
+        ("--beta", args.beta.is_some(), behind),
+        (
+            "--dim, --bits or --beta without --gamma",
+            bare && (args.dim.is_some() || args.bits.is_some() || args.beta.is_some()),
+            &[],
+        ),
+        // On one integer, or on rows.
+        ("--sensitivity with --gamma", rounded && args.sensitivity.is_some(), &[]),
         ("--mu", args.mu.is_some(), &[M::Smm, M::Smm2022, M::Skellam]),
         (
             "--noise-multiplier",
@@ -334,8 +405,8 @@ fn refuse_unused(args: &Args) -> Result<(), Failure> {
         ("--categories", args.categories.is_some(), &[M::RandomizedResponse]),
         ("--rho", args.rho.is_some(), &[M::Zcdp]),
         ("--xi", args.xi.is_some(), &[M::Zcdp]),
-        // The mixtures are about a zeroed contribution.
-        ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && mixtures.contains(&args.mechanism), &[]),
+        // On rows it is about a zeroed contribution.
+        ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && on_rows, &[]),
     ];
     match given.into_iter().find(|(_, given, by)| *given && !by.contains(&args.mechanism)) {
         None => Ok(()),

@@ -5,6 +5,7 @@ use crate::backend::{Aligned, Buffer};
 use crate::fl::FlError;
 use crate::math::prg::Purpose;
 use crate::privacy::mechanism::NoiseLaw;
+use crate::sample::binomial::{CentredBinomial, coin_parts};
 use crate::sample::discrete_gaussian;
 use crate::sample::table::NoiseTable;
 
@@ -42,6 +43,14 @@ impl Coordinator {
             NoiseLaw::DiscreteGaussian { sigma } => {
                 discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
             }
+            NoiseLaw::CenteredBinomial { coins } => {
+                for (copy, part) in coin_parts(coins).enumerate() {
+                    let key = self.copied_key(task.id.round, task.id.attempt, Purpose::Noise, copy as u32);
+                    self.backend.noise(&mut sum, task.shape.bits, &CentredBinomial::new(part)?.into(), &key)?;
+                }
+            }
+            // `Plan::remainder` makes it one discrete Gaussian.
+            NoiseLaw::DiscreteGaussianShares { .. } => {}
         }
         // The expected cohort, a public constant: under Poisson sampling its true size is private.
         let params = task.encode.decode((unit / self.plan.cohort) as f32);

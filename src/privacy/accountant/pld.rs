@@ -4,8 +4,8 @@
 //! losses of independent releases add. [`dots`] puts the loss of one release between two laws on a grid, [`compose`] adds
 //! them up. Both directions of every pair are followed; epsilon is the larger one's.
 //!
-//! A Skellam mixture is dominated by a Gaussian up to a little delta ([`mixture`]): it is accounted as that Gaussian, and
-//! the delta is charged.
+//! A Skellam mixture, and integers under Skellam or binomial noise, are dominated by a Gaussian up to a little delta
+//! ([`mixture`]): they are accounted as that Gaussian, and the delta is charged.
 //!
 //! What is charged: the discretization (in the direction of the bound), what lies outside the window, the rounding of
 //! `erfc`, of the transform and of sums. Not proved, as everywhere in this crate: that `libm`'s functions have the
@@ -38,7 +38,7 @@ use mixture::{Dominating, Mixture};
 use source::{Sampling, Source};
 
 /// What [`PldAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, Skellam mixture (smm) of known dimension, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
+const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, Skellam mixture (smm) of known dimension, Skellam vector, binomial vector, each plain or Poisson sampled once, or (but for the mixtures and vectors) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 /// Beyond this loss `e^loss` is near the end of the range of numbers: it counts as infinite.
 const LIMIT: f64 = 600.0;
 /// Share of delta that losses beyond the grid may take.
@@ -88,10 +88,10 @@ impl Part {
 /// Adds up privacy losses; [`PldAccountant::interval`] encloses epsilon.
 ///
 /// Knows the mechanisms whose two laws are explicit (Gaussian and mixtures of Gaussians, Laplace, integer noise on an
-/// integer query, randomized response, pure DP), the Skellam mixture and `NonPrivate`, plain or under one Poisson sampling, and their
+/// integer query, randomized response, pure DP), the Skellam mixture, vectors of integers and `NonPrivate`, plain or under one Poisson sampling, and their
 /// compositions; everything else is [`PrivacyError::UnknownEvent`]. Samples of fixed size are about neighbours that replace
 /// a contribution: they compose with each other only. Without sampling the Gaussian has a closed form, which is used.
-/// Of a Skellam mixture there is an upper bound only: the lower one is 0.
+/// Of a Skellam mixture and of vectors of integers there is an upper bound only: the lower one is 0.
 #[derive(Debug, Default)]
 pub struct PldAccountant {
     parts: Vec<Part>,
@@ -155,10 +155,9 @@ impl PldAccountant {
             return Ok(());
         }
         let fixed = |sampling: Sampling| matches!(sampling, Sampling::Fixed(_));
-        if let (DpEvent::SkellamMixture { mu, l2_bound, dim: Some(dim) }, Sampling::Poisson(rate)) = (event, sampling)
+        if let (Some(one), Sampling::Poisson(rate)) = (Mixture::of(event)?, sampling)
             && !self.parts.iter().any(|part| fixed(part.sampling))
         {
-            let one = Mixture::new(*mu, *l2_bound, *dim)?;
             mixture::add(&mut self.mixtures, Mixture { rate, count, ..one });
             return Ok(());
         }
@@ -241,7 +240,7 @@ impl PldAccountant {
 
     /// The upper bound that the dominating Gaussians give, and which it is.
     fn dominated(&self, query: Query) -> (f64, String) {
-        let none = |worst| (worst, mixture::UNKNOWN.to_owned());
+        let none = |worst| (worst, mixture::unknown(&self.mixtures));
         match query {
             Query::Epsilon { delta } => self.dominating(delta).map_or(none(f64::INFINITY), |(gaussians, found)| {
                 let rest = Query::Epsilon { delta: (delta - found.charged).next_down() };

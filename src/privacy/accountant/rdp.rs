@@ -21,7 +21,7 @@ use other::Moments;
 /// Curves and event costs kept by one accountant.
 const CACHE: usize = 256;
 /// What [`RdpAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
+const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, binomial vector (infinite), integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 
 static ORDERS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let mut orders = vec![1.01, 1.02, 1.03];
@@ -53,6 +53,7 @@ pub struct RdpAccountant {
     replaces: Option<bool>,
     published: bool,
     certified: bool,
+    vectors: bool,
     curves: Vec<Arc<SkellamMixtureCurve>>,
     costs: Vec<(DpEvent, Arc<[f64]>)>,
 }
@@ -72,6 +73,7 @@ impl RdpAccountant {
             replaces: None,
             published: false,
             certified: false,
+            vectors: false,
             curves: Vec::new(),
             costs: Vec::new(),
         }
@@ -141,6 +143,10 @@ impl RdpAccountant {
                 }
                 each(&|a| published_cost(*mu, *c, *l_inf, rate, a))
             }
+            DpEvent::DistributedDiscreteGaussian { .. } if rate < 1.0 => {
+                validate::event(event)?;
+                each(&|a| other::sampled_distributed_gaussian(event, rate, a).unwrap_or(f64::INFINITY))
+            }
             other => Moments::of(other)?.ok_or_else(|| unknown(whole))?.poisson(rate),
         })
     }
@@ -161,6 +167,7 @@ impl RdpAccountant {
 
     fn name(&self) -> String {
         match (self.published, self.certified) {
+            (false, false) if self.vectors => "rdp (Skellam vectors: least of Agarwal 2021 and the law's curvature)",
             (false, false) => "rdp",
             (true, false) => "rdp (smm-2022 bound as published, integer orders 2..=99)",
             (false, true) => "rdp (smm certified for every x)",
@@ -174,6 +181,7 @@ impl RdpAccountant {
         match event {
             DpEvent::SkellamMixture { .. } => self.certified = true,
             DpEvent::SkellamMixture2022 { .. } => self.published = true,
+            DpEvent::SkellamVector { .. } => self.vectors = true,
             DpEvent::PoissonSampled { event, .. } | DpEvent::SelfComposed { event, .. } => self.note(event),
             DpEvent::Composed(events) => events.iter().for_each(|event| self.note(event)),
             _ => {}

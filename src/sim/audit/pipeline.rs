@@ -11,6 +11,7 @@ use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::params::{DecodeParams, EncodeParams, NO_LINF, Ring, norm_kind};
 use crate::privacy::audit::Observation;
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
+use crate::sample::binomial::{CentredBinomial, coin_parts};
 use crate::sample::discrete_gaussian;
 use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
@@ -28,6 +29,8 @@ enum Added {
     Nothing,
     /// So many draws of a table, one after another.
     Shares(Noise, u64),
+    /// One draw of each.
+    Parts(Vec<Noise>),
     /// One discrete Gaussian.
     Gaussian(f64),
 }
@@ -183,6 +186,12 @@ impl<'a> Pipeline<'a> {
                     self.backend.noise(sums, bits, noise, &key)?;
                 }
             }
+            Added::Parts(parts) => {
+                for (client, noise) in (0..).zip(parts) {
+                    let key = key(self.secret, Address { client, ..address }, Purpose::Noise);
+                    self.backend.noise(sums, bits, noise, &key)?;
+                }
+            }
             Added::Gaussian(sigma) => {
                 let key = key(self.secret, Address { client: SERVER, ..address }, Purpose::Noise);
                 discrete_gaussian::add(sums.as_u32_mut()?, bits, *sigma, &key)?;
@@ -232,5 +241,14 @@ fn added(config: &AuditConfig, mechanism: &dyn Mechanism) -> Result<Added, FlErr
             Added::Shares(Noise::from(NoiseTable::skellam(if each { mu.next_up() } else { mu })?), shares)
         }
         NoiseLaw::DiscreteGaussian { sigma } => Added::Gaussian(factor.sqrt() * sigma),
+        NoiseLaw::DiscreteGaussianShares { sigma_total, .. } => {
+            let sigma = (factor / config.cohort as f64).sqrt() * sigma_total;
+            Added::Shares(NoiseTable::discrete_gaussian(sigma)?.into(), config.cohort)
+        }
+        // The sum of all shares, whoever draws them.
+        NoiseLaw::CenteredBinomial { coins } => {
+            let parts = coin_parts((factor * coins as f64).round() as u64);
+            Added::Parts(parts.map(|k| Ok(CentredBinomial::new(k)?.into())).collect::<Result<_, FlError>>()?)
+        }
     })
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use veilsum::privacy::DpEvent;
 use veilsum::privacy::accountant::certificate::domination::{LARGEST_MU, dominate};
-use veilsum::privacy::accountant::certificate::law::{SkellamLaw, curvature};
+use veilsum::privacy::accountant::certificate::law::{IntegerLaw, curvature};
 use veilsum::privacy::accountant::pld::PldAccountant;
 use veilsum::privacy::accountant::rdp::RdpAccountant;
 use veilsum::privacy::accountant::rdp::coordinate::coordinate_divergences;
@@ -202,7 +202,7 @@ fn parts_of_different_kinds_add_up() {
 #[test]
 fn the_law_adds_up() {
     for mu in [0.2, 7.0, 1428.0] {
-        let law = SkellamLaw::new(mu, 30);
+        let law = IntegerLaw::skellam(mu, 30);
         let half = law.tail(1);
         // Q(K >= 1) = (1 - q(0)) / 2.
         assert!(2.0 * half.low() + law.pmf(0).low() <= 1.0 && 2.0 * half.high() + law.pmf(0).high() >= 1.0);

@@ -161,8 +161,9 @@ fn encode_is_near_the_oracle_and_its_integer_half_exact() {
                 bits: 18,
                 fraction_bits: [16, 9, 0, 12][(i + j) % 4],
                 rounding: if i == 3 { rounding_kind::KEEP } else { rounding_kind::STOCHASTIC },
+                norm: if (i + j) % 2 == 1 { norm_kind::ROUNDED } else { norm_kind::L2 },
                 linf: 1 << 21,
-                norm_bound: EncodeParams::limbs(1 << (38 + i)),
+                norm_bound: EncodeParams::limbs(if (i + j) % 2 == 1 { 1 << (8 + i) } else { 1 << (38 + i) }),
                 ..plain_params(dim as u32, block_log2)
             };
             let noise = [None, Some(&table), Some(&binomial)][(i + j) % 3];
@@ -291,7 +292,8 @@ proptest! {
 #[test]
 fn long_rows_of_the_integer_half_have_the_oracle_s_bits() {
     let (signs, keys) = (stream(200), row_keys(2));
-    for (norm, bound, binomial) in [(0, 1 << 90, 0), (0, 1 << 70, 5), (1, 1 << 60, 64), (1, 1 << 40, 9)] {
+    let cases = [(0, 1 << 90, 0), (0, 1 << 70, 5), (1, 1 << 60, 64), (1, 1 << 40, 9), (2, 1 << 70, 0), (2, 1 << 40, 5)];
+    for (norm, bound, binomial) in cases {
         let fixed: Vec<i32> = (0..2 * 50_001i32).map(|i| i.wrapping_mul(-1_640_531_527) >> (i % 20)).collect();
         let params = EncodeParams {
             norm,

@@ -41,7 +41,7 @@ pub(super) fn integer_params() -> impl Strategy<Value = EncodeParams> {
     let bound =
         prop_oneof![Just(0u128), Just(u128::MAX), (0u32..127, 1u128..1 << 20).prop_map(|(s, m)| m.rotate_left(s))];
     let linf = prop_oneof![2 => Just(NO_LINF), 1 => 0u32..200_000, 1 => Just(1 << 31)];
-    (1u32..700, 0u32..8, 2u32..=32, 0u32..=16, 0u32..=1, 0u32..=1, linf, bound).prop_map(
+    (1u32..700, 0u32..8, 2u32..=32, 0u32..=16, 0u32..=2, 0u32..=1, linf, bound).prop_map(
         |(dim, block_log2, bits, fraction_bits, norm, rounding, linf, bound)| EncodeParams {
             bits,
             fraction_bits,
@@ -95,6 +95,27 @@ proptest! {
         if within && encode::integer_norm(&wide, &params) <= params.norm_bound() {
             prop_assert_eq!(bounded, wide);
         }
+    }
+
+    #[test]
+    fn rounded_integers_are_within_the_bound_and_untouched_below_it(
+        params in integer_params(),
+        pool in prop::collection::vec(hostile(), 1..2000),
+    ) {
+        let params = EncodeParams { norm: norm_kind::ROUNDED, ..params };
+        let fixed: Vec<i32> = pool.iter().copied().cycle().take(params.padded as usize).collect();
+        let free = EncodeParams { norm_bound: EncodeParams::limbs(u128::MAX), ..params };
+        let (plain, _) = encode::rounded_row(&fixed, &stream(7), &free);
+        let (bounded, _) = encode::rounded_row(&fixed, &stream(7), &params);
+        let norm = |x: &[i64]| x.iter().map(|v| u128::from(v.unsigned_abs()).pow(2)).sum::<u128>();
+        prop_assert!(norm(&bounded) <= params.norm_bound());
+        prop_assert!(bounded.iter().zip(&plain).all(|(b, x)| b.abs() <= x.abs() && b * x >= 0));
+        if norm(&plain) <= params.norm_bound() {
+            prop_assert_eq!(&bounded, &plain);
+        }
+        // Without a bound they are what the plain norm's rounding gives.
+        let (other, _) = encode::rounded_row(&fixed, &stream(7), &EncodeParams { norm: norm_kind::L2, ..free });
+        prop_assert_eq!(plain, other);
     }
 
     #[test]
@@ -162,6 +183,27 @@ fn stochastic_rounding_is_unbiased() {
     }
 }
 
+/// Rows of many blocks and of a ragged end, whose norms are just below, at and just above the bound.
+#[test]
+fn a_long_row_meets_its_bound_behind_the_rounding_to_the_last_unit() {
+    let dim = 3 * 4096 * 8 + 777;
+    let (signs, keys) = (stream(1), row_keys(1));
+    let fixed: Vec<i32> = (0..dim).map(|i: i32| i.wrapping_mul(-1_640_531_527) >> 14).collect();
+    let free = EncodeParams { norm: norm_kind::ROUNDED, ..plain_params(dim as u32, 0) };
+    let (plain, _) = encode::rounded_row(&fixed, &keys[0].rounding, &free);
+    let norm: u128 = plain.iter().map(|v| u128::from(v.unsigned_abs()).pow(2)).sum();
+    for (bound, same) in [(norm + 1, true), (norm, true), (norm - 1, false), (norm / 3, false), (0, false)] {
+        let params = EncodeParams { norm_bound: EncodeParams::limbs(bound), ..free };
+        let (expected, _) = encode::rounded_row(&fixed, &keys[0].rounding, &params);
+        assert_eq!(expected == plain, same, "{bound}");
+        for backend in everywhere() {
+            let (words, _) = backend.encode_integer(&fixed.clone().into(), &job(params, &signs, &keys)).unwrap();
+            let words = backend.to_host(words).unwrap();
+            assert!(words.as_u32().unwrap().iter().zip(&expected).all(|(&w, &x)| i64::from(w as i32) == x), "{bound}");
+        }
+    }
+}
+
 #[test]
 fn kept_fractions_are_the_fixed_point_itself() {
     let (signs, keys) = (stream(1), row_keys(1));
@@ -203,7 +245,7 @@ fn wrong_arguments_are_errors_with_their_numbers() {
         refuse(EncodeParams { dim: 0, ..good }, "dim");
         refuse(EncodeParams { block_log2: 28, ..good }, "block_log2");
         refuse(EncodeParams { rotate: 2, ..good }, "rotate");
-        refuse(EncodeParams { norm: 2, ..good }, "norm");
+        refuse(EncodeParams { norm: 3, ..good }, "norm");
         refuse(EncodeParams { rounding: 2, ..good }, "rounding");
         refuse(EncodeParams { gamma: 0.0, ..good }, "gamma");
         refuse(EncodeParams { gamma: f32::NAN, ..good }, "gamma");

@@ -1,6 +1,10 @@
 //! The integer half of `encode` on one row: clamp and exact norm in one pass, then shrink, rounding, noise and
 //! wrap in another, a chunk at a time. What a coordinate meets does not depend on its value: no branch, no
 //! address and no count of steps does.
+//!
+//! Where the norm is that of the rounded integers there are three passes instead of two: the rounding has one of its own,
+//! which measures ([`Round`]), and the last one keeps what it finds. Every row goes through all of them, so that the time
+//! does not tell whether a row was above its bound.
 
 use rayon::prelude::*;
 
@@ -110,11 +114,11 @@ pub(super) fn bound(dispatch: Dispatch, row: &mut [u32], p: &EncodeParams) -> Se
 pub(super) enum Sink<'a> {
     /// To the place of their coordinates.
     InPlace,
-    /// Packed, to these bytes; their coordinates' places are left as they were.
+    /// Packed, to these bytes.
     Packed(&'a mut [u8]),
 }
 
-/// The second pass: `x` is clamped, `seen` is its norm.
+/// The passes behind the first: `x` is clamped, `seen` is its norm. The coordinates' places are scratch.
 pub(super) fn finish(
     dispatch: Dispatch,
     x: &mut [u32],
@@ -124,6 +128,11 @@ pub(super) fn finish(
     noise: Option<&Law>,
     sink: Sink<'_>,
 ) {
+    let kept = EncodeParams { rounding: rounding_kind::KEEP, ..*p };
+    let (seen, p) = match p.norm {
+        norm_kind::ROUNDED => (round(dispatch, x, p, keys), &kept),
+        _ => (seen, p),
+    };
     let num = shrink(seen.norm, p);
     let (far, alone) = (x.len() > FAR, alone(x.len(), SEGMENT));
     let task = |i: usize, x: &mut [u32], packed: Option<&mut [u8]>| {
@@ -137,6 +146,62 @@ pub(super) fn finish(
             let bytes = bytes.par_chunks_mut(pack::len(SEGMENT, p.bits));
             x.par_chunks_mut(SEGMENT).zip(bytes).enumerate().for_each(|(i, (x, bytes))| task(i, x, Some(bytes)));
         }
+    }
+}
+
+/// Rounds clamped coordinates in place, and measures the integers.
+fn round(dispatch: Dispatch, x: &mut [u32], p: &EncodeParams, keys: &RowKeys) -> Seen {
+    let task = |i: usize, x: &mut [u32]| dispatch.run(Round { x, first: i * SEGMENT, p, keys, dispatch });
+    if alone(x.len(), SEGMENT) {
+        return task(0, x);
+    }
+    x.par_chunks_mut(SEGMENT).enumerate().map(|(i, x)| task(i, x)).reduce(Seen::default, Seen::merge)
+}
+
+/// Rounding and norm of the coordinates from `first` on.
+struct Round<'a> {
+    x: &'a mut [u32],
+    first: usize,
+    p: &'a EncodeParams,
+    keys: &'a RowKeys,
+    dispatch: Dispatch,
+}
+
+impl Kernel for Round<'_> {
+    type Output = Seen;
+
+    #[inline(always)]
+    fn run<M: Machine>(self) -> Seen {
+        let mut meter = Meter::<M>::new();
+        let keep = self.p.rounding == rounding_kind::KEEP;
+        let shift = if keep { 0 } else { self.p.fraction_bits };
+        let fraction = M::W::splat((1 << shift) - 1);
+        let rounding = State::new(&self.keys.rounding);
+        let mut uniform = [0u16; BLOCK];
+        for (k, x) in self.x.chunks_mut(BLOCK).enumerate() {
+            if !keep {
+                let bytes = bytemuck::cast_slice_mut(&mut uniform[..x.len()]);
+                keystream::fill_from(
+                    self.dispatch,
+                    &rounding,
+                    ROUNDING_STRIDE * (self.first + k * BLOCK) as u64,
+                    bytes,
+                );
+            }
+            let (groups, rest) = x.as_chunks_mut::<16>();
+            let mut last = [0; 16];
+            last[..rest.len()].copy_from_slice(rest);
+            // What lies behind a short group is zero and stays so: no uniform is below a fraction of zero.
+            for (x, uniform) in groups.iter_mut().chain([&mut last]).zip(uniform.as_chunks::<16>().0) {
+                let v = M::W::load(x);
+                let uniform = M::W::load_u16(uniform).shr(16 - shift);
+                let rounded = v.sar(shift).increment_where_less(uniform, v.and(fraction));
+                meter.plain(rounded, u32::MAX).store(x);
+            }
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+        wipe(bytemuck::cast_slice_mut(&mut uniform));
+        meter.seen()
     }
 }
 

@@ -19,7 +19,7 @@
 //! All of them are checked in intervals. Fractions of a step bind, at the far end of the range: eta is about
 //! `t / (2 sqrt(2 mu))` where `Phi(-t)` is near delta0. For a whole step it would be `1 / (12 mu)`.
 
-use super::law::SkellamLaw;
+use super::law::IntegerLaw;
 use super::normal::{density, quantile};
 use crate::math::interval::Interval;
 
@@ -59,7 +59,7 @@ pub fn dominate(mu: f64, l2_bound: f64, delta0: f64) -> Option<Domination> {
     }
     let extra = l2_bound.ceil() as usize + 1;
     let reach = (16.0 * sigma) as usize + 60 + extra;
-    let law = SkellamLaw::new(mu, reach);
+    let law = IntegerLaw::skellam(mu, reach);
     // K0: from here on all that is left is below delta0.
     let small = (1..reach).find(|&k| law.tail(k).high() <= delta0)?;
     let last = small + extra;
@@ -77,13 +77,13 @@ pub fn dominate(mu: f64, l2_bound: f64, delta0: f64) -> Option<Domination> {
 }
 
 /// Condition 1; `quantiles` begins at `t_1`, and `t_0 = -t_1`.
-fn unit_steps(quantiles: &[Interval]) -> f64 {
+pub(super) fn unit_steps(quantiles: &[Interval]) -> f64 {
     let first = quantiles.first().map_or(f64::INFINITY, |t| (*t + *t).high());
     quantiles.windows(2).map(|pair| (pair[1] - pair[0]).high()).fold(first, f64::max)
 }
 
 /// The least kappa that conditions 2 and 3 allow, where it is below `most`.
-fn fractions(law: &SkellamLaw, quantiles: &[Interval], delta0: f64, most: f64) -> Option<f64> {
+fn fractions(law: &IntegerLaw, quantiles: &[Interval], delta0: f64, most: f64) -> Option<f64> {
     let half = Interval::exact(0.5) * Interval::exact(most);
     let mut kappa = 0.0f64;
     for (i, &t) in quantiles.iter().enumerate() {
@@ -105,7 +105,7 @@ fn fractions(law: &SkellamLaw, quantiles: &[Interval], delta0: f64, most: f64) -
 }
 
 /// Condition 4.
-fn other_direction(law: &SkellamLaw, last: usize, l2_bound: f64, delta0: f64, kappa: f64) -> bool {
+fn other_direction(law: &IntegerLaw, last: usize, l2_bound: f64, delta0: f64, kappa: f64) -> bool {
     (2..=last).all(|k| {
         let shift = ((k - 1) as f64).min(l2_bound);
         let half = Interval::exact(kappa) * Interval::exact(shift) * Interval::exact(0.5);
@@ -138,7 +138,7 @@ mod tests {
         use crate::math::special::normal_tail;
         for (mu, delta0) in [(1428.0, 1e-14), (50.0, 1e-14), (20.0, 1e-16)] {
             let found = dominate(mu, 8.0, delta0).expect("certified");
-            let law = SkellamLaw::new(mu, 900);
+            let law = IntegerLaw::skellam(mu, 900);
             for x in [1e-6, 1e-3, 0.02, 0.1, 0.45, 0.9, 1.0, 1.5, 3.3, 8.0f64] {
                 let (j, p) = (x.floor() as usize, x.fract());
                 for k in (j + 2)..(j + 200) {

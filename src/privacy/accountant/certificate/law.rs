@@ -1,4 +1,4 @@
-//! The Skellam law `Sk(mu, mu)` = Poisson(mu) - Poisson(mu), enclosed.
+//! The Skellam law `Sk(mu, mu)` = Poisson(mu) - Poisson(mu), enclosed; and the centred binomial.
 //!
 //! `q(k) = e^(-z) I_|k|(z)`, `z = 2 mu`. Its ratios `rho(k) = q(k-1)/q(k)` obey `rho(k) = 2k/z + 1/rho(k+1)`: downwards
 //! an error shrinks by `1/rho^2` at each step. The start is Amos' enclosure (1974, eq. 16): for `k >= 1`
@@ -14,9 +14,9 @@ use crate::math::interval::Interval;
 /// From this z on Amos' enclosure alone gives the curvature to `2 / z` of itself.
 const WIDE: f64 = 1e7;
 
-/// Probabilities and tails of `Sk(mu, mu)`.
+/// Probabilities and tails of a symmetric log-concave law on the integers: `Sk(mu, mu)`, or a centred binomial.
 #[derive(Clone, Debug)]
-pub struct SkellamLaw {
+pub struct IntegerLaw {
     /// `q(k)` for `k = 0..`.
     pmf: Vec<Interval>,
     /// `Q(K >= k)` for `k = 0..`.
@@ -73,25 +73,45 @@ pub fn curvature(mu: f64) -> f64 {
     (Interval::exact(2.0) * log).high()
 }
 
-impl SkellamLaw {
-    /// The law with mean `mu > 0` of each Poisson, at `|k| <= reach`.
+impl IntegerLaw {
+    /// `Sk(mu, mu)`, mean `mu > 0` of each Poisson, at `|k| <= reach`.
     #[must_use]
-    pub fn new(mu: f64, reach: usize) -> Self {
+    pub fn skellam(mu: f64, reach: usize) -> Self {
         let z = 2.0 * mu;
         // The sum of q wants a table of its own length.
         let length = reach.max((14.0 * z.sqrt()) as usize + 60);
-        let rho = ratios(z, length + 1);
+        let mut rho = ratios(z, length + 1);
+        let last = rho.pop();
+        Self::of(&rho, last, reach)
+    }
+
+    /// Binomial(coins, 1/2) - Binomial(coins, 1/2), at `|k| <= reach`: `rho(k) = (coins + k) / (coins - k + 1)`.
+    #[must_use]
+    pub fn centered_binomial(coins: u64, reach: usize) -> Self {
+        let most = 14.0 * (0.5 * coins as f64).sqrt() + 60.0;
+        let length = (reach as u64).max(most as u64).min(coins);
+        let ratio = |k: u64| Interval::exact((coins + k) as f64) / Interval::exact((coins - k + 1) as f64);
+        let rho: Vec<Interval> = (1..=length).map(ratio).collect();
+        // Numbers below 2^53 are exact.
+        Self::of(&rho, (length < coins).then(|| ratio(length + 1)), reach)
+    }
+
+    /// From `rho(k) = q(k-1)/q(k)` for `k = 1..`, and the next one, `None` where the law ends.
+    fn of(rho: &[Interval], next: Option<Interval>, reach: usize) -> Self {
+        let length = rho.len();
         let one = Interval::exact(1.0);
         let mut pmf = Vec::with_capacity(length + 1);
         let mut level = one;
         pmf.push(level);
-        for &step in &rho[..length] {
+        for &step in rho {
             level = level / step;
             pmf.push(level);
         }
-        // Beyond the table each term is at most the one before it over rho(length + 1).
-        let fall = (one / rho[length]).high();
-        let beyond = if fall < 1.0 {
+        // Beyond the table each term is at most the one before it over the next ratio.
+        let fall = next.map_or(0.0, |rho| (one / rho).high());
+        let beyond = if next.is_none() {
+            0.0
+        } else if fall < 1.0 {
             (Interval::exact(level.high()) * Interval::exact(fall) / (one - Interval::exact(fall))).high()
         } else {
             f64::INFINITY
@@ -111,7 +131,7 @@ impl SkellamLaw {
         Self { pmf, tail }
     }
 
-    /// `q(k)` for `k` up to the reach.
+    /// `q(k)` for `k` up to the reach (of a law that ends before, anything from 0 to 1 beyond its end).
     #[must_use]
     pub fn pmf(&self, k: usize) -> Interval {
         self.pmf.get(k).copied().unwrap_or(Interval::new(0.0, 1.0))
@@ -133,7 +153,7 @@ mod tests {
     fn known_answers_lie_inside() {
         // (mu, k, q(k), Q(K >= k)) from mpmath with 40 digits.
         for (mu, k, q, tail) in KNOWN {
-            let law = SkellamLaw::new(mu, k + 5);
+            let law = IntegerLaw::skellam(mu, k + 5);
             let inside = |found: Interval, digits: f64| {
                 found.low() < digits.next_up()
                     && found.high() > digits.next_down()
@@ -155,11 +175,28 @@ mod tests {
     ];
 
     #[test]
+    fn the_centered_binomial_is_that_of_the_coins() {
+        // 2^-4 (1, 4, 6, 4, 1); and C(40, 20 + k) / 2^40, exact in f64.
+        let small = IntegerLaw::centered_binomial(2, 2);
+        for (k, q, tail) in [(0, 6.0, 11.0), (1, 4.0, 5.0), (2, 1.0, 1.0)] {
+            assert!(small.pmf(k).contains(q / 16.0) && small.tail(k).contains(tail / 16.0), "{k}");
+        }
+        assert!(small.tail(3) == Interval::new(0.0, 1.0));
+        let law = IntegerLaw::centered_binomial(20, 20);
+        let mut exact = 137_846_528_820.0;
+        for k in 0..=20usize {
+            let q = exact / 2f64.powi(40);
+            assert!(law.pmf(k).contains(q) && law.pmf(k).high() < law.pmf(k).low() * (1.0 + 1e-13), "{k}");
+            exact = (exact * (20 - k) as f64 / (21 + k) as f64).round();
+        }
+    }
+
+    #[test]
     fn the_floating_point_law_lies_near() {
         for mu in [0.05, 1.0, 5.95, 148.75, 1428.0, 3e4] {
             let sigma = (2.0f64 * mu).sqrt();
             let reach = (20.0 * sigma) as usize + 10;
-            let (law, near) = (SkellamLaw::new(mu, reach), Skellam::new(mu, reach));
+            let (law, near) = (IntegerLaw::skellam(mu, reach), Skellam::new(mu, reach));
             for k in (0..=reach).step_by(1 + reach / 40) {
                 let (found, value) = (law.pmf(k), near.ln_pmf(k as i64).exp());
                 if value > 1e-280 {

@@ -1,21 +1,55 @@
-//! The Skellam mixture as the Gaussian that dominates it (Theorems 3 and 4 of `docs/smm-accounting.md`).
+//! The Skellam mixture as the Gaussian that dominates it (Theorems 3 and 4 of `docs/smm-accounting.md`), and vectors of
+//! integers under Skellam or centred binomial noise likewise (`docs/integer-noise.md`).
 //!
 //! A coordinate x is dominated by `N(kappa x, 1)` against `N(0, 1)` up to delta0, in both directions. Coordinates compose
 //! to a Gaussian of noise multiplier `1 / (kappa R)`, each for delta0; Poisson sampling leaves the charge as it is, and
-//! T releases of d coordinates charge `T d delta0`, at most a hundredth of delta.
+//! T releases of d coordinates charge `T d delta0`, at most a hundredth of delta. A vector of integers of norm R changes in
+//! at most `R^2` coordinates, whatever its length.
 
+use crate::privacy::DpEvent;
 use crate::privacy::accountant::certificate::domination::{Domination, delta0_for, dominate};
+use crate::privacy::accountant::certificate::steps::{self, StepNoise};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::mechanism::PrivacyError;
 
-/// Releases of one Skellam mixture under Poisson sampling.
+/// What a Gaussian can dominate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Noise {
+    /// A Skellam mixture: any real x, rounded at random.
+    Mixture {
+        /// `mu_tot`.
+        mu: f64,
+    },
+    /// Integers.
+    Steps(StepNoise),
+}
+
+impl Noise {
+    fn dominate(self, l2_bound: f64, delta0: f64) -> Option<Domination> {
+        match self {
+            Self::Mixture { mu } => dominate(mu, l2_bound, delta0),
+            Self::Steps(noise) => steps::dominate(noise, l2_bound, delta0),
+        }
+    }
+
+    /// For the accountant's name.
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Mixture { .. } => "smm",
+            Self::Steps(StepNoise::Skellam { .. }) => "Skellam noise on integers",
+            Self::Steps(StepNoise::CenteredBinomial { .. }) => "binomial noise on integers",
+        }
+    }
+}
+
+/// Releases of one mechanism that is dominated, under Poisson sampling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mixture {
-    /// `mu_tot`.
-    pub mu: f64,
-    /// `gamma C`.
+    /// The law.
+    pub noise: Noise,
+    /// `gamma C`, or the bound on a vector of integers.
     pub l2_bound: f64,
-    /// Coordinates, padding included.
+    /// Coordinates that may change, padding included.
     pub dim: u64,
     /// Sampling rate.
     pub rate: f64,
@@ -32,18 +66,33 @@ pub struct Dominating {
     pub charged: f64,
     /// The domination with the largest eta.
     pub worst: Domination,
+    /// Which law that is.
+    pub noise: Noise,
 }
 
 impl Mixture {
-    /// One plain release.
+    /// One plain release; `None` for an event that no Gaussian is known to dominate.
     ///
     /// # Errors
-    /// [`PrivacyError::OutOfRange`] for `mu`, `l2_bound` not finite and > 0, and for `dim` 0.
-    pub fn new(mu: f64, l2_bound: f64, dim: u64) -> Result<Self, PrivacyError> {
-        validate::positive("mu", mu)?;
-        validate::positive("l2_bound", l2_bound)?;
-        validate::positive("dim", dim as f64)?;
-        Ok(Self { mu, l2_bound, dim, rate: 1.0, count: 1 })
+    /// [`PrivacyError::OutOfRange`] for noise and bounds not finite and > 0, and for `dim` 0.
+    pub fn of(event: &DpEvent) -> Result<Option<Self>, PrivacyError> {
+        let integers = |noise, l2_bound: f64| {
+            validate::event(event)?;
+            // As many coordinates as integers of that norm can fill; a float beyond u64 saturates.
+            let dim = (l2_bound * l2_bound).next_up() as u64;
+            Ok(Some(Self { noise: Noise::Steps(noise), l2_bound, dim, rate: 1.0, count: 1 }))
+        };
+        match *event {
+            DpEvent::SkellamMixture { mu, l2_bound, dim: Some(dim) } => {
+                validate::positive("mu", mu)?;
+                validate::positive("l2_bound", l2_bound)?;
+                validate::positive("dim", dim as f64)?;
+                Ok(Some(Self { noise: Noise::Mixture { mu }, l2_bound, dim, rate: 1.0, count: 1 }))
+            }
+            DpEvent::SkellamVector { mu, l2_bound, .. } => integers(StepNoise::Skellam { mu }, l2_bound),
+            DpEvent::BinomialVector { coins, l2_bound } => integers(StepNoise::CenteredBinomial { coins }, l2_bound),
+            _ => Ok(None),
+        }
     }
 
     /// Coordinates released, rounded up.
@@ -68,24 +117,34 @@ pub fn add(mixtures: &mut Vec<Mixture>, more: Mixture) {
 pub fn dominating(mixtures: &[Mixture], delta: f64) -> Option<Dominating> {
     let coordinates = mixtures.iter().fold(0.0, |sum: f64, m| (sum + m.coordinates()).next_up());
     let delta0 = delta0_for(coordinates, delta)?;
-    let found: Vec<Domination> = mixtures.iter().map(|m| dominate(m.mu, m.l2_bound, delta0)).collect::<Option<_>>()?;
+    let found: Vec<Domination> =
+        mixtures.iter().map(|m| m.noise.dominate(m.l2_bound, delta0)).collect::<Option<_>>()?;
     let gaussian = |(m, d): (&Mixture, &Domination)| {
         let shift = (d.kappa * m.l2_bound).next_up();
         ((1.0 / shift).next_down(), m.rate, m.count)
     };
-    let worst = found.iter().copied().max_by(|a, b| a.eta.total_cmp(&b.eta))?;
+    let (worst, noise) = found
+        .iter()
+        .zip(mixtures)
+        .map(|(&found, mixture)| (found, mixture.noise))
+        .max_by(|a, b| a.0.eta.total_cmp(&b.0.eta))?;
     let gaussians = mixtures.iter().zip(&found).map(gaussian).collect();
-    Some(Dominating { gaussians, charged: (coordinates * delta0).next_up(), worst })
+    Some(Dominating { gaussians, charged: (coordinates * delta0).next_up(), worst, noise })
 }
 
 /// The accountant's name where no Gaussian is certified to dominate.
-pub const UNKNOWN: &str = "pld (smm: no dominating Gaussian is certified here)";
+#[must_use]
+pub fn unknown(mixtures: &[Mixture]) -> String {
+    let what = mixtures.first().map_or("smm", |m| m.noise.what());
+    format!("pld ({what}: no dominating Gaussian is certified here)")
+}
 
 impl Dominating {
     /// The accountant's name with this bound.
     #[must_use]
     pub fn name(&self) -> String {
         let Domination { eta, delta0, .. } = self.worst;
-        format!("pld (smm dominated by a Gaussian: eta {eta:.4} at delta0 {delta0:e})")
+        let what = self.noise.what();
+        format!("pld ({what} dominated by a Gaussian: eta {eta:.4} at delta0 {delta0:e})")
     }
 }

@@ -3,11 +3,12 @@
 
 use rayon::prelude::*;
 
-use super::orders;
 use super::subsample::{both_moments, chord, remove_moment, without_replacement_moment};
 use super::validate;
+use super::{orders, published};
 use crate::math::double::Double;
 use crate::math::special::log_sum_exp;
+use crate::privacy::accountant::certificate::steps::skellam_cost;
 use crate::privacy::accountant::pld::atoms::Pair;
 use crate::privacy::accountant::pmf::{Law, MOST_OUTCOMES, skellam_ratio};
 use crate::privacy::mechanism::PrivacyError;
@@ -39,10 +40,17 @@ impl Moments {
                 zero_concentrated(0.5 / (noise_multiplier * noise_multiplier))
             }
             DpEvent::IntegerShift { noise, sensitivity } => integer_shift(noise, sensitivity),
-            DpEvent::SkellamVector { mu, l1_bound, l2_bound } => Self {
-                integers: true,
-                ..Self::symmetric(move |a| (a - 1.0) * skellam_bound(mu, l1_bound, l2_bound, a))
-            },
+            DpEvent::SkellamVector { mu, l1_bound, l2_bound } => {
+                // Theorem A of `certificate::steps` is linear in the order.
+                let curvature = skellam_cost(mu, 2) * 0.5 * (1.0 + 1e-14);
+                let least = move |a: f64| {
+                    let whole = a * curvature * (l2_bound * l2_bound) * (1.0 + 1e-14);
+                    (a - 1.0) * whole.min(published::skellam_rdp(mu, l1_bound, l2_bound, a))
+                };
+                Self { integers: true, ..Self::symmetric(least) }
+            }
+            // Some outcomes are only possible on one side.
+            DpEvent::BinomialVector { .. } => Self::symmetric(|_| f64::INFINITY),
             DpEvent::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim } => {
                 zero_concentrated(0.5 * distributed_gaussian(clients, sigma, l1_bound, l2_bound, dim as f64))
             }
@@ -127,7 +135,11 @@ fn integer_shift(noise: IntegerNoise, shift: u64) -> Moments {
             None => finite(&Pair::randomized_response(s / scale, 2)),
         },
         IntegerNoise::Skellam { mu } => {
-            let published = move |a: u32| f64::from(a - 1) * skellam_bound(mu, s, s, f64::from(a));
+            let whole = skellam_cost(mu, 2) * 0.5 * s * s * (1.0 + 1e-13);
+            let published = move |a: u32| {
+                let a = f64::from(a);
+                (a - 1.0) * published::skellam_rdp(mu, s, s, a).min(a * whole)
+            };
             match SkellamShift::new(mu, s) {
                 Some(exact) => Moments::symmetric(move |a| exact.moment(a).min(chord(a, published))),
                 None => Moments { integers: true, ..Moments::symmetric(move |a| published(a as u32)) },
@@ -136,27 +148,47 @@ fn integer_shift(noise: IntegerNoise, shift: u64) -> Moments {
     }
 }
 
-/// `a l2^2/(4 mu) + min(((2a-1) l2^2 + 6 l1)/(16 mu^2), 3 l1/(4 mu))` at integer orders (Agarwal, Kairouz, Liu 2021).
-fn skellam_bound(mu: f64, l1: f64, l2: f64, order: f64) -> f64 {
-    let more = ((2.0 * order - 1.0) * l2 * l2 + 6.0 * l1) / (16.0 * mu * mu);
-    order * l2 * l2 / (4.0 * mu) + more.min(0.75 * l1 / mu)
-}
-
 /// The `epsilon^2` of which half is the concentration of the sum of n discrete Gaussians on d coordinates (Kairouz, Liu,
 /// Steinke 2021, Theorem 1 and its proof, which has the middle one): with
 /// `tau = 10 sum over k in 1..n of e^(-2 pi^2 sigma^2 k/(k+1))`, the least of
 /// `l2^2/(n sigma^2) + tau d/2`, `l2^2/(n sigma^2) + 2 tau l1/(sqrt n sigma) + tau^2 d`, `(l2/(sqrt n sigma) + tau sqrt d)^2`.
 fn distributed_gaussian(clients: u64, sigma: f64, l1: f64, l2: f64, dim: f64) -> f64 {
-    // Terms fall to e^(-2 pi^2 sigma^2); from some k on they are counted as that of the last one.
-    let term =
-        |k: f64| libm::exp(-2.0 * (std::f64::consts::PI * sigma) * (std::f64::consts::PI * sigma) * k / (k + 1.0));
-    let counted = (clients - 1).min(100_000);
-    let tau: f64 = 10.0
-        * ((1..=counted).map(|k| term(k as f64)).sum::<f64>() + (clients - 1 - counted) as f64 * term(counted as f64));
+    let tau = closeness(clients, sigma);
     let spread = (clients as f64).sqrt() * sigma;
     let base = (l2 / spread) * (l2 / spread);
     let last = l2 / spread + tau * dim.sqrt();
     (base + 0.5 * tau * dim).min(base + 2.0 * tau * l1 / spread + tau * tau * dim).min(last * last)
+}
+
+/// `tau` of [`distributed_gaussian`]: by so much the logarithm of a probability of the sum of n discrete Gaussians is off that
+/// of the discrete Gaussian of parameter `sqrt(n) sigma`, at most (Kairouz, Liu, Steinke 2021, Theorem 5 and its corollary).
+fn closeness(clients: u64, sigma: f64) -> f64 {
+    // Terms fall to e^(-2 pi^2 sigma^2); from some k on they are counted as that of the last one.
+    let term =
+        |k: f64| libm::exp(-2.0 * (std::f64::consts::PI * sigma) * (std::f64::consts::PI * sigma) * k / (k + 1.0));
+    let counted = (clients - 1).min(100_000);
+    10.0 * ((1..=counted).map(|k| term(k as f64)).sum::<f64>() + (clients - 1 - counted) as f64 * term(counted as f64))
+}
+
+/// The rounding of `sigma_total / sqrt(m)` in a share, as a relative error of a probability within twelve standard
+/// deviations (what lies beyond is below 1e-31).
+const SHARE_ROUNDING: f64 = 2e-13;
+
+/// `D_a` of the distributed discrete Gaussian on a Poisson sample of `rate` below 1.
+///
+/// How many add noise depends on who takes part, so that the pair is not a mixture with the law itself. But each law of
+/// noise, of m shares of `sqrt(n/m) sigma`, m up to n, is within a factor `e^(+-t)` of the discrete Gaussian D of parameter
+/// `sqrt(n) sigma`, `t = d (tau + rounding)`, tau for m = n (fewer and larger shares have less). Hence both outputs are within
+/// it of those under D, and `D_a(P||Q) <= D_a(P_D||Q_D) + t (2a - 1)/(a - 1)`: D under sampling is known.
+pub(super) fn sampled_distributed_gaussian(event: &DpEvent, rate: f64, order: f64) -> Option<f64> {
+    let DpEvent::DistributedDiscreteGaussian { clients, sigma, l2_bound, dim, .. } = *event else { return None };
+    if rate == 0.0 {
+        return Some(0.0);
+    }
+    let multiplier = ((clients as f64).sqrt() * sigma / l2_bound) * (1.0 - 1e-15);
+    let off = dim as f64 * (closeness(clients, sigma) + SHARE_ROUNDING);
+    let near = super::gaussian::sampled_discrete_gaussian(multiplier, rate, order);
+    Some(near + off * (2.0 * order - 1.0) / (order - 1.0))
 }
 
 /// Skellam noise moved by s against itself: `m(a) = ln sum_k q(k-s)^a q(k)^(1-a)` from an explicit law.
@@ -240,7 +272,7 @@ mod tests {
             let exact = SkellamShift::new(mu, s).unwrap();
             for a in [2.0, 3.0, 16.0, 128.0] {
                 let found = exact.moment(a) / (a - 1.0);
-                assert!(found <= skellam_bound(mu, s, s, a) && found > 0.0, "{mu} {s} {a}: {found}");
+                assert!(found <= published::skellam_rdp(mu, s, s, a) && found > 0.0, "{mu} {s} {a}: {found}");
                 let gaussian = a * s * s / (4.0 * mu);
                 assert!(a * s > mu || (found / gaussian - 1.0).abs() < 0.1, "{mu} {s} {a}: {found} {gaussian}");
             }

@@ -39,6 +39,14 @@ pub fn sampled_rdp(mu_total: f64, c: f64, rate: f64, order: u32) -> f64 {
     remove_moment(rate, order, moment) / f64::from(order - 1)
 }
 
+/// RDP of Skellam noise `Sk(mu, mu)` on a vector of integers that changes by at most `l1` and `l2`, at integer orders
+/// (Agarwal, Kairouz, Liu 2021, Theorem 3.5): `a l2^2/(4 mu) + min(((2a-1) l2^2 + 6 l1)/(16 mu^2), 3 l1/(4 mu))`.
+#[must_use]
+pub fn skellam_rdp(mu: f64, l1: f64, l2: f64, order: f64) -> f64 {
+    let more = ((2.0 * order - 1.0) * l2 * l2 + 6.0 * l1) / (16.0 * mu * mu);
+    order * l2 * l2 / (4.0 * mu) + more.min(0.75 * l1 / mu)
+}
+
 /// The bound on a coordinate under which `tau(order)` holds; decreasing in the order.
 #[must_use]
 pub fn linf_bound(mu_total: f64, order: u32) -> f64 {

@@ -76,6 +76,10 @@ pub(crate) fn event(event: &DpEvent) -> Result<(), PrivacyError> {
             positive("l1_bound", *l1_bound)?;
             positive("l2_bound", *l2_bound)
         }
+        DpEvent::BinomialVector { coins, l2_bound } => {
+            at_least("coins", 1, *coins)?;
+            positive("l2_bound", *l2_bound)
+        }
         DpEvent::DistributedDiscreteGaussian { clients, sigma, l1_bound, l2_bound, dim } => {
             at_least("clients", 1, *clients)?;
             at_least("dim", 1, *dim)?;
