@@ -183,6 +183,7 @@ mod tests {
         shown.set_draw_target(ProgressDrawTarget::hidden());
         let mut progress = Progress {
             output: Output::Bar(shown.clone()),
+            what: "round",
             start: 400,
             total: 500,
             begun: Instant::now(),
