@@ -1,5 +1,6 @@
 //! `veilsum account`: what a mechanism costs, or the noise that meets a target.
 
+pub mod matrix;
 mod noise;
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -17,6 +18,9 @@ const AFTER_HELP: &str = "\
 MECHANISMS
   smm               Skellam mixture with a plain L2 clip (default). Each client adds Poisson(mu) - Poisson(mu)
                     to its rounded, rotated row. Its bounds hold for every row: certified by interval arithmetic.
+  matrix            Discrete Gaussian noise of one trusted aggregator that is correlated over the rounds (DP-FTRL).
+                    --noise-multiplier is that of the whole run; errors are those of the sums of the first rounds.
+                    The clients take turns (--population) or have a --separation; nothing is amplified.
   smm-2022          The same noise with the mixed clip and the coordinate bound l_inf, and the accountant,
                     as published (Bao et al. 2022). The l_inf printed is the bound that clients must enforce.
   central-gaussian  One trusted aggregator adds a discrete Gaussian.
@@ -59,6 +63,9 @@ EXAMPLES
   Laplace noise on samples of exactly 100 among 10000:
     veilsum account --mechanism laplace --noise-multiplier 2 --cohort 100 --population 10000 \\
       --sampling fixed-size --rounds 1000 --delta 1e-6
+  2000 rounds with 100 of 10000 clients in turn and four buffers, at epsilon 4:
+    veilsum account --mechanism matrix --matrix blt --cohort 100 --population 10000 --rounds 2000 --delta 1e-6 \
+      --target-epsilon 4
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
@@ -131,6 +138,9 @@ pub struct Args {
     /// Coordinates of a contribution (smm: the privacy loss distribution charges a little delta for each).
     #[arg(long)]
     pub dim: Option<usize>,
+    /// Those of `matrix`.
+    #[command(flatten)]
+    pub correlation: matrix::MatrixArgs,
     /// Which accountant answers.
     #[arg(long, value_enum, default_value_t = AccountantName::Best)]
     pub accountant: AccountantName,
@@ -170,6 +180,8 @@ pub enum MechanismName {
     Smm2022,
     /// Discrete Gaussian added by a trusted aggregator.
     CentralGaussian,
+    /// Discrete Gaussian that is correlated over rounds.
+    Matrix,
     /// Gaussian on the real numbers.
     Gaussian,
     /// Skellam noise on an integer.
@@ -233,6 +245,10 @@ impl From<PrivacyError> for Failure {
 /// [`Exit::Usage`] for a parameter that is missing or outside its range, [`Exit::Refused`] for a target
 /// that cannot be met.
 pub fn run(args: Args) -> Result<(), Failure> {
+    matrix::refuse_unused(&args)?;
+    if args.mechanism == MechanismName::Matrix {
+        return matrix::run(&args);
+    }
     let schedule = schedule(&args)?;
     let noise = noise(&args, &schedule)?;
     let rule = Rule::from(args.accountant);

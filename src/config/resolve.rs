@@ -1,6 +1,8 @@
 //! Fills in what a privacy config leaves open (gamma, mu, noise multiplier, l_inf) and builds the
 //! mechanism. Refuses a ring that wraps too often before the first round.
 
+pub(super) mod matrix;
+
 use std::sync::Arc;
 
 use super::{ConfigError, MechanismName, PrivacyConfig};
@@ -11,6 +13,7 @@ use crate::privacy::calibrate::{
     GammaRequest, Schedule, SkellamKind, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, discrete_gaussian,
     l_inf_of,
 };
+use crate::privacy::matrix::Participation;
 use crate::privacy::mechanism::Mechanism;
 use crate::privacy::mechanism::gaussian::{CentralGaussian, CentralGaussianParams};
 use crate::privacy::mechanism::none::{NoNoise, NoNoiseParams};
@@ -30,6 +33,8 @@ pub struct Setting {
     pub delta: f64,
     /// Parameters, d.
     pub dim: usize,
+    /// How often a client takes part, where that is not left to chance.
+    pub participation: Option<Participation>,
 }
 
 impl Setting {
@@ -48,10 +53,14 @@ pub type Resolved = (PrivacyConfig, Arc<dyn Mechanism>, Option<f64>);
 /// Parameters that the mechanism does not take or that are missing, out-of-range values, a target that
 /// cannot be met, a ring that wraps too often.
 pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, ConfigError> {
+    if let (Some(_), true) = (&config.matrix, config.mechanism != MechanismName::Matrix) {
+        return Err(invalid("privacy.matrix", "absent: only the mechanism `matrix` takes it", "given"));
+    }
     match config.mechanism {
         MechanismName::Smm => skellam(config, setting, SkellamKind::Smm),
         MechanismName::Smm2022 => skellam(config, setting, SkellamKind::Smm2022),
         MechanismName::CentralGaussian => central(config, setting),
+        MechanismName::Matrix => matrix::matrix(config, setting),
         MechanismName::None => {
             unused(config, &["gamma", "mu", "noise_multiplier", "l_inf"])?;
             // Without privacy the sum is carried in a ring of its own width: the fixed point needs room

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::FlError;
-use super::cohort::Sampling;
+use super::adaptive::AdaptiveClip;
+use super::cohort::{self, Sampling};
 use super::optimizer::OptimizerConfig;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
@@ -53,6 +54,9 @@ pub struct Plan {
     pub dim: usize,
     /// What is computed and what it costs.
     pub mechanism: Arc<dyn Mechanism>,
+    /// A clip bound that adapts, with its first value; the mechanism's bound is then [`AdaptiveClip::joint_clip`] of that,
+    /// and its rows have one coordinate more than the model.
+    pub adaptive: Option<(AdaptiveClip, f64)>,
     /// Who draws the noise.
     pub placement: NoisePlacement,
     /// What the vectors are.
@@ -116,21 +120,70 @@ impl Plan {
                 "per_client".into(),
             );
         }
+        self.check_correlation()?;
+        self.check_adaptive()?;
         if let Some((name, expected, found)) = self.server.out_of_range() {
             return bad(name, expected, found.to_string());
         }
         self.encode_params().map(|_| ())
     }
 
+    /// Whether clients take part no more often than the cost of correlated noise assumes.
+    fn check_correlation(&self) -> Result<(), FlError> {
+        let Some(correlation) = self.mechanism.correlation() else { return Ok(()) };
+        let (assumed, rounds) = (correlation.participation, u64::from(self.rounds));
+        let bad = |name, expected, found| Err(FlError::OutOfRange { name, expected, found });
+        let Some(turns) = cohort::participation(self.sampling, self.clients, self.cohort, rounds) else {
+            let expected = "`round-robin` or `all` (no amplification by sampling is proved for correlated noise)";
+            return bad("sampling", expected.into(), format!("{:?}", self.sampling));
+        };
+        if rounds > correlation.strategy.rounds() {
+            return bad(
+                "rounds",
+                format!("at most {}, those of the matrix", correlation.strategy.rounds()),
+                rounds.to_string(),
+            );
+        }
+        if turns.max > assumed.max || turns.separation < assumed.separation {
+            return bad("participation", format!("at most that of the mechanism, {assumed:?}"), format!("{turns:?}"));
+        }
+        Ok(())
+    }
+
+    fn check_adaptive(&self) -> Result<(), FlError> {
+        let Some((rule, first)) = &self.adaptive else { return Ok(()) };
+        rule.validate()?;
+        let bad = |expected: &str, found: &str| {
+            let (expected, found) = (expected.to_owned(), found.to_owned());
+            Err(FlError::OutOfRange { name: "privacy.adaptive_clip", expected, found })
+        };
+        if !(first.is_finite() && *first > 0.0) {
+            return bad("a first bound > 0", &first.to_string());
+        }
+        if !self.is_private() {
+            return bad("absent where nothing is protected", "given");
+        }
+        if self.mechanism.correlation().is_some() {
+            return bad("absent beside correlated noise, which prefix sums of rows in one scale are made for", "given");
+        }
+        Ok(())
+    }
+
+    /// Coordinates of a client's vector: those of the model, and one more where the clip bound adapts.
+    #[must_use]
+    pub fn row_dim(&self) -> usize {
+        self.dim + usize::from(self.adaptive.is_some())
+    }
+
     /// True if releases cost a finite epsilon.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.mechanism.event(self.dim) != DpEvent::NonPrivate
+        self.server_event() != DpEvent::NonPrivate
     }
 
     /// What a client computes.
     pub fn encode_params(&self) -> Result<EncodeParams, FlError> {
-        Ok(self.mechanism.encode_params(self.dim)?)
+        Ok(self.mechanism.encode_params(self.row_dim())?)
     }
 
     /// The ring of the sum. Without privacy the ring is wide enough for the exact weighted sum.
@@ -153,7 +206,7 @@ impl Plan {
     #[must_use]
     pub fn sampling_rate(&self) -> f64 {
         match self.sampling {
-            Sampling::All => 1.0,
+            Sampling::All | Sampling::RoundRobin => 1.0,
             _ => self.cohort / self.clients as f64,
         }
     }
@@ -192,20 +245,20 @@ impl Plan {
         Ok(one * f64::from(self.encode_params()?.padded) * shares)
     }
 
-    /// Cost of one release to those who know the cohort.
+    /// Cost of one release to those who know the cohort; of the whole run where its noise is correlated.
     #[must_use]
     pub fn server_event(&self) -> DpEvent {
-        self.mechanism.event(self.dim)
+        self.mechanism.event(self.row_dim())
     }
 
-    /// Cost of one release to those who see releases only.
+    /// Cost of one release to those who see releases only; of the whole run where its noise is correlated.
     #[must_use]
     pub fn public_event(&self) -> DpEvent {
         match self.sampling {
             Sampling::Poisson if self.is_private() => {
-                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(self.mechanism.event(self.dim)) }
+                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(self.server_event()) }
             }
-            _ => self.mechanism.event(self.dim),
+            _ => self.server_event(),
         }
     }
 
@@ -230,6 +283,12 @@ impl Plan {
             self.server,
         );
         h.update(text.as_bytes());
+        if let Some(adaptive) = &self.adaptive {
+            h.update(format!("{adaptive:?}").as_bytes());
+        }
+        if let Some(correlation) = self.mechanism.correlation() {
+            h.update(format!("{} {correlation:?}", self.rounds).as_bytes());
+        }
         Ok(h.finalize().into())
     }
 }

@@ -46,7 +46,7 @@ pub struct Spend {
     /// Total variation distance of one release from what is accounted.
     sampler_error: f64,
     budget: Option<f64>,
-    session: [u8; 16],
+    run: RunKey,
     /// What the principal has lost in all runs, and may lose.
     tab: Option<Tab>,
     rounds: BTreeMap<u32, Vec<Attempt>>,
@@ -78,7 +78,7 @@ impl Spend {
             delta: plan.delta,
             sampler_error: if plan.is_private() { plan.sampler_error()? } else { 0.0 },
             budget: plan.epsilon_budget,
-            session: plan.session,
+            run: RunKey::of(plan)?,
             tab: None,
             rounds: journal,
         })
@@ -89,6 +89,14 @@ impl Spend {
     pub fn on(mut self, tab: Option<Tab>) -> Self {
         self.tab = tab;
         self
+    }
+
+    /// Whether `round` was released from another input in a run with correlated noise, which cannot be done again: noise
+    /// that is the same in two releases, or lacks what the next ones take back, would not be the noise that is accounted.
+    #[must_use]
+    pub fn superseded(&self, round: u32, input: [u8; 32]) -> bool {
+        let attempts = self.rounds.get(&round).map_or(&[][..], Vec::as_slice);
+        self.run.whole.is_some() && attempts.iter().any(|a| a.charged && a.input != input)
     }
 
     /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
@@ -112,7 +120,7 @@ impl Spend {
             return Ok(());
         };
         tried.charged = true;
-        let release = release(&self.session, round, tried);
+        let release = self.run.release(round, tried);
         if let Some(tab) = &mut self.tab
             && !tab.has(&release)?
         {
@@ -139,20 +147,21 @@ impl Spend {
     pub fn refuses(&self, round: u32, attempt: &Attempt) -> Result<Option<Stop>, FlError> {
         if let Some(budget) = self.budget {
             let releases = self.releases(u32::MAX) + u64::from(!attempt.charged);
-            let next = self.public.epsilon(releases, self.delta)?.epsilon;
+            let next = self.public.epsilon(self.run.costs(releases), self.delta)?.epsilon;
             if next > budget {
                 return Ok(Some(Stop::Budget { next, budget }));
             }
         }
         match &self.tab {
-            Some(tab) if !tab.has(&release(&self.session, round, attempt))? => Ok(tab.exceeds()?.map(Stop::Ledger)),
+            Some(tab) if !tab.has(&self.run.release(round, attempt))? => Ok(tab.exceeds()?.map(Stop::Ledger)),
             _ => Ok(None),
         }
     }
 
     fn views(&self, releases: u64) -> Result<EpsilonViews, FlError> {
-        let mut public = self.public.epsilon(releases, self.delta)?;
-        let server = self.server.epsilon(releases, self.delta)?;
+        let costs = self.run.costs(releases);
+        let mut public = self.public.epsilon(costs, self.delta)?;
+        let server = self.server.epsilon(costs, self.delta)?;
         let error = self.sampler_error * releases as f64;
         let part = |epsilon: f64| if error == 0.0 { 0.0 } else { ((1.0 + epsilon.exp()) * error).min(1.0) };
         let delta_sampler = part(public.epsilon);
@@ -164,7 +173,37 @@ impl Spend {
     }
 }
 
-/// What the ledger calls an attempt.
-pub fn release(session: &[u8; 16], round: u32, attempt: &Attempt) -> Release {
-    Release { run: hex::encode(session), round, attempt: attempt.attempt, input: hex::encode(attempt.input) }
+/// What the releases of a run are called in a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunKey {
+    session: [u8; 16],
+    /// Of the plan, if all releases of the run are one.
+    whole: Option<[u8; 32]>,
+}
+
+impl RunKey {
+    /// That of a plan.
+    ///
+    /// # Errors
+    /// Those of [`Plan::digest`].
+    pub fn of(plan: &Plan) -> Result<Self, FlError> {
+        let whole = plan.mechanism.correlation().map(|_| plan.digest()).transpose()?;
+        Ok(Self { session: plan.session, whole })
+    }
+
+    /// The name of an attempt. Where noise is correlated over the rounds, they are one release, "round 0" of the run: it
+    /// is charged whole, with the first of them.
+    #[must_use]
+    pub fn release(&self, round: u32, attempt: &Attempt) -> Release {
+        let run = hex::encode(self.session);
+        match self.whole {
+            Some(plan) => Release { run, round: 0, attempt: 0, input: hex::encode(plan) },
+            None => Release { run, round, attempt: attempt.attempt, input: hex::encode(attempt.input) },
+        }
+    }
+
+    /// How often the event of the plan is paid for after so many releases.
+    const fn costs(&self, releases: u64) -> u64 {
+        if self.whole.is_some() && releases > 1 { 1 } else { releases }
+    }
 }

@@ -219,7 +219,7 @@ pub fn run(
 ) -> Result<AuditResult, SimError> {
     config.check()?;
     let (rate, rounds, delta) = (config.rate(), u64::from(config.rounds), config.privacy.delta);
-    let setting = Setting { cohort: config.cohort as f64, rate, rounds, delta, dim: config.dim };
+    let setting = Setting { cohort: config.cohort as f64, rate, rounds, delta, dim: config.dim, participation: None };
     let (privacy, mechanism, _) = resolve(&config.privacy, &setting)?;
     let schedule = Schedule { rate, rounds, delta: delta * (1.0 - SAMPLER_SHARE) };
     let claimed = schedule.epsilon(Rule::Best, mechanism.event(config.dim)).map_err(FlError::from)?;

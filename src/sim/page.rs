@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Ending, RoundRecord, RunResult};
 use crate::config::build::Experiment;
 use crate::fl::coordinator::Finish;
-use crate::fl::plan::NoisePlacement;
+use crate::fl::plan::{NoisePlacement, Plan};
 use crate::fl::spend::Stop;
 use crate::privacy::ledger::Totals;
 use crate::privacy::ledger::tab::Excess;
@@ -42,6 +42,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "noise": placement(plan.placement),
         "gamma": encode.map(|e| e.gamma),
         "clip": experiment.clip,
+        "matrix": matrix(plan),
         "bits": encode.map(|e| e.bits),
         "mu_total": mu_total,
         "noise_std": plan.mechanism.noise().variance().sqrt() * plan.mechanism.unit(),
@@ -56,6 +57,18 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "device_lost": result.device_lost,
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
+    })
+}
+
+/// The matrix of correlated noise, with its errors for noise of standard deviation 1; `null` where there is none.
+fn matrix(plan: &Plan) -> Value {
+    plan.mechanism.correlation().map_or(Value::Null, |correlation| {
+        json!({
+            "participation": correlation.participation,
+            "sensitivity": correlation.strategy.sensitivity(correlation.participation).ok(),
+            "prefix_error": correlation.strategy.prefix_error(),
+            "buffers": correlation.strategy.buffers(),
+        })
     })
 }
 

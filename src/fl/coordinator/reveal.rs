@@ -39,9 +39,11 @@ impl Coordinator {
                     self.backend.noise(&mut sum, task.shape.bits, table, &key)?;
                 }
             }
-            NoiseLaw::DiscreteGaussian { sigma } => {
-                discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
-            }
+            NoiseLaw::DiscreteGaussian { sigma } => match &mut self.noise {
+                // The ring has 32 bits.
+                Some(noise) => noise.add(sum.as_u32_mut()?, sigma, &key)?,
+                None => discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?,
+            },
         }
         // The expected cohort, a public constant: under Poisson sampling its true size is private.
         let params = task.encode.decode((unit / self.plan.cohort) as f32);
