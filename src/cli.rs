@@ -10,6 +10,7 @@ pub mod devices;
 pub mod dse;
 pub mod eval;
 pub mod ledger;
+pub mod query;
 pub mod sample;
 pub mod sweep;
 pub mod train;
@@ -36,6 +37,8 @@ pub enum Command {
     Audit(audit::Args),
     /// What has been released about whom: open, show and verify a ledger.
     Ledger(ledger::Args),
+    /// Private answers about a table: counts, histograms, quantiles, selections.
+    Query(query::Args),
     /// Loss and accuracy of a saved model on a data set.
     Eval(eval::Args),
     /// Run a grid of overrides over seeds; mean and spread as a table and a figure.
@@ -95,6 +98,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Account(args) => account::run(*args),
         Command::Audit(args) => audit::run(&args),
         Command::Ledger(args) => ledger::run(args),
+        Command::Query(args) => query::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Dse(args) => dse::run(args),

@@ -16,12 +16,14 @@ use crate::backend::BackendError;
 use crate::data::partition::PartitionConfig;
 use crate::data::{DataConfig, DataError};
 use crate::fl::FlError;
+use crate::fl::adaptive::AdaptiveClip;
 use crate::fl::cohort::Sampling;
 use crate::fl::optimizer::OptimizerConfig;
 use crate::fl::plan::NoisePlacement;
 use crate::math::prg::PrgError;
 use crate::model::ModelError;
 use crate::model::architecture::ModelConfig;
+use crate::privacy::matrix::MatrixKind;
 use crate::privacy::mechanism::PrivacyError;
 use schedule::ScheduleConfig;
 
@@ -193,6 +195,9 @@ pub enum MechanismName {
     Binomial,
     /// A trusted aggregator adds discrete Gaussian noise once. For comparison.
     CentralGaussian,
+    /// The same with noise that is correlated over the rounds (DP-FTRL), so that the model carries less of it. Needs
+    /// `sampling` `round-robin` or `all`; epsilon is that of the whole run, charged with its first release.
+    Matrix,
     /// No noise, no privacy.
     None,
 }
@@ -206,8 +211,11 @@ pub struct PrivacyConfig {
     /// Who draws the noise.
     #[serde(default = "default_placement")]
     pub noise: NoisePlacement,
-    /// L2 bound C of a client's vector.
+    /// L2 bound C of a client's vector; where it adapts, its first value.
     pub clip: f64,
+    /// Lets the bound follow a quantile of the clients' norms, learned privately within the same budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive_clip: Option<AdaptiveClip>,
     /// Ring width b, 2..=32.
     #[serde(default = "default_bits")]
     pub bits: u32,
@@ -229,9 +237,12 @@ pub struct PrivacyConfig {
     /// `distributed-discrete-gaussian` and `binomial`; absent: 1e-4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beta: Option<f64>,
-    /// sigma / C of `central-gaussian`; absent: calibrated.
+    /// sigma / C of `central-gaussian`; sigma over the sensitivity of the whole run of `matrix`; absent: calibrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_multiplier: Option<f64>,
+    /// The matrix of `matrix`; absent: buffered linear Toeplitz of degree 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<MatrixKind>,
     /// Bound on a coordinate for `smm-2022`; absent: the one that its accountant asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l_inf: Option<f64>,

@@ -4,6 +4,7 @@
 //! Published sets are known by their content hash; users' own tables, archives and IDX files train as well.
 
 pub mod catalog;
+pub mod cells;
 mod config;
 mod csv;
 pub mod digits;

@@ -3,10 +3,12 @@
 //! The [`coordinator`] is a state machine: the driver (`sim` today) performs its actions and feeds back
 //! frames and results.
 
+pub mod adaptive;
 pub mod checkpoint;
 pub mod client;
 pub mod cohort;
 pub mod coordinator;
+mod correlated;
 pub mod optimizer;
 pub mod plan;
 pub mod spend;
@@ -69,6 +71,14 @@ pub enum FlError {
         expected: String,
         /// Found.
         found: String,
+    },
+    /// A round of a run with correlated noise that would have to be released twice.
+    #[error(
+        "round {round} was released already, from another input (another device, processor or program?): noise that is correlated over rounds can only be continued bit for bit. Resume where the run began, or begin a new one"
+    )]
+    Superseded {
+        /// Round.
+        round: u32,
     },
     /// A round ended below its threshold.
     #[error("round {round} ended with {survivors} of at least {threshold} clients")]

@@ -1,8 +1,9 @@
-//! Mathematics without machines: the addressed keystream, double-word numbers, intervals, exact modular arithmetic,
-//! searches, special functions.
+//! Mathematics without machines: the addressed keystream, double-word numbers, intervals, exact modular arithmetic, a
+//! minimizer, searches, special functions.
 
 pub mod double;
 pub mod interval;
+pub mod minimize;
 pub mod modular;
 pub mod ntt;
 pub mod prg;

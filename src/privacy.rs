@@ -5,7 +5,9 @@ pub mod audit;
 pub mod calibrate;
 pub mod event;
 pub mod ledger;
+pub mod matrix;
 pub mod mechanism;
+pub mod query;
 pub mod stages;
 pub mod truncation;
 

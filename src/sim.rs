@@ -5,6 +5,7 @@ pub mod dse;
 pub mod ledger;
 pub mod loss;
 pub mod page;
+pub mod query;
 pub mod run_dir;
 pub mod sweep;
 pub mod work;
@@ -49,6 +50,9 @@ pub struct RoundRecord {
     pub survivors: usize,
     /// L2 norm of the decoded mean.
     pub update_norm: f64,
+    /// The clip bound of the round, where it adapts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
     /// Test accuracy, in rounds that evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
@@ -392,6 +396,7 @@ impl Run {
             cohort: summary.cohort,
             survivors: summary.survivors,
             update_norm: summary.update_norm,
+            clip: summary.clip,
             accuracy: summary.evaluation.map(|e| e.accuracy),
             loss: summary.evaluation.map(|e| e.loss),
             device_lost: self.device_lost.clone().filter(|l| l.round == summary.round),

@@ -1,6 +1,7 @@
 //! `veilsum account`: what a mechanism costs, or the noise that meets a target.
 
 mod curve;
+pub mod matrix;
 mod noise;
 pub mod plan;
 
@@ -21,6 +22,9 @@ const AFTER_HELP: &str = "\
 MECHANISMS
   smm               Skellam mixture with a plain L2 clip (default). Each client adds Poisson(mu) - Poisson(mu)
                     to its rounded, rotated row. Its bounds hold for every row: certified by interval arithmetic.
+  matrix            Discrete Gaussian noise of one trusted aggregator that is correlated over the rounds (DP-FTRL).
+                    --noise-multiplier is that of the whole run; errors are those of the sums of the first rounds.
+                    The clients take turns (--population) or have a --separation; nothing is amplified.
   smm-2022          The same noise with the mixed clip and the coordinate bound l_inf, and the accountant,
                     as published (Bao et al. 2022). The l_inf printed is the bound that clients must enforce.
   skellam (with --gamma and --dim), distributed-discrete-gaussian, binomial
@@ -73,6 +77,9 @@ EXAMPLES
   Epsilon over rounds by each accountant, as a picture:
     veilsum account --gamma 64 --mu 5.95 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 --dim 63610 \\
       --plot epsilon.svg
+  2000 rounds with 100 of 10000 clients in turn and four buffers, at epsilon 4:
+    veilsum account --mechanism matrix --matrix blt --cohort 100 --population 10000 --rounds 2000 --delta 1e-6 \
+      --target-epsilon 4
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
@@ -183,6 +190,9 @@ pub struct Args {
     /// behind the rounding it depends on them).
     #[arg(long)]
     pub dim: Option<usize>,
+    /// Those of `matrix`.
+    #[command(flatten)]
+    pub correlation: matrix::MatrixArgs,
     /// Which accountant answers.
     #[arg(long, value_enum, default_value_t = AccountantName::Best)]
     pub accountant: AccountantName,
@@ -229,6 +239,8 @@ pub enum MechanismName {
     Binomial,
     /// Discrete Gaussian added by a trusted aggregator.
     CentralGaussian,
+    /// Discrete Gaussian that is correlated over rounds.
+    Matrix,
     /// Gaussian on the real numbers.
     Gaussian,
     /// Skellam noise on rounded rows, or on an integer.
@@ -304,6 +316,10 @@ pub fn run(entry: Entry) -> Result<(), Failure> {
 /// [`Exit::Usage`] for a parameter that is missing or outside its range, [`Exit::Refused`] for a target
 /// that cannot be met.
 pub fn account(args: Args) -> Result<(), Failure> {
+    matrix::refuse_unused(&args)?;
+    if args.mechanism == MechanismName::Matrix {
+        return matrix::run(&args);
+    }
     let schedule = schedule(&args)?;
     let noise = noise(&args, &schedule)?;
     let rule = Rule::from(args.accountant);

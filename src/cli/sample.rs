@@ -96,7 +96,7 @@ fn failure(message: impl std::fmt::Display) -> Failure {
 }
 
 /// `"4/3"`, `"5.95"`, `"7"` as an exact fraction.
-fn fraction(name: &str, text: &str) -> Result<(i64, i64), Failure> {
+pub(super) fn fraction(name: &str, text: &str) -> Result<(i64, i64), Failure> {
     let wrong = || {
         usage(format!(
             "--{name} is {text:?}, expected a decimal such as 5.95 or a fraction such as 4/3, with at most 18 digits"

@@ -21,6 +21,8 @@ use crate::sim::{self, Ending, Observer, RoundRecord, RunOptions, SimError, page
   veilsum train                                    the quickstart: MNIST, privately, epsilon <= 3
   veilsum train configs/smm_mnist.json --set privacy.bits=10 --set seed=1
   veilsum train --set data.name=digits --set model=digits_mlp --set cohort=200   offline, in seconds
+  veilsum train --set privacy.mechanism=matrix --set sampling=round-robin   noise correlated over rounds (DP-FTRL)
+  veilsum train --set privacy.adaptive_clip={}     a clip bound that follows the clients' median norm
   veilsum train --resume runs/quickstart           after Ctrl-C, a crash or a power cut
 
 The run folder holds config.json (resolved), metrics.jsonl (a line a round), model.safetensors,
@@ -247,6 +249,7 @@ impl From<SimError> for Failure {
             SimError::Config(e) => e.into(),
             SimError::Ledger(e) | SimError::Fl(FlError::Ledger(e)) => e.into(),
             SimError::Fl(FlError::Privacy(e)) => e.into(),
+            SimError::Fl(e @ FlError::Superseded { .. }) => Self::new(Exit::Refused, e),
             SimError::Folder { .. } => Self::new(Exit::Usage, e),
             other => Self::new(Exit::Failure, other),
         }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::resolve::{Resolved, Setting, resolve};
-use super::{Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, TrainOn};
+use super::resolve::{self, Resolved, Setting, resolve};
+use super::{
+    Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, PrivacyConfig, TrainOn,
+};
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
 use crate::fl::SERVER;
-use crate::fl::cohort::Sampling;
+use crate::fl::cohort::{self, Sampling};
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
@@ -171,7 +173,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
     let Resolved { privacy: resolved_privacy, mechanism, later, rule, predicted_wrap } =
-        resolve(&config.privacy, &setting(config, clients, dim))?;
+        resolve_joint(config, clients, dim)?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
     let plan = Plan {
         session,
@@ -183,6 +185,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         mechanism,
         later,
         rule,
+        adaptive: config.privacy.adaptive_clip.map(|rule| (rule, config.privacy.clip)),
         placement: config.privacy.noise,
         direction,
         weights,
@@ -221,6 +224,19 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         predicted_wrap,
         resolved: serde_json::to_value(resolved).unwrap_or(Value::Null),
     })
+}
+
+/// Resolves the privacy of a run. Where the clip bound adapts, the mechanism gets the bound of a row with its answer, and
+/// a coordinate more.
+fn resolve_joint(config: &Config, clients: u64, dim: usize) -> Result<Resolved, ConfigError> {
+    let Some(rule) = &config.privacy.adaptive_clip else {
+        return resolve(&config.privacy, &setting(config, clients, dim));
+    };
+    rule.validate()?;
+    let clip = config.privacy.clip;
+    let joint = PrivacyConfig { clip: rule.joint_clip(clip), ..config.privacy.clone() };
+    let resolved = resolve(&joint, &setting(config, clients, dim + 1))?;
+    Ok(Resolved { privacy: PrivacyConfig { clip, ..resolved.privacy }, ..resolved })
 }
 
 fn invalid(name: &'static str, expected: impl Into<String>, found: impl ToString) -> ConfigError {
@@ -281,9 +297,13 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Expected size of a cohort: all clients where everybody takes part.
+/// Expected size of a cohort: all clients where everybody takes part, the size of a group where groups take turns.
 fn cohort(config: &Config, clients: u64) -> f64 {
-    if config.sampling == Sampling::All { clients as f64 } else { config.cohort }
+    match config.sampling {
+        Sampling::All => clients as f64,
+        Sampling::RoundRobin => clients as f64 / cohort::groups(clients, config.cohort) as f64,
+        Sampling::Poisson | Sampling::TruncatedPoisson { .. } | Sampling::Fixed => config.cohort,
+    }
 }
 
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
@@ -305,7 +325,11 @@ fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
     let cohort = cohort(config, clients);
     Setting {
         cohort,
-        rate: if config.sampling == Sampling::All { 1.0 } else { cohort / clients as f64 },
+        rate: match config.sampling {
+            Sampling::All | Sampling::RoundRobin => 1.0,
+            Sampling::Poisson | Sampling::TruncatedPoisson { .. } | Sampling::Fixed => cohort / clients as f64,
+        },
+        participation: cohort::participation(config.sampling, clients, config.cohort, config.rounds.into()),
         rounds: u64::from(config.rounds),
         delta: config.privacy.delta,
         dim,
@@ -326,6 +350,16 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
     }
     if !plan.mechanism.distributed() {
         notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());
+    }
+    if let Some((rule, first)) = &plan.adaptive {
+        notes.push(format!(
+            "The clip bound begins at {first} and follows the {} quantile of the clients' norms; the answers are part of the accounted release (its L2 bound is {:.6}).",
+            rule.quantile,
+            rule.joint_clip(*first)
+        ));
+    }
+    if let Some(correlation) = plan.mechanism.correlation() {
+        notes.push(resolve::matrix::note(&correlation));
     }
     if !plan.mechanism.certified() {
         notes.push("A bound behind this mechanism's epsilon is computed but not proved (certified: false).".into());

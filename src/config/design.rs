@@ -85,6 +85,7 @@ impl Purpose {
             rounds: u64::from(self.rounds),
             delta: self.privacy.delta,
             dim: self.dim,
+            participation: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Fills in what a privacy config leaves open (gamma, mu, noise multiplier, l_inf) and builds the
 //! mechanism. Refuses a ring that wraps too often before the first round.
 
+pub(super) mod matrix;
 mod rounded;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
     GammaRequest, Schedule, SkellamKind, Uses, calibrate_gamma, calibrate_noise, discrete_gaussian, l_inf_of,
 };
+use crate::privacy::matrix::Participation;
 use crate::privacy::mechanism::gaussian::{CentralGaussian, CentralGaussianParams};
 use crate::privacy::mechanism::none::{NoNoise, NoNoiseParams};
 use crate::privacy::mechanism::smm::{Smm, SmmParams};
@@ -33,6 +35,8 @@ pub struct Setting {
     pub delta: f64,
     /// Parameters, d.
     pub dim: usize,
+    /// How often a client takes part, where that is not left to chance.
+    pub participation: Option<Participation>,
 }
 
 impl Setting {
@@ -73,6 +77,9 @@ impl From<AccountantName> for Rule {
 /// Parameters that the mechanism does not take or that are missing, out-of-range values, a schedule of another number of
 /// rounds, a target that cannot be met, a ring that wraps too often.
 pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, ConfigError> {
+    if let (Some(_), true) = (&config.matrix, config.mechanism != MechanismName::Matrix) {
+        return Err(invalid("privacy.matrix", "absent: only the mechanism `matrix` takes it", "given"));
+    }
     let uses = Uses {
         rate: setting.rate,
         delta: setting.delta,
@@ -91,6 +98,7 @@ pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Co
             rounded::rounded(config, setting, &uses)
         }
         MechanismName::CentralGaussian => central(config, setting, &uses),
+        MechanismName::Matrix => matrix::matrix(config, setting, &uses),
         MechanismName::None => {
             unused(config, &["gamma", "mu", "noise_multiplier", "l_inf", "sigma_total", "coins", "beta"])?;
             // Without privacy the sum is carried in a ring of its own width: the fixed point needs room

@@ -20,19 +20,30 @@ pub struct Checkpoint {
     pub weights: Vec<f32>,
     /// State of the server optimizer.
     pub optimizer: Vec<(String, Vec<f32>)>,
+    /// Clip bound of the next round, where it adapts.
+    pub clip: Option<f64>,
+    /// State of correlated noise, masked and with its tag; empty where there is none.
+    pub noise: Vec<u8>,
 }
 
 const FORMAT: &str = "veilsum checkpoint v1";
+/// The clip bound; decimal digits that read back to the same number.
+const CLIP: &str = "clip";
+/// The tensor of the state of correlated noise.
+const NOISE: &str = "noise.state";
 
 impl Checkpoint {
     /// The bytes of the file.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FlError> {
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("round".to_string(), self.round.to_string()),
             ("steps".to_string(), self.steps.to_string()),
             ("plan".to_string(), hex::encode(self.plan)),
         ]);
+        if let Some(clip) = self.clip {
+            metadata.insert(CLIP.to_string(), clip.to_string());
+        }
         let mut tensors = vec![("weights".to_string(), &self.weights)];
         tensors.extend(self.optimizer.iter().map(|(n, v)| (format!("optimizer.{n}"), v)));
         let views = tensors
@@ -40,6 +51,9 @@ impl Checkpoint {
             .map(|(n, v)| Ok((n.clone(), TensorView::new(Dtype::F32, vec![v.len()], bytemuck::cast_slice(v))?)))
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(|e| damaged("tensors", &e))?;
+        let noise = TensorView::new(Dtype::U8, vec![self.noise.len()], &self.noise);
+        let noise = (!self.noise.is_empty()).then_some(noise).transpose().map_err(|e| damaged("tensors", &e))?;
+        let views = views.into_iter().chain(noise.map(|view| (NOISE.to_string(), view)));
         safetensors::serialize(views, Some(metadata)).map_err(|e| damaged("file", &e))
     }
 
@@ -62,6 +76,14 @@ impl Checkpoint {
             let text = field(name)?;
             text.parse().map_err(|_| FlError::Checkpoint { what: name, expected: "a number".into(), found: text })
         };
+        let clip = match metadata.get(CLIP) {
+            Some(text) => Some(text.parse::<f64>().map_err(|_| FlError::Checkpoint {
+                what: CLIP,
+                expected: "a number".into(),
+                found: text.clone(),
+            })?),
+            None => None,
+        };
         let mut plan = [0u8; 32];
         let text = field("plan")?;
         hex::decode_to_slice(&text, &mut plan).map_err(|_| FlError::Checkpoint {
@@ -72,7 +94,12 @@ impl Checkpoint {
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged("file", &e))?;
         let mut weights = None;
         let mut optimizer = Vec::new();
+        let mut noise = Vec::new();
         for (name, view) in tensors.iter() {
+            if name == NOISE && view.dtype() == Dtype::U8 {
+                noise = view.data().to_vec();
+                continue;
+            }
             if view.dtype() != Dtype::F32 {
                 return Err(FlError::Checkpoint {
                     what: "dtype",
@@ -92,7 +119,7 @@ impl Checkpoint {
             found: "absent".into(),
         })?;
         optimizer.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Self { round: number("round")? as u32, steps: number("steps")?, plan, weights, optimizer })
+        Ok(Self { round: number("round")? as u32, steps: number("steps")?, plan, weights, optimizer, clip, noise })
     }
 }
 
@@ -112,6 +139,8 @@ mod tests {
             plan: [5; 32],
             weights: vec![1.0, -2.5, f32::MIN_POSITIVE],
             optimizer: vec![("a".into(), vec![1.0]), ("b".into(), vec![])],
+            clip: Some(0.1 + 0.2),
+            noise: vec![1, 2, 255],
         };
         let bytes = c.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), c);

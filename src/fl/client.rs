@@ -54,6 +54,16 @@ impl<'a> ClientRound<'a> {
 
     /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its protocol machine.
     pub fn protect(&self, clients: &[u64], rows: &Rows) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
+        let Some(clip) = &self.task.clip else { return self.encode(clients, rows) };
+        let host = Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() };
+        let (joined, clipped) = clip.join(&host)?;
+        let (parties, encoded) = self.encode(clients, &joined)?;
+        // What the clients' own clip did; of the encoding what it alone knows.
+        let report = EncodeReport { zeroed: encoded.zeroed, linf_hits: encoded.linf_hits, ..clipped };
+        Ok((parties, report))
+    }
+
+    fn encode(&self, clients: &[u64], rows: &Rows) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
         let keys: Vec<RowKeys> = clients
             .iter()
             .map(|&c| RowKeys { rounding: self.key(c, Purpose::Rounding), noise: self.key(c, Purpose::Noise) })

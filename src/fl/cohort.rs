@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::math::prg::{StreamKey, StreamReader};
+use crate::privacy::matrix::Participation;
 
 /// How cohorts are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -20,6 +21,10 @@ pub enum Sampling {
     },
     /// Everybody, every round: no amplification is claimed.
     All,
+    /// The clients are dealt once to `clients / cohort` groups (rounded up), which take turns: any two rounds of a client
+    /// are that many rounds apart. Public and the same for all data; no amplification is claimed. What correlated noise
+    /// needs.
+    RoundRobin,
     /// Exactly `cohort` clients without replacement. Refused under differential privacy: its
     /// amplification is not that of a Poisson sample.
     Fixed,
@@ -33,7 +38,8 @@ pub enum Sampling {
 #[must_use]
 pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) -> Vec<u64> {
     match sampling {
-        Sampling::All => (0..clients).collect(),
+        // Whose turn it is `draw_turn` knows.
+        Sampling::All | Sampling::RoundRobin => (0..clients).collect(),
         Sampling::Poisson => {
             let rate = (expected / clients as f64).clamp(0.0, 1.0);
             if rate >= 1.0 {
@@ -69,6 +75,38 @@ fn subset(n: u64, size: u64, reader: &mut StreamReader) -> BTreeSet<u64> {
         }
     }
     chosen
+}
+
+/// Number of groups that take turns: `clients / expected`, rounded up.
+#[must_use]
+pub fn groups(clients: u64, expected: f64) -> u64 {
+    // The share of a group times their number may miss the whole by a rounding.
+    let groups = (clients as f64 / expected * (1.0 - 1e-12)).ceil();
+    // Not a number, and nobody expected, give one group.
+    if groups >= 1.0 { (groups as u64).min(clients.max(1)) } else { 1 }
+}
+
+/// The group whose turn round `round` (from 1) is, in ascending order. `key` deals the groups: one key for all rounds.
+#[must_use]
+pub fn draw_turn(clients: u64, expected: f64, round: u32, key: &StreamKey) -> Vec<u64> {
+    let groups = groups(clients, expected);
+    let turn = u64::from(round.saturating_sub(1)) % groups;
+    let mut order: Vec<u64> = (0..clients).collect();
+    key.reader(0).shuffle(&mut order);
+    let mut cohort: Vec<u64> = order.into_iter().skip(turn as usize).step_by(groups as usize).collect();
+    cohort.sort_unstable();
+    cohort
+}
+
+/// How often a client takes part in `rounds` rounds, where that is fixed and public; `None` where chance decides.
+#[must_use]
+pub fn participation(sampling: Sampling, clients: u64, expected: f64, rounds: u64) -> Option<Participation> {
+    let separation = match sampling {
+        Sampling::All => 1,
+        Sampling::RoundRobin => groups(clients, expected),
+        Sampling::Poisson | Sampling::TruncatedPoisson { .. } | Sampling::Fixed => return None,
+    };
+    Some(Participation { max: rounds.div_ceil(separation).max(1), separation })
 }
 
 #[cfg(test)]
@@ -108,6 +146,28 @@ mod tests {
         let half = |range: std::ops::Range<usize>| counts[range].iter().sum::<u32>();
         let (first, second) = (half(0..250), half(250..500));
         assert!(f64::from(first.abs_diff(second)) < 4.0 * f64::from(first + second).sqrt(), "{first} {second}");
+    }
+
+    #[test]
+    fn turns_come_as_often_as_is_accounted() {
+        for (clients, expected, rounds) in
+            [(100u64, 30.0, 11u32), (7, 7.0, 3), (60, 20.0, 9), (10, 3.5, 8), (5, 0.3, 9)]
+        {
+            let promised = participation(Sampling::RoundRobin, clients, expected, u64::from(rounds)).unwrap();
+            let mut seen: Vec<Vec<u32>> = vec![Vec::new(); clients as usize];
+            for round in 1..=rounds {
+                let cohort = draw_turn(clients, expected, round, &key(3));
+                assert!(cohort.len() as f64 <= expected.max(1.0) && cohort.windows(2).all(|w| w[0] < w[1]));
+                cohort.into_iter().for_each(|c| seen[c as usize].push(round));
+            }
+            for turns in seen {
+                assert!(turns.len() as u64 <= promised.max, "{turns:?} {promised:?}");
+                assert!(turns.windows(2).all(|w| u64::from(w[1] - w[0]) >= promised.separation), "{turns:?}");
+            }
+        }
+        assert_eq!(participation(Sampling::Poisson, 10, 5.0, 3), None);
+        let all = participation(Sampling::All, 10, 5.0, 3);
+        assert_eq!(all, Some(Participation { max: 3, separation: 1 }));
     }
 
     #[test]

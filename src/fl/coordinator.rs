@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
-use super::cohort;
+use super::cohort::{self, Sampling};
+use super::correlated::RunNoise;
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
 use super::spend::{Attempt, EpsilonViews, Spend, Stop};
@@ -36,6 +38,8 @@ pub struct RoundTask {
     pub cohort: Vec<u64>,
     /// The model they start from.
     pub weights: Arc<Vec<f32>>,
+    /// The clip bound of this round, where it adapts.
+    pub clip: Option<ClipState>,
     /// What `encode` computes.
     pub encode: EncodeParams,
     /// Public signs of the rotation.
@@ -74,6 +78,8 @@ pub struct RoundSummary {
     pub epsilon: EpsilonViews,
     /// L2 norm of the decoded mean.
     pub update_norm: f64,
+    /// The clip bound of the round, where it adapts.
+    pub clip: Option<f64>,
     /// Loss and accuracy after the round, in the rounds that evaluate.
     pub evaluation: Option<Evaluation>,
 }
@@ -91,7 +97,7 @@ pub enum Finish {
 #[derive(Debug)]
 pub enum Action {
     /// Put the attempt on record, then let the cohort work and deliver its frames.
-    Begin(RoundTask),
+    Begin(Box<RoundTask>),
     /// Make the charge durable, then call [`Coordinator::charged`].
     Charge(Charge),
     /// Evaluate the weights, then call [`Coordinator::evaluated`].
@@ -137,6 +143,10 @@ pub struct Coordinator {
     steps: u64,
     /// The table of the noise that is added here, and its mu.
     table: Option<(f64, Noise)>,
+    /// The clip bound of the next round, where it adapts.
+    clip: Option<ClipState>,
+    /// Noise that is correlated over the rounds.
+    noise: Option<RunNoise>,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -158,7 +168,13 @@ impl Coordinator {
                 found: weights.len().to_string(),
             });
         }
+        let noise = match plan.mechanism.correlation() {
+            Some(correlation) => Some(RunNoise::new(correlation.strategy, plan.shape()?.len as usize)),
+            None => None,
+        };
         Ok(Self {
+            clip: plan.adaptive.map(|(rule, first)| ClipState::new(rule, first)),
+            noise,
             plan_digest: plan.digest()?,
             optimizer: plan.server.build(plan.dim),
             plan,
@@ -185,6 +201,15 @@ impl Coordinator {
         }
         if !self.optimizer.restore(checkpoint.steps, &checkpoint.optimizer) {
             return mismatch("optimizer", format!("the state of {}", self.optimizer.name()), "another".into());
+        }
+        if let Some(noise) = &mut self.noise {
+            noise.open(&checkpoint.noise, &self.secret, &self.plan.session, checkpoint.round)?;
+        }
+        if let Some(state) = &mut self.clip {
+            match checkpoint.clip {
+                Some(clip) if clip.is_finite() && clip > 0.0 => state.clip = clip,
+                found => return mismatch("clip", "a number > 0".into(), format!("{found:?}")),
+            }
         }
         self.round = checkpoint.round;
         self.steps = checkpoint.steps;
@@ -251,6 +276,9 @@ impl Coordinator {
         }
         let round = self.round + 1;
         let input = self.input(round);
+        if self.spend.superseded(round, input) {
+            return Err(FlError::Superseded { round });
+        }
         let attempt = self.spend.begin(round, input);
         if let Some(stop) = self.spend.refuses(round, &attempt)? {
             self.state = State::Finished;
@@ -263,7 +291,7 @@ impl Coordinator {
             self.collect()?;
         }
         // The charge of an empty cohort, already summed, waits behind this record of the attempt.
-        Ok(Action::Begin(task))
+        Ok(Action::Begin(Box::new(task)))
     }
 
     fn key(&self, round: u32, attempt: u32, purpose: Purpose) -> StreamKey {
@@ -283,18 +311,29 @@ impl Coordinator {
         h.update(arithmetic(&*self.backend));
         h.update(round.to_le_bytes());
         h.update(bytemuck::cast_slice::<f32, u8>(&self.weights));
+        if let Some(state) = &self.clip {
+            h.update(state.clip.to_le_bytes());
+        }
         h.finalize().into()
     }
 
     fn task(&self, round: u32, attempt: &Attempt) -> Result<RoundTask, FlError> {
         let plan = &self.plan;
-        let draw = self.key(round, attempt.attempt, Purpose::Cohort);
-        let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, &draw);
+        let cohort = match plan.sampling {
+            Sampling::RoundRobin => {
+                cohort::draw_turn(plan.clients, plan.cohort, round, &self.key(0, 0, Purpose::Cohort))
+            }
+            chance => {
+                let draw = self.key(round, attempt.attempt, Purpose::Cohort);
+                cohort::draw(chance, plan.clients, plan.cohort, &draw)
+            }
+        };
         Ok(RoundTask {
             id: SessionId { session: plan.session, round, attempt: attempt.attempt },
             share: plan.share(round, cohort.len()),
             cohort,
             weights: Arc::clone(&self.weights),
+            clip: self.clip,
             encode: plan.encode_params()?,
             signs: self.key(round, attempt.attempt, Purpose::Signs),
             shape: plan.shape()?,
@@ -366,6 +405,14 @@ impl Coordinator {
             }
         };
         drop(words);
+        if let Some(state) = &mut self.clip {
+            let (rows, share) = state.split(&mean);
+            mean = rows;
+            *state = state.next(share);
+        }
+        if let Some(noise) = &mut self.noise {
+            noise.released();
+        }
         let update_norm = mean.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if self.plan.direction == Direction::Delta {
             mean.iter_mut().for_each(|x| *x = -*x);
@@ -390,6 +437,7 @@ impl Coordinator {
             survivors: survivors.len(),
             epsilon: self.spend.epsilon(self.round)?,
             update_norm,
+            clip: task.clip.map(|state| state.clip),
             evaluation: None,
         });
         if self.round.is_multiple_of(self.plan.evaluate_every) || self.round == self.plan.rounds {
@@ -432,6 +480,11 @@ impl Coordinator {
             plan: self.plan_digest,
             weights: self.weights.as_ref().clone(),
             optimizer: self.optimizer.state().into_iter().map(|(n, v)| (n.to_string(), v)).collect(),
+            clip: self.clip.map(|state| state.clip),
+            noise: match &self.noise {
+                Some(noise) => noise.seal(&self.secret, &self.plan.session, self.round),
+                None => Vec::new(),
+            },
         }
     }
 }

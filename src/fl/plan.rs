@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::FlError;
-use super::cohort::Sampling;
+use super::adaptive::AdaptiveClip;
+use super::cohort::{self, Sampling};
 use super::optimizer::OptimizerConfig;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
@@ -75,6 +76,9 @@ pub struct Plan {
     pub later: Vec<Later>,
     /// Which accountants add up the cost.
     pub rule: Rule,
+    /// A clip bound that adapts, with its first value; the mechanism's bound is then [`AdaptiveClip::joint_clip`] of that,
+    /// and its rows have one coordinate more than the model.
+    pub adaptive: Option<(AdaptiveClip, f64)>,
     /// Who draws the noise.
     pub placement: NoisePlacement,
     /// What the vectors are.
@@ -148,6 +152,8 @@ impl Plan {
                 "per_client".into(),
             );
         }
+        self.check_correlation()?;
+        self.check_adaptive()?;
         if let Some((name, expected, found)) = self.server.out_of_range() {
             return bad(name, expected, found.to_string());
         }
@@ -172,13 +178,35 @@ impl Plan {
                 && first.unit() == other.unit()
                 && first.distributed() == other.distributed()
                 && first.neighboring() == other.neighboring()
-                && first.encode_params(self.dim)? == other.encode_params(self.dim)?
+                && first.encode_params(self.row_dim())? == other.encode_params(self.row_dim())?
                 && std::mem::discriminant(&first.noise()) == std::mem::discriminant(&other.noise())
-                && other.event(self.dim) != DpEvent::NonPrivate
+                && other.event(self.row_dim()) != DpEvent::NonPrivate
                 && self.is_private();
             if !alike {
                 return refuse("of one private mechanism, with other noise only", format!("{first:?} and {other:?}"));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether clients take part no more often than the cost of correlated noise assumes.
+    fn check_correlation(&self) -> Result<(), FlError> {
+        let Some(correlation) = self.mechanism.correlation() else { return Ok(()) };
+        let (assumed, rounds) = (correlation.participation, u64::from(self.rounds));
+        let bad = |name, expected, found| Err(FlError::OutOfRange { name, expected, found });
+        let Some(turns) = cohort::participation(self.sampling, self.clients, self.cohort, rounds) else {
+            let expected = "`round-robin` or `all` (no amplification by sampling is proved for correlated noise)";
+            return bad("sampling", expected.into(), format!("{:?}", self.sampling));
+        };
+        if rounds > correlation.strategy.rounds() {
+            return bad(
+                "rounds",
+                format!("at most {}, those of the matrix", correlation.strategy.rounds()),
+                rounds.to_string(),
+            );
+        }
+        if turns.max > assumed.max || turns.separation < assumed.separation {
+            return bad("participation", format!("at most that of the mechanism, {assumed:?}"), format!("{turns:?}"));
         }
         Ok(())
     }
@@ -227,15 +255,40 @@ impl Plan {
         })
     }
 
+    fn check_adaptive(&self) -> Result<(), FlError> {
+        let Some((rule, first)) = &self.adaptive else { return Ok(()) };
+        rule.validate()?;
+        let bad = |expected: &str, found: &str| {
+            let (expected, found) = (expected.to_owned(), found.to_owned());
+            Err(FlError::OutOfRange { name: "privacy.adaptive_clip", expected, found })
+        };
+        if !(first.is_finite() && *first > 0.0) {
+            return bad("a first bound > 0", &first.to_string());
+        }
+        if !self.is_private() {
+            return bad("absent where nothing is protected", "given");
+        }
+        if self.mechanism.correlation().is_some() {
+            return bad("absent beside correlated noise, which prefix sums of rows in one scale are made for", "given");
+        }
+        Ok(())
+    }
+
+    /// Coordinates of a client's vector: those of the model, and one more where the clip bound adapts.
+    #[must_use]
+    pub fn row_dim(&self) -> usize {
+        self.dim + usize::from(self.adaptive.is_some())
+    }
+
     /// True if releases cost a finite epsilon.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.mechanism.event(self.dim) != DpEvent::NonPrivate
+        self.mechanism.event(self.row_dim()) != DpEvent::NonPrivate
     }
 
     /// What a client computes.
     pub fn encode_params(&self) -> Result<EncodeParams, FlError> {
-        Ok(self.mechanism.encode_params(self.dim)?)
+        Ok(self.mechanism.encode_params(self.row_dim())?)
     }
 
     /// The ring of the sum. Without privacy the ring is wide enough for the exact weighted sum.
@@ -258,7 +311,7 @@ impl Plan {
     #[must_use]
     pub fn sampling_rate(&self) -> f64 {
         match self.sampling {
-            Sampling::All => 1.0,
+            Sampling::All | Sampling::RoundRobin => 1.0,
             _ => self.cohort / self.clients as f64,
         }
     }
@@ -340,9 +393,9 @@ impl Plan {
         Ok(())
     }
 
-    /// What one release of a mechanism costs, in both views.
+    /// What one release of a mechanism costs, in both views; the whole run where its noise is correlated.
     fn cost(&self, mechanism: &dyn Mechanism) -> Result<Cost, FlError> {
-        let server = mechanism.event(self.dim);
+        let server = mechanism.event(self.row_dim());
         let public = match self.sampling {
             Sampling::Poisson | Sampling::TruncatedPoisson { .. } if self.is_private() => {
                 DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(server.clone()) }
@@ -357,6 +410,10 @@ impl Plan {
     /// What the rounds cost, stage after stage, and how it is added up: exactly in rounds that evaluate, or in every
     /// second, third, ... of them if there are many.
     pub fn costs(&self) -> Result<Costs, FlError> {
+        if self.mechanism.correlation().is_some() {
+            // All rounds are one release.
+            return Ok(Costs { stages: vec![(self.cost(self.mechanism.as_ref())?, 1)], rule: self.rule, stride: 1 });
+        }
         let stages = self.stages().map(|(mechanism, rounds)| Ok((self.cost(mechanism.as_ref())?, rounds)));
         let (rounds, every) = (u64::from(self.rounds), u64::from(self.evaluate_every));
         let stride = every * rounds.div_ceil(every * EXACT_REPORTS).max(1);
@@ -387,6 +444,12 @@ impl Plan {
         // Nothing where all rounds are alike: such a run can be resumed that an older version began.
         for Later { from, mechanism } in &self.later {
             h.update(format!(" from {from} {:?}", mechanism.noise()).as_bytes());
+        }
+        if let Some(adaptive) = &self.adaptive {
+            h.update(format!("{adaptive:?}").as_bytes());
+        }
+        if let Some(correlation) = self.mechanism.correlation() {
+            h.update(format!("{} {correlation:?}", self.rounds).as_bytes());
         }
         Ok(h.finalize().into())
     }

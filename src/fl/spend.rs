@@ -46,7 +46,7 @@ pub struct Spend {
     /// What a release of each stage costs; with it, how far its noise is from what is accounted.
     costs: Costs,
     budget: Option<f64>,
-    session: [u8; 16],
+    run: RunKey,
     /// What the principal has lost in all runs, and may lose.
     tab: Option<Tab>,
     rounds: BTreeMap<u32, Vec<Attempt>>,
@@ -79,7 +79,7 @@ impl Spend {
             delta: plan.delta,
             costs,
             budget: plan.epsilon_budget,
-            session: plan.session,
+            run: RunKey::of(plan)?,
             tab: None,
             rounds: journal,
         })
@@ -96,6 +96,14 @@ impl Spend {
     #[must_use]
     pub const fn costs(&self) -> &Costs {
         &self.costs
+    }
+
+    /// Whether `round` was released from another input in a run with correlated noise, which cannot be done again: noise
+    /// that is the same in two releases, or lacks what the next ones take back, would not be the noise that is accounted.
+    #[must_use]
+    pub fn superseded(&self, round: u32, input: [u8; 32]) -> bool {
+        let attempts = self.rounds.get(&round).map_or(&[][..], Vec::as_slice);
+        self.run.whole.is_some() && attempts.iter().any(|a| a.charged && a.input != input)
     }
 
     /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
@@ -119,7 +127,7 @@ impl Spend {
             return Ok(());
         };
         tried.charged = true;
-        let release = release(&self.session, round, tried);
+        let release = self.run.release(round, tried);
         match &mut self.tab {
             Some(tab) => Ok(tab.record(release)?),
             None => Ok(()),
@@ -149,21 +157,20 @@ impl Spend {
         if let Some(budget) = self.budget {
             let mut releases = self.releases(u32::MAX);
             releases[self.costs.stage(round)] += u64::from(!attempt.charged);
-            if let Some(next) = self.public.exceeds(&releases, self.delta, budget)? {
+            if let Some(next) = self.public.exceeds(&self.run.costs(releases), self.delta, budget)? {
                 return Ok(Some(Stop::Budget { next, budget }));
             }
         }
         match &self.tab {
-            Some(tab) if !tab.has(&release(&self.session, round, attempt))? => {
-                Ok(tab.exceeds(round)?.map(Stop::Ledger))
-            }
+            Some(tab) if !tab.has(&self.run.release(round, attempt))? => Ok(tab.exceeds(round)?.map(Stop::Ledger)),
             _ => Ok(None),
         }
     }
 
     fn views(&self, releases: &[u64]) -> Result<EpsilonViews, FlError> {
-        let mut public = self.public.epsilon(releases, self.delta)?;
-        let server = self.server.epsilon(releases, self.delta)?;
+        let costs = self.run.costs(releases.to_vec());
+        let mut public = self.public.epsilon(&costs, self.delta)?;
+        let server = self.server.epsilon(&costs, self.delta)?;
         let error: f64 = self.costs.stages.iter().zip(releases).map(|((c, _), &n)| c.sampler_error * n as f64).sum();
         let delta_sampler = sampler_part(public.epsilon, error);
         if delta_sampler > SAMPLER_SHARE * self.delta && public.epsilon.is_finite() {
@@ -179,7 +186,40 @@ impl Spend {
     }
 }
 
-/// What the ledger calls an attempt.
-pub fn release(session: &[u8; 16], round: u32, attempt: &Attempt) -> Release {
-    Release { run: hex::encode(session), round, attempt: attempt.attempt, input: hex::encode(attempt.input) }
+/// What the releases of a run are called in a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunKey {
+    session: [u8; 16],
+    /// Of the plan, if all releases of the run are one.
+    whole: Option<[u8; 32]>,
+}
+
+impl RunKey {
+    /// That of a plan.
+    ///
+    /// # Errors
+    /// Those of [`Plan::digest`].
+    pub fn of(plan: &Plan) -> Result<Self, FlError> {
+        let whole = plan.mechanism.correlation().map(|_| plan.digest()).transpose()?;
+        Ok(Self { session: plan.session, whole })
+    }
+
+    /// The name of an attempt. Where noise is correlated over the rounds, they are one release, "round 0" of the run: it
+    /// is charged whole, with the first of them.
+    #[must_use]
+    pub fn release(&self, round: u32, attempt: &Attempt) -> Release {
+        let run = hex::encode(self.session);
+        match self.whole {
+            Some(plan) => Release { run, round: 0, attempt: 0, input: hex::encode(plan) },
+            None => Release { run, round, attempt: attempt.attempt, input: hex::encode(attempt.input) },
+        }
+    }
+
+    /// How often the event of each stage is paid for after so many releases.
+    fn costs(&self, mut releases: Vec<u64>) -> Vec<u64> {
+        if self.whole.is_some() {
+            releases.iter_mut().for_each(|count| *count = (*count).min(1));
+        }
+        releases
+    }
 }

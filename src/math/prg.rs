@@ -45,6 +45,8 @@ pub enum Purpose {
     LatticeSecret = 13,
     /// The errors of a client's ciphertext.
     LatticeError = 14,
+    /// What hides the state of correlated noise in a checkpoint.
+    NoiseState = 15,
 }
 
 /// The stream cipher under a key.

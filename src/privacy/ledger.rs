@@ -50,7 +50,7 @@ pub struct Opening {
 pub struct Release {
     /// The run's public identity, 32 hexadecimal digits.
     pub run: String,
-    /// Round, from 1.
+    /// Round, from 1; 0 for a run whose rounds are one release together (correlated noise).
     pub round: u32,
     /// Attempt, from 0.
     pub attempt: u32,

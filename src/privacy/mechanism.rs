@@ -4,6 +4,7 @@ pub mod binomial;
 pub mod distributed_gaussian;
 pub(crate) mod fixed;
 pub mod gaussian;
+pub mod matrix;
 pub mod none;
 pub mod rounded;
 pub mod skellam;
@@ -13,6 +14,7 @@ pub mod smm2022;
 use std::fmt;
 
 use crate::params::EncodeParams;
+use crate::privacy::matrix::{Participation, Strategy};
 use crate::privacy::{DpEvent, NeighboringRelation};
 
 /// The law of the integer noise in one released sum, per coordinate.
@@ -74,6 +76,15 @@ impl fmt::Display for NoiseLaw {
     }
 }
 
+/// How the noise of a run's rounds is correlated, and what its cost assumes.
+#[derive(Clone, Copy, Debug)]
+pub struct Correlation<'a> {
+    /// The matrix; it has the number of rounds.
+    pub strategy: &'a Strategy,
+    /// How often a client may take part.
+    pub participation: Participation,
+}
+
 /// A mechanism with its parameters fixed.
 pub trait Mechanism: Send + Sync + fmt::Debug {
     /// The name in configs and reports.
@@ -104,6 +115,12 @@ pub trait Mechanism: Send + Sync + fmt::Debug {
 
     /// Value of one integer step of the decoded sum: `1 / gamma` (times `2^-F` where the fraction is kept).
     fn unit(&self) -> f64;
+
+    /// The correlation of the noise over rounds. Where there is one, [`Mechanism::event`] is the cost of the **whole run**,
+    /// charged with its first release, and [`Mechanism::noise`] the law before it is correlated.
+    fn correlation(&self) -> Option<Correlation<'_>> {
+        None
+    }
 }
 
 /// What the privacy room refuses.

@@ -107,6 +107,28 @@ impl DiscreteGaussian {
     }
 }
 
+/// Whether the sampler draws this sigma.
+///
+/// # Errors
+/// [`SampleError::OutOfRange`].
+pub fn check(sigma: f64) -> Result<(), SampleError> {
+    DiscreteGaussian::new(sigma).map(|_| ())
+}
+
+/// The draws that [`add`] would add, each in place of what `out` held.
+///
+/// # Errors
+/// [`SampleError::OutOfRange`] for `sigma`, or more than 2^28 of them.
+pub fn fill(out: &mut [i64], sigma: f64, key: &StreamKey) -> Result<(), SampleError> {
+    let law = DiscreteGaussian::new(sigma)?;
+    within("draws", out.len() as f64, 0.0, (MAX_SEGMENTS * SEGMENT) as f64)?;
+    out.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, segment)| {
+        let mut reader = key.reader(i as u64 * SEGMENT_BYTES);
+        segment.iter_mut().for_each(|x| *x = law.draw(&mut reader));
+    });
+    Ok(())
+}
+
 /// Adds discrete Gaussian noise to words mod `2^bits`, in parallel over segments of [`SEGMENT`] words:
 /// segment `i` reads the keystream from byte `i 2^22` on, so that thread count and order change nothing.
 ///

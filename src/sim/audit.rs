@@ -219,7 +219,7 @@ pub fn run(
 ) -> Result<AuditResult, SimError> {
     config.check()?;
     let (rate, rounds, delta) = (config.rate(), u64::from(config.rounds), config.privacy.delta);
-    let setting = Setting { cohort: config.cohort as f64, rate, rounds, delta, dim: config.dim };
+    let setting = Setting { cohort: config.cohort as f64, rate, rounds, delta, dim: config.dim, participation: None };
     if config.privacy.schedule.is_some() {
         return Err(invalid("privacy.schedule", "absent: an audit plays rounds of one noise", "given"));
     }

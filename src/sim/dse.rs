@@ -110,8 +110,18 @@ pub fn run(config: &DseConfig, backend: &Arc<dyn Backend>, mut tick: impl FnMut(
             return Err(ConfigError::Invalid { name, expected, found }.into());
         }
     }
-    let setting =
-        Setting { cohort: config.clients as f64, rate: 1.0, rounds: 1, delta: config.privacy.delta, dim: config.dim };
+    if config.privacy.adaptive_clip.is_some() {
+        let expected = "absent: one sum has no next round to adapt to".to_owned();
+        return Err(ConfigError::Invalid { name: "privacy.adaptive_clip", expected, found: "given".into() }.into());
+    }
+    let setting = Setting {
+        cohort: config.clients as f64,
+        rate: 1.0,
+        rounds: 1,
+        delta: config.privacy.delta,
+        dim: config.dim,
+        participation: None,
+    };
     let Resolved { privacy, mechanism, rule, predicted_wrap, .. } = resolve(&config.privacy, &setting)?;
     let epsilon = rule.epsilon(&mechanism.event(config.dim), 1, config.privacy.delta).map_err(FlError::from)?;
     let mut trials = Vec::with_capacity(config.repeats);

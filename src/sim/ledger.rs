@@ -8,7 +8,7 @@ use super::SimError;
 use crate::config::build::{Experiment, LedgerAccount};
 use crate::fl::coordinator::Charge;
 use crate::fl::plan::Plan;
-use crate::fl::spend::{Attempt, release};
+use crate::fl::spend::{Attempt, RunKey};
 use crate::privacy::View;
 use crate::privacy::ledger::tab::{Costs, Tab};
 use crate::privacy::ledger::{LedgerError, LedgerFile, Limit, Opening, Totals};
@@ -22,7 +22,7 @@ pub struct RunLedger {
     file: LedgerFile,
     tab: Tab,
     path: PathBuf,
-    session: [u8; 16],
+    run: RunKey,
 }
 
 /// Where the principal of a run stands after it.
@@ -74,7 +74,7 @@ impl RunLedger {
                 let mut ledger = Self::account(file, &path, &experiment.name, (plan, costs))?;
                 if fresh {
                     for (round, attempt) in charged {
-                        ledger.file.charge(&mut ledger.tab, release(&plan.session, *round, attempt))?;
+                        ledger.file.charge(&mut ledger.tab, ledger.run.release(*round, attempt))?;
                     }
                 }
                 Ok(Some(ledger))
@@ -90,7 +90,7 @@ impl RunLedger {
         (plan, costs): (&Plan, &Costs),
     ) -> Result<Self, SimError> {
         let tab = file.book().tab(principal, costs.clone())?;
-        Ok(Self { file, tab, path: path.to_owned(), session: plan.session })
+        Ok(Self { file, tab, path: path.to_owned(), run: RunKey::of(plan)? })
     }
 
     /// What the principal has lost, for the coordinator to ask.
@@ -105,7 +105,7 @@ impl RunLedger {
     /// Those of [`LedgerFile::charge`]: nothing may be released then.
     pub fn charge(&mut self, charge: &Charge) -> Result<(), SimError> {
         let attempt = Attempt { attempt: charge.attempt, input: charge.input, charged: true };
-        Ok(self.file.charge(&mut self.tab, release(&self.session, charge.round, &attempt))?)
+        Ok(self.file.charge(&mut self.tab, self.run.release(charge.round, &attempt))?)
     }
 
     /// Where the principal stands.

@@ -44,6 +44,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "noise": placement(plan.placement),
         "gamma": encode.map(|e| e.gamma),
         "clip": experiment.clip,
+        "matrix": matrix(plan),
         "bits": encode.map(|e| e.bits),
         "mu_total": mu_total,
         "noise_std": plan.mechanism.noise().variance().sqrt() * plan.mechanism.unit(),
@@ -70,6 +71,18 @@ fn stages(plan: &Plan) -> Option<Vec<Value>> {
         json!({ "rounds": rounds, "noise_std": noise.variance().sqrt() * mechanism.unit(), "mu_total": mu_total })
     };
     (!plan.later.is_empty()).then(|| plan.stages().map(stage).collect())
+}
+
+/// The matrix of correlated noise, with its errors for noise of standard deviation 1; `null` where there is none.
+fn matrix(plan: &Plan) -> Value {
+    plan.mechanism.correlation().map_or(Value::Null, |correlation| {
+        json!({
+            "participation": correlation.participation,
+            "sensitivity": correlation.strategy.sensitivity(correlation.participation).ok(),
+            "prefix_error": correlation.strategy.prefix_error(),
+            "buffers": correlation.strategy.buffers(),
+        })
+    })
 }
 
 fn placement(placement: NoisePlacement) -> &'static str {

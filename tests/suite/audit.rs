@@ -22,6 +22,8 @@ fn skellam(mechanism: MechanismName, gamma: f64, mu_total: f64, cohort: u64) -> 
         noise: NoisePlacement::Aggregate,
         clip: 1.0,
         bits: 24,
+        adaptive_clip: None,
+        matrix: None,
         gamma: Some(gamma),
         mu: Some(mu_total / cohort as f64),
         noise_multiplier: None,

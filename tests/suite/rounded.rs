@@ -50,7 +50,7 @@ fn sums_are_unbiased_with_the_noise_that_is_accounted() {
 /// A bound that every row exceeds: what is left is shrunk, and still bounded.
 #[test]
 fn gamma_is_found_where_it_is_worth_its_bits() {
-    let setting = Setting { cohort: 50.0, rate: 1.0, rounds: 1, delta: 1e-5, dim: 4096 };
+    let setting = Setting { cohort: 50.0, rate: 1.0, rounds: 1, delta: 1e-5, dim: 4096, participation: None };
     for mechanism in ROUNDED {
         let config = PrivacyConfig { gamma: None, ..privacy(mechanism, NoisePlacement::PerClient) };
         let Resolved { privacy: resolved, mechanism: built, predicted_wrap: wrap, .. } =
@@ -75,7 +75,7 @@ fn gamma_is_found_where_it_is_worth_its_bits() {
 
 #[test]
 fn what_is_not_closed_under_sums_is_drawn_by_every_client() {
-    let setting = |rate| Setting { cohort: 50.0, rate, rounds: 10, delta: 1e-5, dim: 1000 };
+    let setting = |rate| Setting { cohort: 50.0, rate, rounds: 10, delta: 1e-5, dim: 1000, participation: None };
     let refused = |mechanism, noise, rate| resolve(&privacy(mechanism, noise), &setting(rate)).unwrap_err().to_string();
     let error = refused(MechanismName::DistributedDiscreteGaussian, NoisePlacement::Aggregate, 1.0);
     assert!(error.contains("per_client") && error.contains("skellam"), "{error}");

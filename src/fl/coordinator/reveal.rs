@@ -40,9 +40,11 @@ impl Coordinator {
                     self.backend.noise(&mut sum, task.shape.bits, table, &key)?;
                 }
             }
-            NoiseLaw::DiscreteGaussian { sigma } => {
-                discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?;
-            }
+            NoiseLaw::DiscreteGaussian { sigma } => match &mut self.noise {
+                // The ring has 32 bits.
+                Some(noise) => noise.add(sum.as_u32_mut()?, sigma, &key)?,
+                None => discrete_gaussian::add(sum.as_u32_mut()?, task.shape.bits, sigma, &key)?,
+            },
             NoiseLaw::CenteredBinomial { coins } => {
                 for (copy, part) in coin_parts(coins).enumerate() {
                     let key = self.copied_key(task.id.round, task.id.attempt, Purpose::Noise, copy as u32);
