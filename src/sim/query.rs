@@ -268,9 +268,8 @@ fn answer(question: &Question, records: &[String], reader: &mut StreamReader) ->
         }
         Question::Above { values, threshold, positives, budget } => {
             let told = sparse::above(&count_by(values, records), *threshold, *positives, *budget, reader)?;
-            let (asked, above): (Vec<_>, Vec<_>) = values.iter().zip(&told).unzip();
-            let found: Vec<_> =
-                asked.iter().zip(above).filter(|(_, above): &(_, &bool)| **above).map(|(value, _)| value).collect();
+            let found: Vec<&String> =
+                values.iter().zip(&told).filter(|(_, above)| **above).map(|(value, _)| value).collect();
             json!({"above": found, "asked": told.len()})
         }
         Question::Respond { values, budget } => respond(values, *budget, records, reader)?,

@@ -183,6 +183,17 @@ fn what_is_not_proved_or_makes_no_sense_is_refused() {
     }
 }
 
+/// Too little noise for the target: nothing is released, not even the first round.
+#[test]
+fn a_budget_is_checked_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = train(&dir.path().join("run"), &[DIGITS, MATRIX, &["privacy.noise_multiplier=0.2"]]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = last_line(&output);
+    assert_eq!((&result["rounds"], &result["epsilon"]), (&Value::from(0), &Value::from(0.0)));
+    assert!(result["ending"].as_str().unwrap().contains("stopped by the budget"), "{result}");
+}
+
 #[test]
 fn an_adaptive_clip_moves_within_the_same_budget() {
     let dir = tempfile::tempdir().unwrap();
