@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use veilsum::bench::stages::STAGES;
 
+use crate::kernels::{emulation_available, with_driver};
+
 fn veilsum(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
     command.arg("bench").args(args).env_remove("VEILSUM_ISA").stdin(Stdio::null()).output().unwrap()
@@ -104,6 +106,23 @@ fn a_device_is_measured_against_its_own_copies() {
     assert!(host.get("device_ns_per_element").is_none() && host.get("device_clock").is_none(), "{host}");
     let message = fails(&["keystream", "--backend", "wgpu", "--allow-software"], 2);
     assert!(message.contains("keystream") && message.contains("wgpu"), "{message}");
+}
+
+/// On the driver of the tests, whose clock goes 1010 ns on for a launch of one group.
+#[test]
+fn a_card_is_timed_by_its_events() {
+    if !emulation_available() {
+        return;
+    }
+    let args = "bench fwht --size 4096 --rows 1 --backend cuda --threads 1 --seconds 0.001 --json";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
+    let output = with_driver(&mut command).args(args.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = lines(&String::from_utf8(output.stdout).unwrap());
+    let row = lines[1..].iter().find(|r| r["backend"] == "cuda").expect("a row of the device");
+    assert_eq!(row["device_clock"], "CUDA events");
+    let nanoseconds = row["device_ns_per_element"].as_f64().unwrap() * 4096.0;
+    assert!((nanoseconds - 1010.0).abs() < 1.0, "{row}");
 }
 
 #[test]

@@ -37,7 +37,9 @@ use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::params::{EncodeParams, NO_LINF};
 
 pub(crate) use self::device::raw_device;
+pub(crate) use self::driver::with_driver;
 use self::emulated::Emulated;
+pub(crate) use self::emulation::available as emulation_available;
 
 /// The oracle.
 fn oracle() -> Scalar {
