@@ -146,7 +146,11 @@ fn the_host_side_passes_every_test_of_a_device() {
         return;
     }
     let rooms = ["device", "ghost", "gram", "halves", "lattice", "select"].map(|room| format!("kernels::{room}"));
-    let (passed, text) = again(&rooms.each_ref().map(String::as_str), &[("EMULATED_CUDA_ORDER", "deferred:1")]);
+    // But for what computes on the processor alone, or for long.
+    let skipped = ["several_threads", "number_of_threads", "oracle_evaluates", "three_clients"];
+    let skipped = skipped.into_iter().flat_map(|name| ["--skip", name]);
+    let arguments: Vec<&str> = rooms.iter().map(String::as_str).chain(skipped).collect();
+    let (passed, text) = again(&arguments, &[("EMULATED_CUDA_ORDER", "deferred:1")]);
     assert!(passed && text.contains("test result: ok"), "{text}");
     let threads = "kernels::device::threads_share_a_device";
     assert!(text.contains(&format!("{threads} ... ok")), "{text}");
