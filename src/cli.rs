@@ -31,7 +31,7 @@ pub enum Command {
     /// Train a model privately over simulated clients.
     Train(train::Args),
     /// Privacy loss of a mechanism, or the noise that meets a target.
-    Account(account::Entry),
+    Account(Box<account::Entry>),
     /// Attack a mechanism as it runs here: a lower bound of epsilon beside the claimed one.
     Audit(audit::Args),
     /// What has been released about whom: open, show and verify a ledger.
@@ -92,7 +92,7 @@ impl Failure {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Train(args) => train::run(args),
-        Command::Account(args) => account::run(args),
+        Command::Account(args) => account::run(*args),
         Command::Audit(args) => audit::run(&args),
         Command::Ledger(args) => ledger::run(args),
         Command::Eval(args) => eval::run(args),

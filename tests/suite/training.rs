@@ -250,7 +250,7 @@ fn the_least_bound_calibrates_reports_and_stops() {
     let dir = temp();
     let go = |name: &str, more: &[&str]| {
         let run = dir.path().join(name);
-        let args = [&["--set", "rounds=12", "--set", "evaluation.every=4"], more].concat();
+        let args = [&["--set", "rounds=12", "--set", "evaluation.every=4"][..], more].concat();
         let output = train(&run, &args);
         assert!(output.status.success(), "{}", stderr(&output));
         (last_line(&output), metrics(&run), run)
@@ -276,7 +276,7 @@ fn the_least_bound_calibrates_reports_and_stops() {
     // A budget that the cheaper bound would find spent: by the better one there is a round left.
     let given = ["--set", "privacy.gamma=64", "--set", "privacy.mu=8", "--set", "privacy.target_epsilon=6"];
     let (short, _, _) = go("short", &given);
-    let (long, _, _) = go("long", &[&given[..], &best].concat());
+    let (long, _, _) = go("long", &[&given[..], &best[..]].concat());
     assert!(long["rounds"].as_u64() > short["rounds"].as_u64(), "{short} {long}");
     assert!(long["epsilon"].as_f64().unwrap() <= 6.0, "{long}");
 }
@@ -324,7 +324,7 @@ fn rounds_of_different_noise_are_run_charged_and_resumed() {
     assert!(result["ending"].as_str().unwrap().contains("budget"), "{result}");
     let central = ["--set", "privacy.mechanism=central-gaussian", "--set", "privacy.bits=null"];
     let weighted = r#"privacy.schedule={"law":"weighted","stages":[{"rounds":6,"weight":1},{"rounds":6,"weight":4}]}"#;
-    let more = [&central[..], &["--set", weighted, "--set", "rounds=12"]].concat();
+    let more = [&central[..], &["--set", weighted, "--set", "rounds=12"][..]].concat();
     let output = train(&dir.path().join("central"), &more);
     assert!(output.status.success(), "{}", stderr(&output));
     let stds: Vec<f64> =
@@ -334,10 +334,10 @@ fn rounds_of_different_noise_are_run_charged_and_resumed() {
     let linear = r#"privacy.schedule={"law":"linear","last":0.5}"#;
     for (more, says) in [
         (&["--set", stages, "--set", "rounds=11"][..], "stages of 11 rounds together"),
-        (&["--set", linear, "--set", "privacy.mechanism=smm-2022"], "one noise for all rounds"),
-        (&["--set", r#"privacy.schedule={"law":"linear","last":0}"#], "noise factor of a stage is 0"),
-        (&["--set", r#"privacy.schedule={"law":"linear","last":2,"steps":40}"#], "steps of a decay is 40"),
-        (&["--set", r#"privacy.schedule={"law":"cosine","last":2}"#], "law"),
+        (&["--set", linear, "--set", "privacy.mechanism=smm-2022"][..], "one noise for all rounds"),
+        (&["--set", r#"privacy.schedule={"law":"linear","last":0}"#][..], "noise factor of a stage is 0"),
+        (&["--set", r#"privacy.schedule={"law":"linear","last":2,"steps":40}"#][..], "steps of a decay is 40"),
+        (&["--set", r#"privacy.schedule={"law":"cosine","last":2}"#][..], "cosine"),
     ] {
         let output = train(&dir.path().join("refused"), more);
         let said = stderr(&output);

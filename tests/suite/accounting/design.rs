@@ -106,7 +106,7 @@ fn a_planned_run_trains_as_it_was_planned() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("small.json");
     let line = format!(
-        "--data digits --model digits_mlp --cohort 150 --population 1000 --rounds 2 --epsilon 6 --delta 1e-5 --out {}",
+        "--data digits --model digits_mlp --cohort 150 --population 1000 --rounds 2 --epsilon 6 --delta 1e-5 --accountant rdp --out {}",
         config.display()
     );
     let (code, out, err) = plan(&format!("{line} --json"));
@@ -160,7 +160,7 @@ fn plans_that_cannot_be_are_refused_and_others_are_tables() {
     assert!(code == 0 && v["gamma"].is_null() && f(&v["noise_multiplier"]) > 0.1 && v["predicted_wrap"].is_null());
     for (more, code, says) in [
         ("--epsilon 1e-9 --bits 6", 3, ""),
-        ("--epsilon 3 --bits 2 --cohort 60000", 3, "bits would do"),
+        ("--epsilon 3 --bits 2 --cohort 1000000 --population 1000000", 3, "bits would do"),
         ("--epsilon 0", 2, "target epsilon"),
         ("--epsilon NaN", 2, "target epsilon"),
         ("--epsilon 3 --bits 1", 2, "bits"),
