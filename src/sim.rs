@@ -210,10 +210,11 @@ pub fn run(
     if let Some(loss) = lost {
         run.leave_device(loss, observer);
     }
-    let charged: Vec<_> = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a))).collect();
-    let charged: Vec<_> = charged.into_iter().filter(|(_, attempt)| attempt.charged).collect();
-    run.ledger = RunLedger::open(experiment, options.folder, &charged)?;
-    let spend = Spend::new(&experiment.plan, journal)?.on(run.ledger.as_ref().map(RunLedger::tab));
+    let attempts = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a)));
+    let charged: Vec<_> = attempts.filter(|(_, attempt)| attempt.charged).collect();
+    let spend = Spend::new(&experiment.plan, journal)?;
+    run.ledger = RunLedger::open(experiment, options.folder, &charged, spend.sampler_error())?;
+    let spend = spend.on(run.ledger.as_ref().map(RunLedger::tab));
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(
         experiment.plan.clone(),
@@ -354,9 +355,9 @@ impl Run {
             return Err(error);
         };
         let (backend, reason) = ((*backend).to_owned(), reason.clone());
-        let elsewhere = self.experiment.on_cpu();
+        self.experiment = self.experiment.on_cpu();
         // The last frame of a round may be complete where the loss of the device shows.
-        let restarts = coordinator.move_to(elsewhere.backend.clone());
+        let restarts = coordinator.move_to(self.experiment.backend.clone());
         let recovery = match then {
             Recovery::Restarted if !restarts => Recovery::Decoded,
             then => then,

@@ -6,7 +6,7 @@ use super::FlError;
 use super::plan::Plan;
 use crate::privacy::SAMPLER_SHARE;
 use crate::privacy::accountant::EpsilonReport;
-use crate::privacy::accountant::meter::Meter;
+use crate::privacy::accountant::meter::{Meter, sampler_part};
 use crate::privacy::ledger::Release;
 use crate::privacy::ledger::tab::{Excess, Tab};
 
@@ -91,6 +91,12 @@ impl Spend {
         self
     }
 
+    /// Total variation distance of one release from what is accounted.
+    #[must_use]
+    pub const fn sampler_error(&self) -> f64 {
+        self.sampler_error
+    }
+
     /// The attempt under which `round` runs on `input`: a bit-identical rerun keeps its number (it will
     /// release the same bits, so that it costs nothing more); any other input takes the next one.
     pub fn begin(&mut self, round: u32, input: [u8; 32]) -> Attempt {
@@ -103,22 +109,20 @@ impl Spend {
         fresh
     }
 
-    /// Charges an attempt; again is free.
+    /// Counts an attempt that is charged; again is free. [`Self::refuses`] said before whether it may be.
     ///
     /// # Errors
-    /// A release that the ledger's principal cannot afford, which [`Self::refuses`] says before.
+    /// An attempt that the ledger has with another input.
     pub fn charge(&mut self, round: u32, attempt: u32) -> Result<(), FlError> {
         let Some(tried) = self.rounds.get_mut(&round).and_then(|v| v.iter_mut().find(|a| a.attempt == attempt)) else {
             return Ok(());
         };
         tried.charged = true;
         let release = release(&self.session, round, tried);
-        if let Some(tab) = &mut self.tab
-            && !tab.has(&release)?
-        {
-            tab.charge(release)?;
+        match &mut self.tab {
+            Some(tab) => Ok(tab.record(release)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Releases charged in rounds up to `round`.
@@ -154,13 +158,17 @@ impl Spend {
         let mut public = self.public.epsilon(releases, self.delta)?;
         let server = self.server.epsilon(releases, self.delta)?;
         let error = self.sampler_error * releases as f64;
-        let part = |epsilon: f64| if error == 0.0 { 0.0 } else { ((1.0 + epsilon.exp()) * error).min(1.0) };
-        let delta_sampler = part(public.epsilon);
+        let delta_sampler = sampler_part(public.epsilon, error);
         if delta_sampler > SAMPLER_SHARE * self.delta && public.epsilon.is_finite() {
             public.epsilon = f64::INFINITY;
             public.accountant.push_str(" (void: the noise tables' error exceeds its share of delta)");
         }
-        Ok(EpsilonViews { delta_sampler, delta_sampler_server_view: part(server.epsilon), public, server })
+        Ok(EpsilonViews {
+            delta_sampler,
+            delta_sampler_server_view: sampler_part(server.epsilon, error),
+            public,
+            server,
+        })
     }
 }
 

@@ -42,7 +42,8 @@ pub struct LedgerState {
 
 impl RunLedger {
     /// Opens the ledger of a private run. One of its own is made on first use, with the run's target as its limit;
-    /// `charged` are then the releases that an older version of the program made without a ledger.
+    /// `charged` are then the releases that an older version of the program made without a ledger. `sampler_error` is that
+    /// of [`Plan::sampler_error`].
     ///
     /// # Errors
     /// Those of the ledger; a principal that the named ledger does not have.
@@ -50,6 +51,7 @@ impl RunLedger {
         experiment: &Experiment,
         folder: Option<&Path>,
         charged: &[(u32, Attempt)],
+        sampler_error: f64,
     ) -> Result<Option<Self>, SimError> {
         let plan = &experiment.plan;
         if !plan.is_private() {
@@ -60,7 +62,7 @@ impl RunLedger {
                 if !file.exists() {
                     return Err(LedgerError::Absent(file.clone()).into());
                 }
-                Self::account(LedgerFile::open(file)?, file, principal, plan).map(Some)
+                Self::account(LedgerFile::open(file)?, file, principal, (plan, sampler_error)).map(Some)
             }
             (None, Some(folder)) => {
                 let path = folder.join(LEDGER);
@@ -69,7 +71,7 @@ impl RunLedger {
                 if fresh {
                     file.enter(own(&experiment.name, plan))?;
                 }
-                let mut ledger = Self::account(file, &path, &experiment.name, plan)?;
+                let mut ledger = Self::account(file, &path, &experiment.name, (plan, sampler_error))?;
                 if fresh {
                     for (round, attempt) in charged {
                         ledger.file.charge(&mut ledger.tab, release(&plan.session, *round, attempt))?;
@@ -81,12 +83,17 @@ impl RunLedger {
         }
     }
 
-    fn account(file: LedgerFile, path: &Path, principal: &str, plan: &Plan) -> Result<Self, SimError> {
+    fn account(
+        file: LedgerFile,
+        path: &Path,
+        principal: &str,
+        (plan, sampler_error): (&Plan, f64),
+    ) -> Result<Self, SimError> {
         let cost = Cost {
             neighbors: plan.mechanism.neighboring(),
             server: plan.server_event(),
             public: plan.public_event(),
-            sampler_error: plan.sampler_error()?,
+            sampler_error,
         };
         let tab = file.book().tab(principal, cost)?;
         Ok(Self { file, tab, path: path.to_owned(), session: plan.session })

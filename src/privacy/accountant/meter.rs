@@ -6,6 +6,13 @@ use super::{Accountant, EpsilonReport};
 use crate::privacy::mechanism::PrivacyError;
 use crate::privacy::{DpEvent, SAMPLER_SHARE};
 
+/// The part of delta that the error of the noise tables takes, `(1 + e^epsilon) N t`, at most 1; `error` is `N t`, the sum of
+/// the total variation distances of all releases. Beyond [`SAMPLER_SHARE`] of delta an epsilon is void.
+#[must_use]
+pub fn sampler_part(epsilon: f64, error: f64) -> f64 {
+    if error == 0.0 { 0.0 } else { ((1.0 + libm::exp(epsilon)) * error).min(1.0) }
+}
+
 /// Epsilon of earlier events and k times one event. The Renyi cost of one is computed once; where nothing is sampled there
 /// is a closed form of the privacy losses besides, and the lesser of both counts.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::book::Account;
 use super::{Charge, Cost, DeltaParts, LedgerError, Limit, Release, Totals};
-use crate::privacy::accountant::meter::Meter;
+use crate::privacy::accountant::meter::{Meter, sampler_part};
 use crate::privacy::{SAMPLER_SHARE, View};
 
 /// The running total of one run's releases about one principal, on top of all that the ledger had.
@@ -72,7 +72,7 @@ impl Tab {
         let public = self.public.epsilon(releases, delta)?.epsilon;
         let server = self.server.epsilon(releases, delta)?.epsilon;
         let error = self.account.sampler_error + self.cost.sampler_error * releases as f64;
-        let sampler = if error == 0.0 { 0.0 } else { ((1.0 + libm::exp(public)) * error).min(1.0) };
+        let sampler = sampler_part(public, error);
         // Beyond the share of delta that is set aside for it nothing is proved.
         let public = if sampler > SAMPLER_SHARE * delta { f64::INFINITY } else { public };
         let finite = |epsilon: f64| epsilon.is_finite().then_some(epsilon);
@@ -87,9 +87,28 @@ impl Tab {
     /// # Errors
     /// As [`Tab::state`].
     pub fn exceeds(&self) -> Result<Option<Excess>, LedgerError> {
-        let Some(limit) = self.limit() else { return Ok(None) };
-        let next = in_view(self.state(1)?.epsilon, limit.view);
-        Ok((next > limit.epsilon).then_some(Excess { next, limit }))
+        if self.limit().is_none() {
+            return Ok(None);
+        }
+        Ok(self.excess(self.state(1)?.epsilon))
+    }
+
+    /// What is more than the limit in `totals`.
+    fn excess(&self, totals: Totals) -> Option<Excess> {
+        let limit = self.limit()?;
+        let next = in_view(totals, limit.view);
+        (next > limit.epsilon).then_some(Excess { next, limit })
+    }
+
+    /// Counts a release that was charged elsewhere; again is free.
+    ///
+    /// # Errors
+    /// [`LedgerError::Reused`].
+    pub fn record(&mut self, release: Release) -> Result<(), LedgerError> {
+        if !self.has(&release)? {
+            self.new.push(release);
+        }
+        Ok(())
     }
 
     /// The charge of a release, which counts from now on.
@@ -98,11 +117,11 @@ impl Tab {
     /// [`LedgerError::Overspent`], [`LedgerError::Reused`].
     pub fn charge(&mut self, release: Release) -> Result<Charge, LedgerError> {
         self.has(&release)?;
-        if let Some(Excess { next, limit }) = self.exceeds()? {
+        let state = self.state(1)?;
+        if let Some(Excess { next, limit }) = self.excess(state.epsilon) {
             let principal = self.principal().to_owned();
             return Err(LedgerError::Overspent { principal, next, limit: limit.epsilon, view: limit.view.name() });
         }
-        let state = self.state(1)?;
         self.new.push(release.clone());
         Ok(Charge {
             principal: self.principal().to_owned(),

@@ -382,6 +382,37 @@ fn a_row_measured_on_its_way_has_the_same_bits() {
     }
 }
 
+/// What a transform's rounding adds stays below the margin of the clip, so that no row of floats is above its exact bound:
+/// a backend may leave out the steps of a shrink that is never needed, and its time tells nothing.
+#[test]
+fn no_row_of_floats_has_to_shrink() {
+    let (signs, keys) = (stream(3), row_keys(1));
+    for block_log2 in [0, 4, 9, 12, 15, 18] {
+        let dim = 1usize << block_log2;
+        let flat = vec![3.0f32; dim];
+        let spike: Vec<f32> = (0..dim).map(|i| if i == dim / 3 { 1e6 } else { 0.0 }).collect();
+        let ramp: Vec<f32> = (0..dim).map(|i| (i * 7919 % 1009) as f32 - 504.5).collect();
+        for (x, gamma) in [flat, spike, ramp].into_iter().flat_map(|x| [(x.clone(), 0.7f32), (x, 16_383.0)]) {
+            let rows = Rows::dense(x, 1, dim).unwrap();
+            let bound = (f64::from(gamma).powi(2) * f64::from(1u32 << 16).powi(2)).floor();
+            let norm_bound = EncodeParams::limbs(bound as u128);
+            let params = EncodeParams { clip: 1.0, gamma, norm_bound, ..plain_params(dim as u32, block_log2) };
+            for backend in blocked() {
+                let (fixed, report) = backend.encode_fixed(&rows, &job(params, &signs, &keys)).unwrap();
+                let fixed: Vec<i64> = fixed.as_i32().unwrap().iter().map(|&v| i64::from(v)).collect();
+                let norm = encode::integer_norm(&fixed, &params);
+                assert!(norm <= params.norm_bound(), "2^{block_log2} {gamma} {norm} {}", backend.describe());
+                // All but what the margin and the truncation take.
+                let least = (gamma * 65_536.0 * (1.0 - 1e-5) - (dim as f32).sqrt()).max(0.0);
+                assert!(
+                    report.clipped == 1 && norm as f64 >= f64::from(least).powi(2),
+                    "2^{block_log2} {gamma} {norm}"
+                );
+            }
+        }
+    }
+}
+
 /// A NaN in any chunk of a row that is measured on its way.
 #[test]
 fn a_long_row_with_nan_is_zeroed() {

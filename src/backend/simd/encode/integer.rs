@@ -250,6 +250,10 @@ struct Finish<'a> {
 /// The constants of a row, in lanes.
 #[derive(Clone, Copy)]
 struct Steps<M: Machine> {
+    /// False where the steps of the shrink may be left out: the norm is L2 and within its bound. That of a row which came
+    /// from floats always is, since [`check::CLIP_MARGIN`] is more than the errors of a transform add up to: no time tells
+    /// anything of it.
+    shrinks: bool,
     /// The shrink: `floor(|v| num / 2^30) = floor(|v| fourfold / 2^32) + (|v| & whole)`, `fourfold = 4 num mod 2^32`, and
     /// `whole` all ones where that lost a bit (`num = 2^30`: nothing shrinks), else zero.
     fourfold: M::W,
@@ -266,6 +270,7 @@ impl<M: Machine> Steps<M> {
     fn new(num: u32, p: &EncodeParams) -> Self {
         let shift = if p.rounding == rounding_kind::KEEP { 0 } else { p.fraction_bits };
         Self {
+            shrinks: num < 1 << SHRINK_BITS || p.norm == norm_kind::MIXED,
             fourfold: M::W::splat(num << 2),
             whole: M::W::splat((num >> SHRINK_BITS).wrapping_neg()),
             shift,
@@ -314,10 +319,11 @@ impl Kernel for Finish<'_> {
             } else {
                 x
             };
-            if steps.wide {
-                chunk::<M, true>(place, &steps, &uniform, &noise);
-            } else {
-                chunk::<M, false>(place, &steps, &uniform, &noise);
+            match (steps.shrinks, steps.wide) {
+                (false, false) => chunk::<M, false, false>(place, &steps, &uniform, &noise),
+                (false, true) => chunk::<M, false, true>(place, &steps, &uniform, &noise),
+                (true, false) => chunk::<M, true, false>(place, &steps, &uniform, &noise),
+                (true, true) => chunk::<M, true, true>(place, &steps, &uniform, &noise),
             }
             if let Some(bytes) = bytes {
                 pack::block::<M>(&words, self.p.bits, bytes);
@@ -330,26 +336,40 @@ impl Kernel for Finish<'_> {
 
 /// One chunk; its last group may be short.
 #[inline(always)]
-fn chunk<M: Machine, const WIDE: bool>(x: &mut [u32], steps: &Steps<M>, uniform: &[u16; BLOCK], noise: &[u32; BLOCK]) {
+fn chunk<M: Machine, const SHRINKS: bool, const WIDE: bool>(
+    x: &mut [u32],
+    steps: &Steps<M>,
+    uniform: &[u16; BLOCK],
+    noise: &[u32; BLOCK],
+) {
     let (groups, rest) = x.as_chunks_mut::<16>();
     let whole = groups.len();
     let (uniform, noise) = (uniform.as_chunks::<16>().0, noise.as_chunks::<16>().0);
     for ((x, uniform), noise) in groups.iter_mut().zip(uniform).zip(noise) {
-        step::<M, WIDE>(x, steps, uniform, noise);
+        step::<M, SHRINKS, WIDE>(x, steps, uniform, noise);
     }
     if !rest.is_empty() {
         let mut last = [0; 16];
         last[..rest.len()].copy_from_slice(rest);
-        step::<M, WIDE>(&mut last, steps, &uniform[whole], &noise[whole]);
+        step::<M, SHRINKS, WIDE>(&mut last, steps, &uniform[whole], &noise[whole]);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
 #[inline(always)]
-fn step<M: Machine, const WIDE: bool>(x: &mut [u32; 16], steps: &Steps<M>, uniform: &[u16; 16], noise: &[u32; 16]) {
+fn step<M: Machine, const SHRINKS: bool, const WIDE: bool>(
+    x: &mut [u32; 16],
+    steps: &Steps<M>,
+    uniform: &[u16; 16],
+    noise: &[u32; 16],
+) {
     let v = M::W::load(x);
-    let size = v.abs();
-    let value = size.mul_hi(steps.fourfold).add(size.and(steps.whole)).negate_where_negative(v);
+    let value = if SHRINKS {
+        let size = v.abs();
+        size.mul_hi(steps.fourfold).add(size.and(steps.whole)).negate_where_negative(v)
+    } else {
+        v
+    };
     // Without fraction bits the comparison is 0 < 0: the value is kept as it is.
     let uniform = M::W::load_u16(uniform).shr(16 - steps.shift);
     let rounded = if WIDE {
