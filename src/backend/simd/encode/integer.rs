@@ -252,7 +252,7 @@ struct Finish<'a> {
 struct Steps<M: Machine> {
     /// False where the steps of the shrink may be left out: the norm is L2 and within its bound. That of a row which came
     /// from floats always is, since [`check::CLIP_MARGIN`] is more than the errors of a transform add up to: no time tells
-    /// anything of it.
+    /// anything of it. The norm of rounded integers may be above its bound now and then: there nothing is left out.
     shrinks: bool,
     /// The shrink: `floor(|v| num / 2^30) = floor(|v| fourfold / 2^32) + (|v| & whole)`, `fourfold = 4 num mod 2^32`, and
     /// `whole` all ones where that lost a bit (`num = 2^30`: nothing shrinks), else zero.
@@ -270,7 +270,7 @@ impl<M: Machine> Steps<M> {
     fn new(num: u32, p: &EncodeParams) -> Self {
         let shift = if p.rounding == rounding_kind::KEEP { 0 } else { p.fraction_bits };
         Self {
-            shrinks: num < 1 << SHRINK_BITS || p.norm == norm_kind::MIXED,
+            shrinks: num < 1 << SHRINK_BITS || p.norm != norm_kind::L2,
             fourfold: M::W::splat(num << 2),
             whole: M::W::splat((num >> SHRINK_BITS).wrapping_neg()),
             shift,
