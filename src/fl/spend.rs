@@ -74,7 +74,7 @@ impl Spend {
     pub fn new(plan: &Plan, journal: BTreeMap<u32, Vec<Attempt>>) -> Result<Self, FlError> {
         let costs = plan.costs()?;
         Ok(Self {
-            public: Meter::of(costs.public(), &[])?,
+            public: Meter::of(costs.public(), &[])?.limited(plan.epsilon_budget),
             server: Meter::of(costs.server(), &[])?,
             delta: plan.delta,
             costs,

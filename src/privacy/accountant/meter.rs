@@ -37,6 +37,8 @@ pub struct Meter {
     by_losses: bool,
     /// True where privacy losses have a closed form: asked for every number of releases.
     closed: bool,
+    /// A report above this is made exact.
+    limit: f64,
     /// What was proved for which releases. A clone shares it.
     known: Arc<Mutex<Vec<Known>>>,
 }
@@ -105,21 +107,42 @@ impl Meter {
             }
         }
         let (earlier, known) = (earlier.to_vec(), Arc::default());
-        Ok(Self { stages, stride: stride.max(1), rule, earlier, primed, by_losses, closed: kinds == 0, known })
+        Ok(Self {
+            stages,
+            stride: stride.max(1),
+            rule,
+            earlier,
+            primed,
+            by_losses,
+            closed: kinds == 0,
+            limit: f64::INFINITY,
+            known,
+        })
+    }
+
+    /// The same meter, whose reports are exact where they would be above a limit that [`Meter::exceeds`] is asked for: no
+    /// report is then above a limit that was kept.
+    #[must_use]
+    pub fn limited(self, limit: Option<f64>) -> Self {
+        Self { limit: limit.unwrap_or(f64::INFINITY), ..self }
     }
 
     /// Epsilon after `releases` of each stage, at `delta` without the part that is set aside for the sampler; exact every
-    /// `stride` releases of the course. Never above what [`Meter::exceeds`] has let pass.
+    /// `stride` releases of the course. Depends on nothing that was asked before: a resumed run reports alike.
     ///
     /// # Errors
     /// [`PrivacyError::OutOfRange`] for a delta outside (0, 1).
     pub fn epsilon(&self, releases: &[u64], delta: f64) -> Result<EpsilonReport, PrivacyError> {
-        let cheap = self.cheap(releases, delta)?;
+        let renyi = self.renyi(releases, delta)?;
         if !self.by_losses {
-            return Ok(cheap);
+            return Ok(renyi);
         }
-        let exact = self.exact(&self.ahead(releases), delta)?;
-        Ok(least(exact, cheap))
+        let told = least(self.exact(&self.ahead(releases), delta)?, renyi);
+        if told.epsilon <= self.limit {
+            return Ok(told);
+        }
+        let exact = self.exact(releases, delta)?;
+        Ok(least(least(exact, self.cheap(releases, delta)?), told))
     }
 
     /// Epsilon after `releases` of each stage if it is above `limit`, by the best bound: a cheap one decides only where it
@@ -140,27 +163,29 @@ impl Meter {
     /// # Errors
     /// As [`Meter::epsilon`].
     pub fn exactly(&self, releases: &[u64], delta: f64) -> Result<EpsilonReport, PrivacyError> {
-        let cheap = self.cheap(releases, delta)?;
-        if !self.by_losses {
-            return Ok(cheap);
-        }
-        Ok(least(self.exact(releases, delta)?, cheap))
+        let renyi = self.renyi(releases, delta)?;
+        if self.by_losses { Ok(least(self.exact(releases, delta)?, renyi)) } else { Ok(renyi) }
     }
 
-    /// The Renyi bound, or one that is known of these releases or more.
-    fn cheap(&self, releases: &[u64], delta: f64) -> Result<EpsilonReport, PrivacyError> {
+    /// The Renyi bound; infinite where that is not asked.
+    fn renyi(&self, releases: &[u64], delta: f64) -> Result<EpsilonReport, PrivacyError> {
         let mut accountant = self.primed.clone();
         if self.rule != Rule::Pld {
             for ((event, _), &count) in self.stages.iter().zip(releases) {
                 accountant.compose(event, count)?;
             }
         }
-        let mut best = accountant.epsilon(share(delta))?;
+        let mut report = accountant.epsilon(share(delta))?;
         if self.rule == Rule::Pld {
-            best.epsilon = f64::INFINITY;
-            "pld".clone_into(&mut best.accountant);
+            report.epsilon = f64::INFINITY;
+            "pld".clone_into(&mut report.accountant);
         }
-        best.delta = delta;
+        Ok(EpsilonReport { delta, ..report })
+    }
+
+    /// The Renyi bound, or one that is known of these releases or more.
+    fn cheap(&self, releases: &[u64], delta: f64) -> Result<EpsilonReport, PrivacyError> {
+        let mut best = self.renyi(releases, delta)?;
         let more = |known: &Known| known.delta == delta && at_least(&known.releases, releases);
         for known in lock(&self.known).iter().filter(|known| more(known)) {
             if known.report.epsilon < best.epsilon {
@@ -287,13 +312,24 @@ mod tests {
         let limit = exact.epsilon(&[60, 20], 1e-5).unwrap().epsilon;
         let rdp = Meter::of(course(25, Rule::Rdp), &[]).unwrap();
         assert!(rdp.exceeds(&[60, 20], 1e-5, limit).unwrap().is_some(), "the case decides nothing");
-        let meter = Meter::of(course(25, Rule::Best), &[]).unwrap();
+        let meter = Meter::of(course(25, Rule::Best), &[]).unwrap().limited(Some(limit));
         for b in 0..=21 {
             let excess = meter.exceeds(&[60, b], 1e-5, limit).unwrap();
             assert_eq!(excess.is_some(), b == 21, "{b}");
             if b <= 20 {
                 assert!(meter.epsilon(&[60, b], 1e-5).unwrap().epsilon <= limit, "{b}");
             }
+        }
+    }
+
+    #[test]
+    fn a_report_does_not_depend_on_what_was_asked_before() {
+        let [fresh, asked] = [(); 2].map(|()| Meter::of(course(25, Rule::Best), &[]).unwrap());
+        for b in [40, 5, 20] {
+            assert!(asked.exceeds(&[60, b], 1e-5, 1e-3).unwrap().is_some());
+        }
+        for (a, b) in [(30, 0), (60, 3), (60, 19)] {
+            assert_eq!(asked.epsilon(&[a, b], 1e-5).unwrap(), fresh.epsilon(&[a, b], 1e-5).unwrap());
         }
     }
 

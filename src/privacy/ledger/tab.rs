@@ -96,9 +96,10 @@ pub struct State {
 
 impl Tab {
     pub(super) fn new(account: Account, costs: Costs) -> Result<Self, LedgerError> {
+        let limit = |view| account.opening.limit.filter(|limit| limit.view == view).map(|limit| limit.epsilon);
         Ok(Self {
-            public: Meter::of(costs.public(), &account.public)?,
-            server: Meter::of(costs.server(), &account.server)?,
+            public: Meter::of(costs.public(), &account.public)?.limited(limit(View::Public)),
+            server: Meter::of(costs.server(), &account.server)?.limited(limit(View::Server)),
             counts: vec![0; costs.stages.len()],
             account,
             costs,

@@ -144,7 +144,7 @@ proptest! {
         for (a, b) in [(first / 2, 0), (first, second / 2), (first, second), (first + 2, second)] {
             let at = |meter: &Meter| meter.epsilon(&[a, b], delta).unwrap().epsilon;
             let told = at(&coarse);
-            prop_assert!(told >= at(&exact) && told <= at(&rdp), "{a} {b}");
+            prop_assert!(told >= at(&exact) * (1.0 - 2e-4) && told <= at(&rdp), "{a} {b}");
             prop_assert!(told >= last * (1.0 - 2e-4), "{a} {b}: {told} after {last}");
             last = told;
             // What is let pass is never below what is told.
