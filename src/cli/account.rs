@@ -101,6 +101,8 @@ pub struct Entry {
     /// The mechanism.
     #[command(flatten)]
     args: Option<Args>,
+    #[command(flatten)]
+    correlation: matrix::MatrixArgs,
 }
 
 /// What else is designed.
@@ -190,8 +192,8 @@ pub struct Args {
     /// behind the rounding it depends on them).
     #[arg(long)]
     pub dim: Option<usize>,
-    /// Those of `matrix`.
-    #[command(flatten)]
+    /// Those of `matrix`: parsed beside these, since an optional group of arguments cannot hold another one.
+    #[arg(skip)]
     pub correlation: matrix::MatrixArgs,
     /// Which accountant answers.
     #[arg(long, value_enum, default_value_t = AccountantName::Best)]
@@ -305,7 +307,7 @@ impl From<PrivacyError> for Failure {
 pub fn run(entry: Entry) -> Result<(), Failure> {
     match entry {
         Entry { command: Some(Other::Plan(args)), .. } => plan::run(&args),
-        Entry { args: Some(args), .. } => account(args),
+        Entry { args: Some(args), correlation, .. } => account(Args { correlation, ..args }),
         Entry { .. } => Err(usage("--cohort and --delta are needed; veilsum account --help explains")),
     }
 }

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn row_and_answer_stay_within_the_joint_bound() {
         let state = ClipState { clip: 0.5, ..ClipState::new(RULE, 2.0) };
-        let rows = Rows::dense(vec![0.3, 0.4, 3.0, 4.0, f32::NAN, 1.0, 0.0, 0.0], 4, 2).unwrap();
+        let rows = Rows::dense(vec![0.0, 0.5, 3.0, 4.0, f32::NAN, 1.0, 0.0, 0.0], 4, 2).unwrap();
         let (joined, report) = state.join(&rows).unwrap();
         let bound = RULE.joint_clip(2.0);
         for i in [0, 1, 3] {
@@ -160,7 +160,7 @@ mod tests {
             assert!(norm <= bound * (1.0 + 1e-6), "{row:?}");
         }
         // On the bound: within; beyond it: clipped; both at the mechanism's bound.
-        assert_eq!(joined.row(0).unwrap(), [1.2, 1.6, 0.25]);
+        assert_eq!(joined.row(0).unwrap(), [0.0, 2.0, 0.25]);
         assert_eq!(joined.row(1).unwrap(), [1.2, 1.6, -0.25]);
         assert_eq!(joined.row(3).unwrap(), [0.0, 0.0, 0.25]);
         assert!(joined.row(2).unwrap().iter().all(|x| x.is_nan()));

@@ -157,7 +157,10 @@ mod tests {
             let mut seen: Vec<Vec<u32>> = vec![Vec::new(); clients as usize];
             for round in 1..=rounds {
                 let cohort = draw_turn(clients, expected, round, &key(3));
-                assert!(cohort.len() as f64 <= expected.max(1.0) && cohort.windows(2).all(|w| w[0] < w[1]));
+                assert!(
+                    cohort.len() as u64 <= clients.div_ceil(promised.separation)
+                        && cohort.windows(2).all(|w| w[0] < w[1])
+                );
                 cohort.into_iter().for_each(|c| seen[c as usize].push(round));
             }
             for turns in seen {

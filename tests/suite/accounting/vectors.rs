@@ -152,7 +152,8 @@ fn sums_of_discrete_gaussians_cost_at_most_the_bound() {
         let mixed = |k: usize| (1.0 - rate) * q[k] + rate * moved(k);
         // Where the tails are numbers.
         let inside = (0..161).filter(|&k| q[k] > 1e-200 && moved(k) > 1e-200);
-        inside.map(|k| mixed(k).powf(a) * q[k].powf(1.0 - a)).sum::<f64>().ln() / (a - 1.0)
+        // By logarithms: the powers alone leave the range of a number.
+        inside.map(|k| (a * mixed(k).ln() + (1.0 - a) * q[k].ln()).exp()).sum::<f64>().ln() / (a - 1.0)
     };
     for (n, sigma) in [(4usize, 0.6), (2, 0.8), (9, 1.2)] {
         let q = sum(n, sigma);
