@@ -34,7 +34,7 @@ pub enum Sampling {
 ///
 /// Poisson: client `i` takes part iff the 64-bit word `i` of the keystream is below
 /// `rate * 2^64` (rounded down, so that the true rate never exceeds the accounted one). Of too many, those remain whose
-/// places [`subset`] draws.
+/// places a draw of a subset gives.
 #[must_use]
 pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) -> Vec<u64> {
     match sampling {

@@ -35,8 +35,8 @@ fn golden_rows_of_the_published_accountants() {
         let event = sampled(f(&row["q"]), vector);
         let (steps, delta, peer) = (row["steps"].as_u64().unwrap(), f(&row["delta"]), f(&row["eps"]));
         let rdp = epsilon(&event, steps, delta);
-        // Fractional orders help where the best one is low.
-        assert!(rdp <= peer * (1.0 + 1e-9) && rdp >= 0.9 * peer, "{row}: {rdp}");
+        // The way from divergences to delta is a better one, most where the best order is low.
+        assert!(rdp <= peer * (1.0 + 1e-9) && rdp >= 0.85 * peer, "{row}: {rdp}");
         assert!(best(&event, steps, delta) < peer, "{row}");
         seen += 1;
     }
@@ -52,7 +52,7 @@ fn golden_rows_of_the_published_accountants() {
         };
         let (steps, peer) = (row["steps"].as_u64().unwrap(), f(&row["eps"]));
         let found = epsilon(&sampled(f(&row["q"]), event), steps, f(&row["delta"]));
-        assert!(found <= peer * (1.0 + 1e-6) && found >= 0.9 * peer, "{row}: {found}");
+        assert!(found <= peer * (1.0 + 1e-6) && found >= 0.85 * peer, "{row}: {found}");
         seen += 1;
     }
     assert_eq!(seen, 10);
