@@ -20,6 +20,7 @@ mod long_rows;
 mod mask;
 mod noise;
 mod packing;
+mod recorded;
 mod select;
 mod transforms;
 
