@@ -128,7 +128,8 @@ impl GammaRequest {
     }
 
     /// The largest gamma whose sigma is the one at which the ring wraps as often as allowed; the secant on
-    /// log-log axes, since sigma is close to proportional to gamma. Begins at `near`, if that is given.
+    /// log-log axes, since sigma is close to proportional to gamma. Begins at `near`, if that is given. Scales at which no
+    /// noise meets the target (none so wide is certified) are too large as well.
     fn search(&self, multiplier: f64, near: Option<f64>) -> Result<Tried, PrivacyError> {
         let allowed = wrap::allowed_sigma(self.bits, self.wrap_limit);
         let (smallest, largest) = (2f64.powi(-10) / self.clip, 2f64.powi(29) / self.clip);
@@ -139,8 +140,16 @@ impl GammaRequest {
         let room = (allowed * allowed - self.cohort / 6.0).max(0.1 * allowed * allowed);
         let mut gamma = near.unwrap_or((room / spread).sqrt() / self.clip).clamp(smallest, largest);
         let mut multiplier = multiplier;
+        let mut ceiling = f64::INFINITY;
         for _ in 0..60 {
-            let tried = self.at(gamma, multiplier)?;
+            let tried = match self.at(gamma, multiplier) {
+                Err(PrivacyError::Infeasible { .. }) if gamma > smallest => {
+                    ceiling = gamma;
+                    gamma = low.map_or(0.5 * gamma, |l: Tried| (l.gamma * gamma).sqrt()).max(smallest);
+                    continue;
+                }
+                tried => tried?,
+            };
             // mu / gamma^2 changes slowly: the next search starts where this one ended.
             multiplier = (2.0 * tried.mu_total).sqrt() / (gamma * self.clip);
             *(if tried.sigma <= allowed { &mut low } else { &mut high }) = Some(tried);
@@ -158,6 +167,12 @@ impl GammaRequest {
                 (None, Some(h)) => (h.gamma * (0.99 * allowed / h.sigma).min(0.9)).max(smallest),
                 (None, None) => break,
             };
+            if let (Some(l), true) = (low, gamma >= ceiling) {
+                if ceiling < 1.01 * l.gamma {
+                    break;
+                }
+                gamma = (l.gamma * ceiling).sqrt();
+            }
         }
         low.ok_or_else(|| {
             let mu_total = high.map_or(0.0, |h| h.mu_total);
