@@ -53,7 +53,8 @@ fn golden_rows_of_the_published_accountants() {
         };
         let (steps, peer) = (row["steps"].as_u64().unwrap(), f(&row["eps"]));
         let found = epsilon(&sampled(f(&row["q"]), event), steps, f(&row["delta"]));
-        assert!(found <= peer * (1.0 + 1e-6) && found >= 0.85 * peer, "{row}: {found}");
+        // Under sampling ours charges for how far the sum is from one discrete Gaussian, which theirs takes it to be.
+        assert!(found <= peer * (1.0 + 1e-4) && found >= 0.85 * peer, "{row}: {found}");
         seen += 1;
     }
     assert_eq!(seen, 10);
