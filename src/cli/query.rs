@@ -28,7 +28,7 @@ use crate::sim::query::{self, Answer, MAX_CANDIDATES, Query, Question};
   veilsum query above visits.csv --column code --values I10,I20,I21 --threshold 100 --positives 1 --epsilon 1
   veilsum query respond visits.csv --column smoker --values yes,no --epsilon 1.5 --json
 
-Exit codes: 0 success, 1 a file could not be read or written, 2 bad usage, 3 refused by the ledger."
+Exit codes: 0 success, 1 a failure while running, 2 bad usage or input file, 3 refused by the ledger."
 )]
 pub struct Args {
     /// What is asked.
