@@ -16,6 +16,7 @@ pub mod sweep;
 pub mod train;
 
 use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 
 /// Private federated learning: the privacy loss is accounted and printed.
 #[derive(Debug, Parser)]
@@ -86,6 +87,11 @@ impl Failure {
     pub fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
         Self { exit, message: message.to_string() }
     }
+}
+
+/// A number that JSON can hold; infinity becomes the string "inf".
+fn number(value: f64) -> Value {
+    if value.is_finite() { json!(value) } else { json!("inf") }
 }
 
 /// Runs a parsed command line.

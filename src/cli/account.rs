@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, number};
+use crate::config;
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::Schedule;
 use crate::privacy::calibrate::wrap::{RingUse, needed_bits};
@@ -217,13 +218,19 @@ pub enum AccountantName {
     Pld,
 }
 
-impl From<AccountantName> for Rule {
+impl From<AccountantName> for config::AccountantName {
     fn from(name: AccountantName) -> Self {
         match name {
             AccountantName::Best => Self::Best,
             AccountantName::Rdp => Self::Rdp,
             AccountantName::Pld => Self::Pld,
         }
+    }
+}
+
+impl From<AccountantName> for Rule {
+    fn from(name: AccountantName) -> Self {
+        config::AccountantName::from(name).into()
     }
 }
 
@@ -392,11 +399,6 @@ fn ring(args: &Args, noise: &Noise) -> Result<Option<(u32, f64, u32)>, Failure> 
 /// The name on the command line.
 fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
-}
-
-/// A number that JSON can hold; infinity becomes the string "inf".
-fn number(value: f64) -> Value {
-    if value.is_finite() { json!(value) } else { json!("inf") }
 }
 
 fn describe(

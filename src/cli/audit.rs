@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, number};
 use crate::backend::{self, BackendKind};
 use crate::config::{AccountantName, CipherName, MechanismName, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
@@ -229,11 +229,6 @@ fn config(args: &Args) -> Result<AuditConfig, Failure> {
         confidence: args.confidence,
         fault: args.fault.map(Fault::from),
     })
-}
-
-/// Infinity, which JSON lacks, as a string.
-fn number(value: f64) -> Value {
-    if value.is_finite() { json!(value) } else { json!("inf") }
 }
 
 fn to_json(config: &AuditConfig, result: &AuditResult) -> Value {

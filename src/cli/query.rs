@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::sample::fraction;
-use super::{Exit, Failure};
+use super::{Exit, Failure, number};
 use crate::privacy::query::PureBudget;
 use crate::privacy::query::counts::CountNoise;
 use crate::privacy::query::select::Selection;
@@ -294,7 +294,6 @@ fn query_of(common: Common, column: Option<String>, question: Question) -> Resul
 }
 
 fn describe(name: &str, query: &Query, answer: &Answer) -> Map<String, Value> {
-    let finite = |epsilon: f64| if epsilon.is_finite() { json!(epsilon) } else { json!("inf") };
     let mut object = Map::new();
     object.insert("query".into(), json!(name));
     if let Value::Object(result) = &answer.result {
@@ -304,7 +303,7 @@ fn describe(name: &str, query: &Query, answer: &Answer) -> Map<String, Value> {
     if let Some(std) = answer.noise_std {
         put("noise_std", json!(std));
     }
-    put("epsilon", finite(answer.report.epsilon));
+    put("epsilon", number(answer.report.epsilon));
     put("delta", json!(answer.report.delta));
     put("accountant", json!(answer.report.accountant));
     put("neighboring", json!(answer.neighbors.name()));

@@ -325,10 +325,7 @@ fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
     let cohort = cohort(config, clients);
     Setting {
         cohort,
-        rate: match config.sampling {
-            Sampling::All | Sampling::RoundRobin => 1.0,
-            Sampling::Poisson | Sampling::TruncatedPoisson { .. } | Sampling::Fixed => cohort / clients as f64,
-        },
+        rate: config.sampling.rate(clients, cohort),
         participation: cohort::participation(config.sampling, clients, config.cohort, config.rounds.into()),
         rounds: u64::from(config.rounds),
         delta: config.privacy.delta,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{AccountantName, ConfigError, MechanismName, PrivacyConfig, schedule};
 use crate::fl::plan::{Later, NoisePlacement};
+use crate::privacy::SAMPLER_SHARE;
 use crate::privacy::accountant::Rule;
 use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{
@@ -20,7 +21,6 @@ use crate::privacy::mechanism::smm::{Smm, SmmParams};
 use crate::privacy::mechanism::smm2022::{Smm2022, Smm2022Params};
 use crate::privacy::mechanism::{Mechanism, PrivacyError};
 use crate::privacy::stages::Stages;
-use crate::privacy::{DpEvent, SAMPLER_SHARE};
 
 /// How often the mechanism will be used, and on what.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,7 +100,7 @@ pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Co
         MechanismName::CentralGaussian => central(config, setting, &uses),
         MechanismName::Matrix => matrix::matrix(config, setting, &uses),
         MechanismName::None => {
-            unused(config, &["gamma", "mu", "noise_multiplier", "l_inf", "sigma_total", "coins", "beta"])?;
+            takes(config, &[])?;
             // Without privacy the sum is carried in a ring of its own width: the fixed point needs room
             // for one client only.
             let mechanism = Arc::new(NoNoise::new(NoNoiseParams { clip: config.clip, cohort: 1 })?);
@@ -148,8 +148,8 @@ fn invalid(name: &'static str, expected: &str, found: impl ToString) -> ConfigEr
     ConfigError::Invalid { name, expected: expected.into(), found: found.to_string() }
 }
 
-/// A parameter that would be ignored is a mistake of the user's.
-fn unused(config: &PrivacyConfig, names: &[&'static str]) -> Result<(), ConfigError> {
+/// Refuses all parameters but these: one that would be ignored is a mistake of the user's.
+fn takes(config: &PrivacyConfig, names: &[&'static str]) -> Result<(), ConfigError> {
     let given = [
         ("gamma", "privacy.gamma", config.gamma),
         ("mu", "privacy.mu", config.mu),
@@ -160,7 +160,7 @@ fn unused(config: &PrivacyConfig, names: &[&'static str]) -> Result<(), ConfigEr
         ("beta", "privacy.beta", config.beta),
     ];
     for (short, name, value) in given {
-        if let (true, Some(value)) = (names.contains(&short), value) {
+        if let (false, Some(value)) = (names.contains(&short), value) {
             let expected = format!("absent: {:?} does not take it", config.mechanism);
             return Err(invalid(name, &expected, value));
         }
@@ -174,16 +174,10 @@ fn target(config: &PrivacyConfig, instead: &str) -> Result<f64, ConfigError> {
 }
 
 fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: SkellamKind) -> Result<Resolved, ConfigError> {
-    unused(config, &["noise_multiplier", "sigma_total", "coins", "beta"])?;
-    if kind == SkellamKind::Smm {
-        unused(config, &["l_inf"])?;
-    }
-    if !(2..=32).contains(&config.bits) {
-        return Err(invalid("privacy.bits", "in 2..=32", config.bits));
-    }
-    let (cohort, clip) = (setting.cohort, config.clip);
+    takes(config, if kind == SkellamKind::Smm { &["gamma", "mu"] } else { &["gamma", "mu", "l_inf"] })?;
+    check_bits(config)?;
     // A calibrated mu is raised a little: sums of shares and the config's digits then never fall below it.
-    let share = |mu_total: f64| mu_total / cohort * (1.0 + 1e-12);
+    let share = |mu_total: f64| mu_total / setting.cohort * (1.0 + 1e-12);
     let made = |gamma: f64, mu: f64| skellam_stages(config, setting, uses, (kind, gamma, mu));
     let (gamma, mu, (l_inf, mechanism, later)) = match (config.gamma, config.mu) {
         (Some(gamma), Some(mu)) => (gamma, mu, made(gamma, mu)?),
@@ -205,13 +199,22 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: Skellam
     // The noisiest rounds need the most room.
     let noisiest = later.iter().map(|l| &l.mechanism).chain([&mechanism]);
     let noisiest = noisiest.max_by(|a, b| a.noise().variance().total_cmp(&b.noise().variance()));
-    let ring = RingUse::of(noisiest.unwrap_or(&mechanism).as_ref(), clip, cohort, setting.dim)?;
-    let predicted_wrap = Some(ring.wrap_rate(config.bits));
+    let predicted_wrap = Some(fits(config, setting, noisiest.unwrap_or(&mechanism).as_ref())?);
+    let privacy = PrivacyConfig { gamma: Some(gamma), mu: Some(mu), l_inf, ..config.clone() };
+    Ok(Resolved { privacy, mechanism, later, rule: uses.rule, predicted_wrap })
+}
+
+fn check_bits(config: &PrivacyConfig) -> Result<(), ConfigError> {
+    if (2..=32).contains(&config.bits) { Ok(()) } else { Err(invalid("privacy.bits", "in 2..=32", config.bits)) }
+}
+
+/// The predicted share of wraps, unless it is too large.
+fn fits(config: &PrivacyConfig, setting: &Setting, mechanism: &dyn Mechanism) -> Result<f64, ConfigError> {
+    let ring = RingUse::of(mechanism, config.clip, setting.cohort, setting.dim)?;
     if !config.allow_wrap {
         check_wrap(config.bits, &ring, config.wrap_limit * (1.0 + 1e-6))?;
     }
-    let privacy = PrivacyConfig { gamma: Some(gamma), mu: Some(mu), l_inf, ..config.clone() };
-    Ok(Resolved { privacy, mechanism, later, rule: uses.rule, predicted_wrap })
+    Ok(ring.wrap_rate(config.bits))
 }
 
 fn request(
@@ -278,12 +281,9 @@ fn skellam_stages(
 
 /// Epsilon of a run of these mechanisms, as the run itself accounts it.
 fn accounted(uses: &Uses, dim: usize, first: &Arc<dyn Mechanism>, later: &[Later]) -> Result<f64, ConfigError> {
-    let events: Vec<_> =
-        std::iter::once(first).chain(later.iter().map(|l| &l.mechanism)).map(|m| m.event(dim)).collect();
-    let factors: Vec<f64> = uses.stages.all().iter().map(|stage| stage.factor).collect();
-    let event =
-        |factor: f64| factors.iter().position(|&f| f == factor).map_or(DpEvent::NonPrivate, |i| events[i].clone());
-    Ok(uses.epsilon(event)?.epsilon)
+    let mechanisms = std::iter::once(first).chain(later.iter().map(|later| &later.mechanism));
+    let stages = mechanisms.zip(uses.stages.all()).map(|(mechanism, stage)| (mechanism.event(dim), stage.rounds));
+    Ok(uses.epsilon_of(stages.collect())?.epsilon)
 }
 
 /// Share of the noise variance that rounding may add before a larger gamma is worth nothing.
@@ -325,7 +325,7 @@ fn saturated(request: &GammaRequest, largest: f64, mu_total: f64, placement: Noi
 }
 
 fn central(config: &PrivacyConfig, setting: &Setting, uses: &Uses) -> Result<Resolved, ConfigError> {
-    unused(config, &["gamma", "mu", "l_inf", "sigma_total", "coins", "beta"])?;
+    takes(config, &["noise_multiplier"])?;
     let (clip, cohort) = (config.clip, setting.cohort.ceil() as u64);
     let made = |multiplier: f64| {
         // One fixed point for all stages, with room for the noisiest.

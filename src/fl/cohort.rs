@@ -30,16 +30,29 @@ pub enum Sampling {
     Fixed,
 }
 
-/// Draws the cohort of a round in ascending order.
+impl Sampling {
+    /// Probability that a client takes part in a round, which is what amplifies its privacy: 1 where the rounds of a client
+    /// are public. `expected` clients of `clients` take part.
+    #[must_use]
+    pub fn rate(self, clients: u64, expected: f64) -> f64 {
+        match self {
+            Self::All | Self::RoundRobin => 1.0,
+            Self::Poisson | Self::TruncatedPoisson { .. } | Self::Fixed => expected / clients as f64,
+        }
+    }
+}
+
+/// Draws the cohort of a round (from 1) in ascending order. `key` is one of the attempt, but for groups that take turns: they
+/// are dealt by one key for all rounds.
 ///
 /// Poisson: client `i` takes part iff the 64-bit word `i` of the keystream is below
 /// `rate * 2^64` (rounded down, so that the true rate never exceeds the accounted one). Of too many, those remain whose
 /// places a draw of a subset gives.
 #[must_use]
-pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) -> Vec<u64> {
+pub fn draw(sampling: Sampling, clients: u64, expected: f64, round: u32, key: &StreamKey) -> Vec<u64> {
     match sampling {
-        // Whose turn it is `draw_turn` knows.
-        Sampling::All | Sampling::RoundRobin => (0..clients).collect(),
+        Sampling::All => (0..clients).collect(),
+        Sampling::RoundRobin => turn(clients, expected, round, key),
         Sampling::Poisson => {
             let rate = (expected / clients as f64).clamp(0.0, 1.0);
             if rate >= 1.0 {
@@ -50,7 +63,7 @@ pub fn draw(sampling: Sampling, clients: u64, expected: f64, key: &StreamKey) ->
             (0..clients).filter(|_| reader.next_u64() < threshold).collect()
         }
         Sampling::TruncatedPoisson { most } => {
-            let all = draw(Sampling::Poisson, clients, expected, key);
+            let all = draw(Sampling::Poisson, clients, expected, round, key);
             if all.len() as u64 <= most {
                 return all;
             }
@@ -87,13 +100,12 @@ pub fn groups(clients: u64, expected: f64) -> u64 {
 }
 
 /// The group whose turn round `round` (from 1) is, in ascending order. `key` deals the groups: one key for all rounds.
-#[must_use]
-pub fn draw_turn(clients: u64, expected: f64, round: u32, key: &StreamKey) -> Vec<u64> {
+fn turn(clients: u64, expected: f64, round: u32, key: &StreamKey) -> Vec<u64> {
     let groups = groups(clients, expected);
-    let turn = u64::from(round.saturating_sub(1)) % groups;
+    let place = u64::from(round.saturating_sub(1)) % groups;
     let mut order: Vec<u64> = (0..clients).collect();
     key.reader(0).shuffle(&mut order);
-    let mut cohort: Vec<u64> = order.into_iter().skip(turn as usize).step_by(groups as usize).collect();
+    let mut cohort: Vec<u64> = order.into_iter().skip(place as usize).step_by(groups as usize).collect();
     cohort.sort_unstable();
     cohort
 }
@@ -121,7 +133,8 @@ mod tests {
     #[test]
     fn poisson_has_the_binomial_mean_and_variance() {
         let (n, expected, rounds) = (2000u64, 100.0, 250u8);
-        let sizes: Vec<f64> = (0..rounds).map(|r| draw(Sampling::Poisson, n, expected, &key(r)).len() as f64).collect();
+        let sizes: Vec<f64> =
+            (0..rounds).map(|r| draw(Sampling::Poisson, n, expected, 1, &key(r)).len() as f64).collect();
         let mean = sizes.iter().sum::<f64>() / f64::from(rounds);
         let var = sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / f64::from(rounds - 1);
         assert!((mean - 100.0).abs() < 4.0 * (95.0f64 / 250.0).sqrt(), "{mean}");
@@ -134,8 +147,8 @@ mod tests {
         let mut counts = vec![0u32; clients as usize];
         let mut cuts = 0;
         for r in 0..250u8 {
-            let whole = draw(Sampling::Poisson, clients, expected, &key(r));
-            let cut = draw(Sampling::TruncatedPoisson { most }, clients, expected, &key(r));
+            let whole = draw(Sampling::Poisson, clients, expected, 1, &key(r));
+            let cut = draw(Sampling::TruncatedPoisson { most }, clients, expected, 1, &key(r));
             assert_eq!(cut.len(), whole.len().min(most as usize));
             assert!(cut.windows(2).all(|w| w[0] < w[1]) && cut.iter().all(|i| whole.contains(i)));
             cuts += u32::from(cut.len() < whole.len());
@@ -156,7 +169,7 @@ mod tests {
             let promised = participation(Sampling::RoundRobin, clients, expected, u64::from(rounds)).unwrap();
             let mut seen: Vec<Vec<u32>> = vec![Vec::new(); clients as usize];
             for round in 1..=rounds {
-                let cohort = draw_turn(clients, expected, round, &key(3));
+                let cohort = draw(Sampling::RoundRobin, clients, expected, round, &key(3));
                 assert!(
                     cohort.len() as u64 <= clients.div_ceil(promised.separation)
                         && cohort.windows(2).all(|w| w[0] < w[1])
@@ -175,12 +188,12 @@ mod tests {
 
     #[test]
     fn fixed_and_all_have_their_sizes() {
-        let c = draw(Sampling::Fixed, 50, 20.0, &key(1));
+        let c = draw(Sampling::Fixed, 50, 20.0, 1, &key(1));
         assert_eq!(c.len(), 20);
         assert!(c.windows(2).all(|w| w[0] < w[1]) && c.iter().all(|&i| i < 50));
-        assert_ne!(c, draw(Sampling::Fixed, 50, 20.0, &key(2)));
-        assert_eq!(draw(Sampling::All, 5, 1.0, &key(1)), vec![0, 1, 2, 3, 4]);
-        assert_eq!(draw(Sampling::Poisson, 5, 5.0, &key(1)).len(), 5);
-        assert!(draw(Sampling::Poisson, 5, 0.0, &key(1)).is_empty());
+        assert_ne!(c, draw(Sampling::Fixed, 50, 20.0, 1, &key(2)));
+        assert_eq!(draw(Sampling::All, 5, 1.0, 1, &key(1)), vec![0, 1, 2, 3, 4]);
+        assert_eq!(draw(Sampling::Poisson, 5, 5.0, 1, &key(1)).len(), 5);
+        assert!(draw(Sampling::Poisson, 5, 0.0, 1, &key(1)).is_empty());
     }
 }

@@ -319,15 +319,11 @@ impl Coordinator {
 
     fn task(&self, round: u32, attempt: &Attempt) -> Result<RoundTask, FlError> {
         let plan = &self.plan;
-        let cohort = match plan.sampling {
-            Sampling::RoundRobin => {
-                cohort::draw_turn(plan.clients, plan.cohort, round, &self.key(0, 0, Purpose::Cohort))
-            }
-            chance => {
-                let draw = self.key(round, attempt.attempt, Purpose::Cohort);
-                cohort::draw(chance, plan.clients, plan.cohort, &draw)
-            }
+        let draw = match plan.sampling {
+            Sampling::RoundRobin => self.key(0, 0, Purpose::Cohort),
+            _ => self.key(round, attempt.attempt, Purpose::Cohort),
         };
+        let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw);
         Ok(RoundTask {
             id: SessionId { session: plan.session, round, attempt: attempt.attempt },
             share: plan.share(round, cohort.len()),

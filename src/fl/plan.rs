@@ -310,10 +310,7 @@ impl Plan {
     /// Probability that a client takes part in a round.
     #[must_use]
     pub fn sampling_rate(&self) -> f64 {
-        match self.sampling {
-            Sampling::All | Sampling::RoundRobin => 1.0,
-            _ => self.cohort / self.clients as f64,
-        }
+        self.sampling.rate(self.clients, self.cohort)
     }
 
     /// The share of a round's noise that one client of a cohort of `size` adds.

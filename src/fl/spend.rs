@@ -171,7 +171,7 @@ impl Spend {
         let costs = self.run.costs(releases.to_vec());
         let mut public = self.public.epsilon(&costs, self.delta)?;
         let server = self.server.epsilon(&costs, self.delta)?;
-        let error: f64 = self.costs.stages.iter().zip(releases).map(|((c, _), &n)| c.sampler_error * n as f64).sum();
+        let error = self.costs.sampler_error(releases);
         let delta_sampler = sampler_part(public.epsilon, error);
         if delta_sampler > SAMPLER_SHARE * self.delta && public.epsilon.is_finite() {
             public.epsilon = f64::INFINITY;

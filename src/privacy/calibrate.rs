@@ -89,15 +89,6 @@ impl SkellamKind {
             }
         }
     }
-
-    /// The accountant that a calibration asks: Renyi divergences, but for the binomial, whose are infinite.
-    #[must_use]
-    pub const fn rule(self) -> Rule {
-        match self {
-            Self::Binomial(_) => Rule::Pld,
-            _ => Rule::Rdp,
-        }
-    }
 }
 
 /// Coins on each side of a centred binomial of variance `2 mu_total` or a little more: at least 1, at most what a mechanism
@@ -148,10 +139,18 @@ impl Uses {
     /// # Errors
     /// As [`Rule::epsilon`].
     pub fn epsilon(&self, event: impl Fn(f64) -> DpEvent) -> Result<EpsilonReport, PrivacyError> {
+        self.epsilon_of(self.stages.events(event))
+    }
+
+    /// The same of these events, each with its number of releases, instead of those of the stages.
+    ///
+    /// # Errors
+    /// As [`Rule::epsilon`].
+    pub fn epsilon_of(&self, stages: Vec<(DpEvent, u64)>) -> Result<EpsilonReport, PrivacyError> {
         let sampled = |event| {
             if self.rate == 1.0 { event } else { DpEvent::PoissonSampled { rate: self.rate, event: Box::new(event) } }
         };
-        let stages = self.stages.events(|factor| sampled(event(factor)));
+        let stages: Vec<_> = stages.into_iter().map(|(event, rounds)| (sampled(event), rounds)).collect();
         let releases: Vec<u64> = stages.iter().map(|(_, rounds)| *rounds).collect();
         Meter::of(Course { stages, stride: 1, rule: self.rule }, &[])?.exactly(&releases, self.delta)
     }
@@ -180,34 +179,19 @@ fn gaussian_multiplier(uses: &Uses, target: f64) -> Result<f64, PrivacyError> {
 /// The least noise multiplier (of rounds of factor 1; up to 1e-4 in epsilon) whose `event` costs at most `target`.
 ///
 /// # Errors
-/// As [`calibrate_mu`].
+/// As [`calibrate_mu_by`].
 pub fn calibrate_noise(uses: &Uses, target: f64, event: impl Fn(f64) -> DpEvent) -> Result<f64, PrivacyError> {
     let search = Search { target, guess: 1.0, factor: 2.0, largest: 1e12, grain: 0.0 };
     search.run(|noise| Ok(uses.epsilon(|factor| event(noise * factor))?.epsilon))
 }
 
-/// The least `mu_total` (up to 1e-4 in epsilon) whose epsilon by Renyi accounting is at most `target`.
-///
-/// For `smm-2022` no coordinate bound is assumed: take it afterwards from [`l_inf_of`].
+/// The least `mu_total` (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`; `scale` is gamma and the
+/// clip bound, from which the search knows where to begin. For `smm-2022` no coordinate bound is assumed: take it afterwards
+/// from [`l_inf_of`].
 ///
 /// # Errors
 /// [`PrivacyError::OutOfRange`] for bad parameters; [`PrivacyError::Infeasible`] if even the noise at the
 /// far end (`mu = 1e30`) does not reach the target: delta and the largest order set a floor.
-pub fn calibrate_mu(
-    kind: SkellamKind,
-    gamma: f64,
-    clip: f64,
-    schedule: &Schedule,
-    target: f64,
-) -> Result<f64, PrivacyError> {
-    calibrate_mu_by(kind.rule(), |mu| kind.event(mu, gamma, clip, None), (gamma, clip), schedule, target)
-}
-
-/// The least `mu_total` (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`; `scale` is gamma and the
-/// clip bound, from which the search knows where to begin.
-///
-/// # Errors
-/// As [`calibrate_mu`].
 pub fn calibrate_mu_by(
     rule: Rule,
     event: impl Fn(f64) -> DpEvent,
@@ -232,7 +216,7 @@ fn mu_search(target: f64, (gamma, clip): (f64, f64), multiplier: f64) -> Result<
 /// The least noise multiplier (up to 1e-4 in epsilon) whose `event` costs at most `target` by `rule`.
 ///
 /// # Errors
-/// As [`calibrate_mu`].
+/// As [`calibrate_mu_by`].
 pub fn calibrate_noise_multiplier(
     schedule: &Schedule,
     target: f64,

@@ -17,7 +17,7 @@ use veilsum::privacy::accountant::rdp::coordinate::coordinate_divergences;
 use veilsum::privacy::accountant::rdp::published::{linf_bound, published_epsilon, rdp, sampled_rdp};
 use veilsum::privacy::accountant::{Accountant, Rule};
 use veilsum::privacy::calibrate::{
-    GammaRequest, Schedule, SkellamKind, Uses, calibrate_gamma, calibrate_mu, calibrate_noise_multiplier, l_inf_of,
+    GammaRequest, Schedule, SkellamKind, Uses, calibrate_gamma, calibrate_mu_by, calibrate_noise_multiplier, l_inf_of,
 };
 use veilsum::privacy::mechanism::PrivacyError;
 use veilsum::privacy::stages::Stages;
@@ -284,23 +284,28 @@ proptest! {
     }
 }
 
+/// By Renyi accounting, at gamma 64 and clip 1.
+fn calibrated(kind: SkellamKind, schedule: &Schedule, target: f64) -> Result<f64, PrivacyError> {
+    calibrate_mu_by(Rule::Rdp, |mu| kind.event(mu, 64.0, 1.0, None), (64.0, 1.0), schedule, target)
+}
+
 #[test]
 fn calibration_meets_its_target() {
     let schedule = Schedule { rate: 0.004, rounds: 1000, delta: 1e-5 };
     for kind in [SkellamKind::Smm, SkellamKind::Smm2022] {
         for target in [0.5, 3.0] {
-            let mu = calibrate_mu(kind, 64.0, 1.0, &schedule, target).unwrap();
+            let mu = calibrated(kind, &schedule, target).unwrap();
             let eps = schedule.epsilon(Rule::Rdp, kind.event(mu, 64.0, 1.0, None)).unwrap().epsilon;
             assert!(eps <= target && eps >= target * (1.0 - 2e-4), "{kind:?} {target}: {eps}");
         }
     }
     // The published program needs mu 5.95 a client for what plain clipping does with 4.09.
-    let plain = calibrate_mu(SkellamKind::Smm, 64.0, 1.0, &schedule, 2.99879823841896).unwrap() / 240.0;
+    let plain = calibrated(SkellamKind::Smm, &schedule, 2.99879823841896).unwrap() / 240.0;
     // (That number is of a numeric supremum, a / (8 mu) above the Gaussian; the certified bound is 2 / (8 mu) above it.)
     assert!(plain <= 4.090538474060224 * (1.0 + 3e-4) && plain > 4.0, "{plain}");
     let l_inf = l_inf_of(1428.0, 64.0, 1.0, &schedule).unwrap();
     close(l_inf, 4.73844174689098, 1e-9);
-    let refused = calibrate_mu(SkellamKind::Smm2022, 64.0, 1.0, &schedule, 1e-4);
+    let refused = calibrated(SkellamKind::Smm2022, &schedule, 1e-4);
     assert!(matches!(refused, Err(PrivacyError::Infeasible { .. })), "{refused:?}");
 }
 

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::noise::Noise;
-use super::{AccountantName, Args, number};
-use crate::cli::{Exit, Failure};
+use super::{AccountantName, Args};
+use crate::cli::{Exit, Failure, number};
 use crate::files::write_atomic;
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::Schedule;

@@ -3,8 +3,8 @@
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{Args, MechanismName, number, print_table, usage};
-use crate::cli::Failure;
+use super::{Args, MechanismName, noise, print_table, usage};
+use crate::cli::{Failure, number};
 use crate::fl::cohort;
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::accountant::{EpsilonReport, Rule};
@@ -117,30 +117,9 @@ fn participation(args: &Args) -> Participation {
     Participation { max: args.correlation.participations.unwrap_or(most).min(most.max(1)), separation }
 }
 
-/// Arguments of other mechanisms.
-fn refuse_foreign(args: &Args) -> Result<(), Failure> {
-    let given = [
-        ("--gamma", args.gamma.is_some()),
-        ("--mu", args.mu.is_some()),
-        ("--sensitivity", args.sensitivity.is_some()),
-        ("--trials", args.trials.is_some()),
-        ("--release-epsilon", args.release_epsilon.is_some()),
-        ("--categories", args.categories.is_some()),
-        ("--rho", args.rho.is_some()),
-        ("--xi", args.xi.is_some()),
-        ("--bits", args.bits.is_some()),
-        ("--dim", args.dim.is_some()),
-        ("--neighboring", args.neighboring.is_some()),
-    ];
-    match given.into_iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(usage(format!("--mechanism matrix does not take {flag}"))),
-        None => Ok(()),
-    }
-}
-
 /// Runs the command.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    refuse_foreign(args)?;
+    noise::refuse_unused(args)?;
     let schedule = Schedule { rate: 1.0, rounds: 1, ..super::schedule(args)? };
     let (rule, kind, participation) = (Rule::from(args.accountant), args.correlation.kind()?, participation(args));
     let strategy = Strategy::new(kind, args.rounds, participation)?;

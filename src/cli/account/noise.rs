@@ -370,7 +370,7 @@ pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Va
 }
 
 /// An argument that the mechanism does not look at is a mistake.
-fn refuse_unused(args: &Args) -> Result<(), Failure> {
+pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
     use MechanismName as M;
     let rounded = matches!(args.mechanism, M::DistributedDiscreteGaussian | M::Binomial)
         || (args.mechanism == M::Skellam && args.gamma.is_some());
@@ -379,7 +379,8 @@ fn refuse_unused(args: &Args) -> Result<(), Failure> {
     let on_rows = rounded || rows[..2].contains(&args.mechanism);
     let integers = &[M::Skellam, M::DiscreteGaussian, M::DiscreteLaplace, M::CenteredBinomial][..];
     let bare = args.mechanism == M::Skellam && args.gamma.is_none();
-    let given: [(&str, bool, &[M]); 17] = [
+    let matrix = args.mechanism == M::Matrix;
+    let given: [(&str, bool, &[M]); 19] = [
         ("--gamma", args.gamma.is_some(), rows),
         ("--bits", args.bits.is_some(), rows),
         ("--dim", args.dim.is_some(), rows),
@@ -397,7 +398,7 @@ fn refuse_unused(args: &Args) -> Result<(), Failure> {
         (
             "--noise-multiplier",
             args.noise_multiplier.is_some(),
-            &[M::CentralGaussian, M::Gaussian, M::Laplace, M::DiscreteGaussian, M::DiscreteLaplace],
+            &[M::CentralGaussian, M::Matrix, M::Gaussian, M::Laplace, M::DiscreteGaussian, M::DiscreteLaplace],
         ),
         ("--sensitivity", args.sensitivity.is_some(), integers),
         ("--trials", args.trials.is_some(), &[M::CenteredBinomial]),
@@ -405,8 +406,10 @@ fn refuse_unused(args: &Args) -> Result<(), Failure> {
         ("--categories", args.categories.is_some(), &[M::RandomizedResponse]),
         ("--rho", args.rho.is_some(), &[M::Zcdp]),
         ("--xi", args.xi.is_some(), &[M::Zcdp]),
-        // On rows it is about a zeroed contribution.
-        ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && on_rows, &[]),
+        // On rows it is about a zeroed contribution; with correlated noise clients take turns.
+        ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && (on_rows || matrix), &[]),
+        ("--neighboring", args.neighboring.is_some() && matrix, &[]),
+        ("--plot", args.plot.is_some() && matrix, &[]),
     ];
     match given.into_iter().find(|(_, given, by)| *given && !by.contains(&args.mechanism)) {
         None => Ok(()),

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::{AccountantName, number, usage};
+use super::{AccountantName, usage};
 use crate::cli::train::read_config;
-use crate::cli::{Exit, Failure};
+use crate::cli::{Exit, Failure, number};
 use crate::config::design::{self, Alternative, Design, Purpose};
 use crate::config::{self, Config, ConfigError, PrivacyConfig};
 use crate::data::DataConfig;
 use crate::files::write_atomic;
+use crate::fl::plan::NoisePlacement;
 use crate::model::architecture::ModelConfig;
 use crate::privacy::View;
 use crate::report::terminal::Table;
@@ -176,27 +177,30 @@ fn purpose(args: &Args, base: &Config) -> Result<Purpose, Failure> {
     let given = &base.privacy;
     let noise = match args.mechanism {
         PlannedName::Smm => given.noise,
-        PlannedName::CentralGaussian => crate::fl::plan::NoisePlacement::Aggregate,
+        PlannedName::CentralGaussian => NoisePlacement::Aggregate,
     };
+    // All members are named: what the base says about the noise of another design must not come along.
     let privacy = PrivacyConfig {
         mechanism,
         noise,
         clip: args.clip.unwrap_or(given.clip),
+        adaptive_clip: None,
+        bits: given.bits,
         gamma: None,
         mu: None,
+        sigma_total: None,
+        coins: None,
+        beta: None,
         noise_multiplier: None,
+        matrix: None,
         l_inf: None,
         delta: args.delta,
         target_epsilon: Some(args.epsilon),
-        accountant: match args.accountant {
-            AccountantName::Best => config::AccountantName::Best,
-            AccountantName::Rdp => config::AccountantName::Rdp,
-            AccountantName::Pld => config::AccountantName::Pld,
-        },
+        accountant: args.accountant.into(),
         schedule: None,
         wrap_limit: args.wrap_limit.unwrap_or(given.wrap_limit),
         allow_wrap: false,
-        ..given.clone()
+        cipher: given.cipher,
     };
     let Args { cohort, population, rounds, bits, .. } = *args;
     Ok(Purpose { dim, cohort, population, rounds, privacy, bits })

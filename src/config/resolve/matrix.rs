@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Resolved, Setting, invalid, target, unused};
+use super::{Resolved, Setting, invalid, takes, target};
 use crate::config::{ConfigError, PrivacyConfig};
 use crate::privacy::accountant::Rule;
 use crate::privacy::calibrate::{Schedule, Uses, calibrate_noise_multiplier};
@@ -15,7 +15,7 @@ const DEFAULT: MatrixKind = MatrixKind::Blt { degree: 4, objective: Objective::M
 
 /// Resolves the mechanism for a run.
 pub(super) fn matrix(config: &PrivacyConfig, setting: &Setting, uses: &Uses) -> Result<Resolved, ConfigError> {
-    unused(config, &["gamma", "mu", "l_inf", "sigma_total", "coins", "beta"])?;
+    takes(config, &["noise_multiplier"])?;
     let expected = "`round-robin` or `all` in a training run: the rounds of a client must be fixed and public (no amplification by sampling is proved for correlated noise)";
     let participation = setting.participation.ok_or_else(|| invalid("sampling", expected, "left to chance"))?;
     let noise_multiplier = match config.noise_multiplier {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Resolved, Setting, accounted, calibrated, invalid, request, settled, target, unused};
+use super::{Resolved, Setting, accounted, calibrated, check_bits, fits, invalid, request, settled, takes, target};
 use crate::config::{ConfigError, MechanismName, PrivacyConfig};
 use crate::fl::plan::NoisePlacement;
-use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
 use crate::privacy::calibrate::{Rounding, SkellamKind, Uses, coins_of};
 use crate::privacy::mechanism::Mechanism;
 use crate::privacy::mechanism::binomial::{Binomial, BinomialParams};
@@ -15,7 +14,6 @@ use crate::privacy::mechanism::skellam::{Skellam, SkellamParams};
 
 /// The mechanisms whose norm is bounded behind the rounding.
 pub(super) fn rounded(config: &PrivacyConfig, setting: &Setting, uses: &Uses) -> Result<Resolved, ConfigError> {
-    let noises = ["mu", "sigma_total", "coins"];
     let rounding = Rounding { padded: RoundedScale::padded(setting.dim), beta: config.beta.unwrap_or(DEFAULT_BETA) };
     let most = largest_cohort(setting.cohort, setting.rate);
     // Every noise by half its variance.
@@ -27,9 +25,7 @@ pub(super) fn rounded(config: &PrivacyConfig, setting: &Setting, uses: &Uses) ->
         }
         _ => ("coins", SkellamKind::Binomial(rounding), config.coins.map(|coins| 0.25 * coins as f64)),
     };
-    let others: Vec<&'static str> = noises.into_iter().filter(|&name| name != own).collect();
-    unused(config, &others)?;
-    unused(config, &["noise_multiplier", "l_inf"])?;
+    takes(config, &["gamma", own, "beta"])?;
     if own == "sigma_total" && config.noise == NoisePlacement::Aggregate {
         let expected = "per_client: the sum of discrete Gaussians is no discrete Gaussian, and cannot be drawn at once \
                         (`aggregate` is for skellam, binomial, smm, smm-2022 and central-gaussian)";
@@ -40,9 +36,7 @@ pub(super) fn rounded(config: &PrivacyConfig, setting: &Setting, uses: &Uses) ->
                         (`per_client` is for sampling `all`, or for skellam)";
         return Err(invalid("privacy.noise", expected, "per_client"));
     }
-    if !(2..=32).contains(&config.bits) {
-        return Err(invalid("privacy.bits", "in 2..=32", config.bits));
-    }
+    check_bits(config)?;
     let scale = |gamma| RoundedScale { gamma, clip: config.clip, bits: config.bits, beta: rounding.beta };
     scale(config.gamma.unwrap_or(1.0 / config.clip)).check()?;
     let made = |gamma: f64, half: f64| made(config, setting, (kind, scale(gamma)), half);
@@ -64,12 +58,8 @@ pub(super) fn rounded(config: &PrivacyConfig, setting: &Setting, uses: &Uses) ->
             (gamma, made)
         }
     };
-    let ring = RingUse::of(mechanism.as_ref(), config.clip, setting.cohort, setting.dim)?;
-    if !config.allow_wrap {
-        check_wrap(config.bits, &ring, config.wrap_limit * (1.0 + 1e-6))?;
-    }
+    let predicted_wrap = Some(fits(config, setting, mechanism.as_ref())?);
     let privacy = PrivacyConfig { gamma: Some(gamma), beta: Some(rounding.beta), ..filled };
-    let predicted_wrap = Some(ring.wrap_rate(config.bits));
     Ok(Resolved { privacy, mechanism, later: Vec::new(), rule: uses.rule, predicted_wrap })
 }
 

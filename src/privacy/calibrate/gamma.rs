@@ -49,7 +49,7 @@ pub struct Calibration {
 /// # Errors
 /// [`PrivacyError::Wraps`] if the ring is too small even for the smallest gamma tried (`2^-10 / C`, where
 /// rounding noise rules); [`PrivacyError::Infeasible`] and [`PrivacyError::OutOfRange`] as
-/// [`super::calibrate_mu`].
+/// [`super::calibrate_mu_by`].
 pub fn calibrate_gamma(request: &GammaRequest) -> Result<Calibration, PrivacyError> {
     validate::bits(request.bits)?;
     validate::positive("clip", request.clip)?;

@@ -32,6 +32,12 @@ impl Costs {
         stage_of(self.stages.iter().map(|(_, rounds)| *rounds), round)
     }
 
+    /// The sum of the total variation distances of so many releases of each stage from what is accounted.
+    #[must_use]
+    pub fn sampler_error(&self, releases: &[u64]) -> f64 {
+        self.stages.iter().zip(releases).map(|((cost, _), &count)| cost.sampler_error * count as f64).sum()
+    }
+
     /// The course of the public view.
     #[must_use]
     pub fn public(&self) -> Course {
@@ -158,9 +164,7 @@ impl Tab {
             Bound::Exact => meter.exactly(counts, delta),
         };
         let (public, server) = (epsilon(&self.public)?.epsilon, epsilon(&self.server)?.epsilon);
-        let each = self.costs.stages.iter().zip(counts).map(|((cost, _), &count)| cost.sampler_error * count as f64);
-        let error = self.account.sampler_error + each.sum::<f64>();
-        let sampler = sampler_part(public, error);
+        let sampler = sampler_part(public, self.account.sampler_error + self.costs.sampler_error(counts));
         // Beyond the share of delta that is set aside for it nothing is proved.
         let void = sampler > SAMPLER_SHARE * delta;
         if void && bound == Bound::Told {
@@ -202,10 +206,14 @@ impl Tab {
     /// [`LedgerError::Reused`].
     pub fn record(&mut self, release: Release) -> Result<(), LedgerError> {
         if !self.has(&release)? {
-            self.counts = self.with(release.round);
-            self.new.push(release);
+            self.count(release);
         }
         Ok(())
+    }
+
+    fn count(&mut self, release: Release) {
+        self.counts = self.with(release.round);
+        self.new.push(release);
     }
 
     /// The charge of a release, which counts from now on.
@@ -218,9 +226,8 @@ impl Tab {
             let principal = self.principal().to_owned();
             return Err(LedgerError::Overspent { principal, next, limit: limit.epsilon, view: limit.view.name() });
         }
-        self.counts = self.with(release.round);
+        self.count(release.clone());
         let state = self.state()?;
-        self.new.push(release.clone());
         let (cost, _) = &self.costs.stages[self.costs.stage(release.round)];
         Ok(Charge {
             principal: self.principal().to_owned(),

@@ -100,6 +100,7 @@ impl<'a> Pipeline<'a> {
                 Sampling::Poisson,
                 places as u64,
                 self.rate * places as f64,
+                round,
                 &key(self.secret, address, Purpose::Cohort),
             );
             let present: Vec<usize> = cohort.into_iter().map(|i| i as usize).filter(|&i| included[i]).collect();

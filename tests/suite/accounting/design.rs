@@ -189,3 +189,59 @@ fn plans_that_cannot_be_are_refused_and_others_are_tables() {
     let (code, _, err) = account("");
     assert!(code == 2 && err.contains("--cohort"), "{err}");
 }
+
+#[test]
+fn the_noise_of_the_base_does_not_come_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, config) = (dir.path().join("base.json"), dir.path().join("planned.json"));
+    let privacy = serde_json::json!({
+        "mechanism": "distributed-discrete-gaussian", "noise": "per_client", "clip": 0.5, "bits": 12, "gamma": 7.0,
+        "sigma_total": 90.0, "beta": 0.001, "delta": 1e-3, "adaptive_clip": {}, "cipher": "chacha8"
+    });
+    let run = serde_json::json!({
+        "name": "base", "data": { "name": "digits" }, "model": "digits_mlp", "algorithm": { "name": "fed_sgd" }, "server": { "optimizer": "sgd", "learning_rate": 1.0 }, "partition": { "scheme": "iid", "clients": 100 },
+        "cohort": 100, "sampling": "all", "rounds": 3, "privacy": privacy
+    });
+    std::fs::write(&base, run.to_string()).unwrap();
+    let (code, _, err) = plan(&format!(
+        "--base {} --cohort 150 --population 1000 --rounds 2 --epsilon 6 --delta 1e-5 --accountant rdp --bits 10 --out {}",
+        base.display(),
+        config.display()
+    ));
+    assert_eq!(code, 0, "{err}");
+    let planned: Value = serde_json::from_str(&text(&config)).unwrap();
+    let privacy = planned["privacy"].as_object().unwrap();
+    for key in ["adaptive_clip", "sigma_total", "coins", "beta", "matrix", "noise_multiplier", "l_inf", "schedule"] {
+        assert!(privacy.get(key).is_none(), "{key}: {planned}");
+    }
+    assert!(privacy["mechanism"] == "smm" && privacy["bits"] == 10 && privacy["clip"] == 0.5, "{planned}");
+    assert!(privacy["noise"] == "per_client" && privacy["cipher"] == "chacha8", "{planned}");
+}
+
+#[test]
+fn matrix_takes_no_argument_of_other_mechanisms() {
+    let line = "--mechanism matrix --noise-multiplier 4 --cohort 10 --population 100 --rounds 20 --delta 1e-6";
+    assert_eq!(account(line).0, 0);
+    for flag in [
+        "--gamma 4",
+        "--bits 8 --dim 10",
+        "--mu 3",
+        "--sigma-total 3",
+        "--coins 8",
+        "--beta 0.1",
+        "--sensitivity 2",
+        "--trials 9",
+        "--release-epsilon 1",
+        "--categories 3",
+        "--rho 1",
+        "--xi 1",
+        "--neighboring add-remove",
+        "--sampling fixed-size",
+        "--plot curve.svg",
+    ] {
+        let foreign = flag.split(' ').next().unwrap();
+        let line = if foreign == "--mu" { line.replace("--noise-multiplier 4", "") } else { line.to_owned() };
+        let (code, _, err) = account(&format!("{line} {flag}"));
+        assert!(code == 2 && err.contains(foreign) && err.contains("does not take"), "{flag}: {code} {err}");
+    }
+}
