@@ -18,6 +18,7 @@ use crate::data::{DataConfig, DataError};
 use crate::fl::FlError;
 use crate::fl::adaptive::AdaptiveClip;
 use crate::fl::cohort::Sampling;
+use crate::fl::dropout::Dropout;
 use crate::fl::optimizer::OptimizerConfig;
 use crate::fl::plan::NoisePlacement;
 use crate::math::prg::PrgError;
@@ -59,6 +60,10 @@ pub struct Config {
     pub sampling: Sampling,
     /// Number of rounds (T).
     pub rounds: u32,
+    /// Share of the clients that are asked and vanish before they deliver, in [0, 1): for simulations. What a private run
+    /// stands is `privacy.dropout`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropout_rate: f64,
     /// The mechanism and its parameters.
     pub privacy: PrivacyConfig,
     /// The account that every release is charged to before it is made. Absent: a ledger of the run's own, in its folder.
@@ -211,6 +216,9 @@ pub struct PrivacyConfig {
     /// Who draws the noise.
     #[serde(default = "default_placement")]
     pub noise: NoisePlacement,
+    /// How much noise stays when clients vanish; absent: a round needs all of its cohort where clients draw the noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<Dropout>,
     /// L2 bound C of a client's vector; where it adapts, its first value.
     pub clip: f64,
     /// Lets the bound follow a quantile of the clients' norms, learned privately within the same budget.
@@ -318,6 +326,10 @@ fn default_delta() -> f64 {
 
 fn default_wrap_limit() -> f64 {
     1e-3
+}
+
+fn is_zero(rate: &f64) -> bool {
+    *rate == 0.0
 }
 
 fn one() -> u32 {

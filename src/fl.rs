@@ -9,6 +9,7 @@ pub mod client;
 pub mod cohort;
 pub mod coordinator;
 mod correlated;
+pub mod dropout;
 pub mod optimizer;
 pub mod plan;
 pub mod spend;

@@ -201,6 +201,7 @@ fn config(args: &Args) -> Result<AuditConfig, Failure> {
         },
         noise: if args.per_client { NoisePlacement::PerClient } else { NoisePlacement::Aggregate },
         clip: args.clip,
+        dropout: None,
         adaptive_clip: None,
         bits: args.bits,
         gamma: (!central).then(|| args.gamma.unwrap_or(16.0)),

@@ -65,6 +65,8 @@ pub struct Experiment {
     pub seed: Option<u64>,
     /// The layer list for the model file; `None` for a trainer of your own.
     pub model: Option<ModelConfig>,
+    /// Share of the clients that vanish in the simulation.
+    pub dropout_rate: f64,
     /// The account that releases are charged to; `None`: the run's own ledger.
     pub ledger: Option<LedgerAccount>,
     /// L2 bound C.
@@ -187,6 +189,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         rule,
         adaptive: config.privacy.adaptive_clip.map(|rule| (rule, config.privacy.clip)),
         placement: config.privacy.noise,
+        dropout: config.privacy.dropout,
         direction,
         weights,
         delta: config.privacy.delta,
@@ -219,6 +222,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         secret,
         seed: config.seed,
         model,
+        dropout_rate: config.dropout_rate,
         ledger: ledger.map(|LedgerConfig { file, principal }| LedgerAccount { file, principal }),
         clip: config.privacy.clip,
         predicted_wrap,
@@ -259,6 +263,9 @@ fn train_on(config: &Config, kind: BackendKind) -> Result<Option<TrainOn>, Confi
 fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
     if !(config.cohort > 0.0 && config.cohort <= clients as f64) {
         return Err(invalid("cohort", format!("in (0, {clients}] (the number of clients)"), config.cohort));
+    }
+    if !(0.0..1.0).contains(&config.dropout_rate) {
+        return Err(invalid("dropout_rate", "in [0, 1)", config.dropout_rate));
     }
     if config.rounds == 0 {
         return Err(invalid("rounds", "at least 1", 0));

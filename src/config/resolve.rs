@@ -210,11 +210,19 @@ fn check_bits(config: &PrivacyConfig) -> Result<(), ConfigError> {
 
 /// The predicted share of wraps, unless it is too large.
 fn fits(config: &PrivacyConfig, setting: &Setting, mechanism: &dyn Mechanism) -> Result<f64, ConfigError> {
-    let ring = RingUse::of(mechanism, config.clip, setting.cohort, setting.dim)?;
+    let mut ring = RingUse::of(mechanism, config.clip, setting.cohort, setting.dim)?;
+    ring.noise_variance *= inflation(config, setting);
     if !config.allow_wrap {
         check_wrap(config.bits, &ring, config.wrap_limit * (1.0 + 1e-6))?;
     }
     Ok(ring.wrap_rate(config.bits))
+}
+
+/// How much more noise than is accounted may be released: where clients that did not vanish brought some for those who
+/// might have.
+fn inflation(config: &PrivacyConfig, setting: &Setting) -> f64 {
+    // Under sampling the noise is exact: `Dropout::validate`.
+    config.dropout.filter(|_| setting.rate == 1.0).map_or(1.0, |dropout| dropout.inflation(setting.cohort as u64))
 }
 
 fn request(
@@ -233,6 +241,7 @@ fn request(
         uses: uses.clone(),
         target_epsilon,
         wrap_limit: config.wrap_limit,
+        inflation: inflation(config, setting),
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::FlError;
 use super::coordinator::RoundTask;
+use super::dropout;
 use super::plan::Plan;
-use crate::backend::{Backend, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
+use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::binomial::CentredBinomial;
@@ -27,6 +28,7 @@ pub struct ClientRound<'a> {
     backend: Arc<dyn Backend>,
     signs: StreamKey,
     table: Option<Noise>,
+    layers: Vec<Noise>,
 }
 
 impl<'a> ClientRound<'a> {
@@ -44,12 +46,31 @@ impl<'a> ClientRound<'a> {
             // The share of one client is neither.
             NoiseLaw::None | NoiseLaw::DiscreteGaussianShares { .. } => None,
         };
-        Ok(Self { plan, task, secret, backend, signs: task.signs.clone(), table })
+        Ok(Self {
+            plan,
+            task,
+            secret,
+            backend,
+            signs: task.signs.clone(),
+            table,
+            layers: dropout::tables(&task.layers)?,
+        })
     }
 
     fn key(&self, client: u64, purpose: Purpose) -> StreamKey {
-        let address = Address { client, round: self.task.id.round, attempt: self.task.id.attempt, copy: 0 };
+        self.copied_key(client, purpose, 0)
+    }
+
+    /// The same for further draws of one kind.
+    fn copied_key(&self, client: u64, purpose: Purpose, copy: u32) -> StreamKey {
+        let address = Address { client, round: self.task.id.round, attempt: self.task.id.attempt, copy };
         self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
+    }
+
+    /// The keys of a client's layers of noise, for [`super::coordinator::Coordinator::escrow`].
+    #[must_use]
+    pub fn layer_keys(&self, client: u64) -> Vec<StreamKey> {
+        (1..=self.layers.len() as u32).map(|layer| self.copied_key(client, Purpose::NoiseLayer, layer)).collect()
     }
 
     /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its protocol machine.
@@ -75,6 +96,9 @@ impl<'a> ClientRound<'a> {
             noise: self.table.as_ref(),
             non_finite: NonFinite::ZeroRow,
         };
+        if !self.layers.is_empty() {
+            return self.layered(clients, rows, &job);
+        }
         if self.plan.is_private() {
             let (packed, report) = self.backend.encode_packed(rows, &job)?;
             let party = |(&client, row)| PlainClient::packed(self.task.id, client, self.task.shape, row);
@@ -87,6 +111,27 @@ impl<'a> ClientRound<'a> {
         let parties =
             clients.iter().zip(rows).map(|(&client, row)| self.weighted(client, row)).collect::<Result<_, _>>()?;
         Ok((parties, report))
+    }
+
+    /// Rows with the layers of noise that may be taken out again.
+    fn layered(
+        &self,
+        clients: &[u64],
+        rows: &Rows,
+        job: &EncodeJob<'_>,
+    ) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
+        let (words, report) = self.backend.encode(rows, job)?;
+        let words = self.backend.to_host(words)?;
+        let (shape, bits) = (self.task.shape, self.task.encode.bits);
+        let party = |(&client, row): (&u64, &[u32])| {
+            let mut row = Buffer::HostU32(row.into());
+            for (table, key) in self.layers.iter().zip(self.layer_keys(client)) {
+                self.backend.noise(&mut row, bits, table, &key)?;
+            }
+            Ok(PlainClient::packed(self.task.id, client, shape, &self.backend.pack(&row, bits)?)?)
+        };
+        let rows = words.as_u32()?.chunks_exact(self.task.encode.padded as usize);
+        Ok((clients.iter().zip(rows).map(party).collect::<Result<_, FlError>>()?, report))
     }
 
     /// Without privacy the words are signed fixed-point numbers, multiplied by the client's public weight in the

@@ -6,7 +6,7 @@
 
 mod reveal;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -15,6 +15,7 @@ use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
 use super::correlated::RunNoise;
+use super::dropout::Layer;
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
 use super::spend::{Attempt, EpsilonViews, Spend, Stop};
@@ -27,7 +28,10 @@ use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
 use crate::secagg::plain::PlainServer;
-use crate::secagg::{Output, Party, PartyId, SessionId, Transmit, VectorShape};
+use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
+
+/// Milliseconds after which a round goes on without clients that have not delivered.
+const DEADLINE: u64 = 60_000;
 
 /// What the clients of a round need to know.
 #[derive(Clone, Debug)]
@@ -46,6 +50,10 @@ pub struct RoundTask {
     pub signs: StreamKey,
     /// The noise that each client adds.
     pub share: NoiseLaw,
+    /// What it adds beside that, and takes out again as long as few clients vanish.
+    pub layers: Vec<Layer>,
+    /// The least number of vectors that may be opened.
+    pub threshold: usize,
     /// Shape of the vectors that are added.
     pub shape: VectorShape,
     /// SHA-256 of the round's input.
@@ -147,6 +155,8 @@ pub struct Coordinator {
     clip: Option<ClipState>,
     /// Noise that is correlated over the rounds.
     noise: Option<RunNoise>,
+    /// The keys of the layers of noise of those who delivered.
+    escrow: BTreeMap<u64, Vec<StreamKey>>,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -185,6 +195,7 @@ impl Coordinator {
             round: 0,
             steps: 0,
             table: None,
+            escrow: BTreeMap::new(),
             state: State::Ready,
             pending: VecDeque::new(),
         })
@@ -285,7 +296,9 @@ impl Coordinator {
             return Ok(Action::Finished(Finish::Stopped(stop)));
         }
         let task = self.task(round, &attempt)?;
-        let server = PlainServer::new(task.id, &task.cohort, task.shape, 0, None, Arc::clone(&self.backend))?;
+        let (id, deadline, backend) = (task.id, Some(DEADLINE), Arc::clone(&self.backend));
+        let server = PlainServer::new(id, &task.cohort, task.shape, task.threshold, deadline, backend)?;
+        self.escrow.clear();
         self.state = State::Collecting { server: Box::new(server), task: Box::new(task.clone()) };
         if task.cohort.is_empty() {
             self.collect()?;
@@ -327,6 +340,8 @@ impl Coordinator {
         Ok(RoundTask {
             id: SessionId { session: plan.session, round, attempt: attempt.attempt },
             share: plan.share(round, cohort.len()),
+            layers: plan.layers(round, cohort.len()),
+            threshold: plan.threshold(round, cohort.len()),
             cohort,
             weights: Arc::clone(&self.weights),
             clip: self.clip,
@@ -347,8 +362,54 @@ impl Coordinator {
 
     /// Takes a frame of the aggregation. A refused frame changes nothing.
     pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
-        let State::Collecting { server, .. } = &mut self.state else { return Err(self.out_of_order("a frame")) };
+        let State::Collecting { server, task } = &mut self.state else { return Err(self.out_of_order("a frame")) };
+        if let (PartyId::Client(client), false) = (from, task.layers.is_empty())
+            && !self.escrow.contains_key(&client)
+        {
+            // What cannot be taken out again would tell the size of the cohort.
+            return Err(FlError::OutOfOrder { event: "a frame", state: "waiting for the keys of its noise" });
+        }
         server.handle(from, frame)?;
+        self.collect()
+    }
+
+    /// Takes the keys of the layers of noise of a client, before its frame. With `plain` a client tells them to the server,
+    /// which sees its vector too; those of layers that stay are never used.
+    ///
+    /// # Errors
+    /// Outside of a round; a client that is not asked; another number of keys than of layers.
+    pub fn escrow(&mut self, client: u64, keys: Vec<StreamKey>) -> Result<(), FlError> {
+        let State::Collecting { task, .. } = &self.state else { return Err(self.out_of_order("keys of noise")) };
+        if task.cohort.binary_search(&client).is_err() {
+            return Err(SecAggError::UnknownSender { from: PartyId::Client(client) }.into());
+        }
+        if keys.len() != task.layers.len() {
+            return Err(FlError::OutOfRange {
+                name: "keys of layers of noise",
+                expected: task.layers.len().to_string(),
+                found: keys.len().to_string(),
+            });
+        }
+        self.escrow.insert(client, keys);
+        Ok(())
+    }
+
+    /// When the coordinator wants to be told the time next, in milliseconds since the round began.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        match &self.state {
+            State::Collecting { server, .. } => server.poll_timeout(),
+            _ => None,
+        }
+    }
+
+    /// Tells the coordinator the time. At its deadline a round goes on without those who have not delivered, or is aborted.
+    ///
+    /// # Errors
+    /// [`FlError::Aborted`] if too few have delivered.
+    pub fn handle_timeout(&mut self, now: u64) -> Result<(), FlError> {
+        let State::Collecting { server, .. } = &mut self.state else { return Ok(()) };
+        server.handle_timeout(now);
         self.collect()
     }
 
@@ -365,11 +426,6 @@ impl Coordinator {
                 Err(FlError::Aborted { round: task.id.round, survivors, threshold })
             }
             Some(Output::Sum { words, survivors }) => {
-                // A client that vanished took its share of the noise along: less noise than is accounted.
-                if task.share != NoiseLaw::None && survivors.len() < task.cohort.len() {
-                    let (survivors, threshold) = (survivors.len(), task.cohort.len());
-                    return Err(FlError::Aborted { round: task.id.round, survivors, threshold });
-                }
                 let task = task.clone();
                 self.pending.push_back(Action::Charge(Charge {
                     round: task.id.round,
@@ -406,6 +462,7 @@ impl Coordinator {
             mean = rows;
             *state = state.next(share);
         }
+        self.escrow.clear();
         if let Some(noise) = &mut self.noise {
             noise.released();
         }

@@ -7,13 +7,14 @@ use sha2::{Digest, Sha256};
 use super::FlError;
 use super::adaptive::AdaptiveClip;
 use super::cohort::{self, Sampling};
+use super::dropout::{Dropout, Layer, Shares};
 use super::optimizer::OptimizerConfig;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
 use crate::privacy::ledger::Cost;
 use crate::privacy::ledger::tab::{Costs, stage_of};
-use crate::privacy::mechanism::distributed_gaussian::DistributedGaussian;
+use crate::privacy::mechanism::distributed_gaussian::{DistributedGaussian, largest_cohort};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
 use crate::privacy::{DpEvent, truncation};
 use crate::sample::binomial;
@@ -81,6 +82,8 @@ pub struct Plan {
     pub adaptive: Option<(AdaptiveClip, f64)>,
     /// Who draws the noise.
     pub placement: NoisePlacement,
+    /// How much noise stays when clients vanish; none: all of a cohort must deliver where clients draw the noise.
+    pub dropout: Option<Dropout>,
     /// What the vectors are.
     pub direction: Direction,
     /// Public integer weights, one a client; only without differential privacy.
@@ -145,6 +148,7 @@ impl Plan {
             );
         }
         self.check_coins()?;
+        self.check_dropout()?;
         if self.placement == NoisePlacement::PerClient && self.is_private() && !self.mechanism.distributed() {
             return bad(
                 "privacy.noise",
@@ -255,6 +259,19 @@ impl Plan {
         })
     }
 
+    /// Only a Skellam variable is a sum of independent shares of any size.
+    fn check_dropout(&self) -> Result<(), FlError> {
+        let Some(dropout) = &self.dropout else { return Ok(()) };
+        if self.placement != NoisePlacement::PerClient || !matches!(self.mechanism.noise(), NoiseLaw::Skellam { .. }) {
+            return Err(FlError::OutOfRange {
+                name: "privacy.dropout",
+                expected: "absent, or noise `per_client` of `smm`, `smm-2022` or `skellam`".into(),
+                found: format!("noise {:?} of {}", self.placement, self.mechanism.name()),
+            });
+        }
+        dropout.validate((self.sampling == Sampling::All).then_some(self.clients))
+    }
+
     fn check_adaptive(&self) -> Result<(), FlError> {
         let Some((rule, first)) = &self.adaptive else { return Ok(()) };
         rule.validate()?;
@@ -319,7 +336,8 @@ impl Plan {
         match (self.placement, self.mechanism_of(round).noise()) {
             // Rounded up, so that the shares never add up to less than mu_tot.
             (NoisePlacement::PerClient, NoiseLaw::Skellam { mu }) if size > 0 => {
-                NoiseLaw::Skellam { mu: (mu / size as f64).next_up() }
+                let alike = (mu / size as f64).next_up();
+                NoiseLaw::Skellam { mu: self.dropout.map_or(alike, |dropout| dropout.shares(mu, size as u64).first) }
             }
             (NoisePlacement::PerClient, NoiseLaw::DiscreteGaussianShares { sigma_total, .. }) if size > 0 => {
                 NoiseLaw::DiscreteGaussian { sigma: (sigma_total / (size as f64).sqrt()).next_up() }
@@ -330,6 +348,35 @@ impl Plan {
             }
             _ => NoiseLaw::None,
         }
+    }
+
+    /// What each client of a cohort of `size` adds beside its share, and takes out again as long as few vanish.
+    #[must_use]
+    pub fn layers(&self, round: u32, size: usize) -> Vec<Layer> {
+        match (self.dropout, self.placement, self.mechanism_of(round).noise()) {
+            (Some(dropout), NoisePlacement::PerClient, NoiseLaw::Skellam { mu }) if size > 0 => {
+                dropout.shares(mu, size as u64).layers
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The least number of a cohort of `size` whose vectors may be opened: clients that vanish take their shares of the
+    /// noise along.
+    #[must_use]
+    pub fn threshold(&self, round: u32, size: usize) -> usize {
+        match (self.share(round, size), self.dropout) {
+            (NoiseLaw::None, _) => 0,
+            (_, None) => size,
+            (_, Some(dropout)) => size - dropout.tolerable(size as u64) as usize,
+        }
+    }
+
+    /// What the sum of a round is divided by. The expected cohort is a public constant: under sampling the true size is
+    /// private. Where all clients are asked, so many as delivered.
+    #[must_use]
+    pub fn divisor(&self, survivors: usize) -> f64 {
+        if self.sampling == Sampling::All && survivors > 0 { survivors as f64 } else { self.cohort }
     }
 
     /// The noise that is left for the aggregator after a cohort of `size` has added its shares.
@@ -359,11 +406,17 @@ impl Plan {
             }
             _ => return Ok(0.0),
         };
-        let shares = match self.placement {
-            NoisePlacement::PerClient => self.clients as f64,
-            NoisePlacement::Aggregate => 1.0,
+        let (draws, more) = match (self.placement, self.dropout) {
+            (NoisePlacement::Aggregate, _) => (1.0, more),
+            (NoisePlacement::PerClient, None) => (self.clients as f64, more),
+            (NoisePlacement::PerClient, Some(dropout)) => {
+                let most = largest_cohort(self.cohort, self.sampling_rate()).min(self.clients);
+                let larger = if self.sampling == Sampling::All { 0.0 } else { DistributedGaussian::overflow() };
+                let Shares { layers, .. } = dropout.shares(1.0, most);
+                (most as f64 * (1.0 + layers.len() as f64), more + larger)
+            }
         };
-        Ok(one * f64::from(self.encode_params()?.padded) * shares + more)
+        Ok(one * f64::from(self.encode_params()?.padded) * draws + more)
     }
 
     /// Bound of the probability that a cohort is cut.
@@ -441,6 +494,9 @@ impl Plan {
         // Nothing where all rounds are alike: such a run can be resumed that an older version began.
         for Later { from, mechanism } in &self.later {
             h.update(format!(" from {from} {:?}", mechanism.noise()).as_bytes());
+        }
+        if let Some(dropout) = &self.dropout {
+            h.update(format!(" {dropout:?}").as_bytes());
         }
         if let Some(adaptive) = &self.adaptive {
             h.update(format!("{adaptive:?}").as_bytes());

@@ -47,6 +47,10 @@ pub enum Purpose {
     LatticeError = 14,
     /// What hides the state of correlated noise in a checkpoint.
     NoiseState = 15,
+    /// A layer of a client's noise that may be taken out again; `copy` is its number, from 1.
+    NoiseLayer = 30,
+    /// Which clients vanish in a simulation.
+    Vanish = 31,
 }
 
 /// The stream cipher under a key.

@@ -110,9 +110,14 @@ pub fn run(config: &DseConfig, backend: &Arc<dyn Backend>, mut tick: impl FnMut(
             return Err(ConfigError::Invalid { name, expected, found }.into());
         }
     }
-    if config.privacy.adaptive_clip.is_some() {
-        let expected = "absent: one sum has no next round to adapt to".to_owned();
-        return Err(ConfigError::Invalid { name: "privacy.adaptive_clip", expected, found: "given".into() }.into());
+    for (name, given, why) in [
+        ("privacy.adaptive_clip", config.privacy.adaptive_clip.is_some(), "one sum has no next round to adapt to"),
+        ("privacy.dropout", config.privacy.dropout.is_some(), "all clients deliver"),
+    ] {
+        if given {
+            let expected = format!("absent: {why}");
+            return Err(ConfigError::Invalid { name, expected, found: "given".into() }.into());
+        }
     }
     let setting = Setting {
         cohort: config.clients as f64,

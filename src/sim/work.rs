@@ -38,6 +38,9 @@ pub fn play_clients(
         let rows = train(experiment, task, members)?;
         let (parties, report) = clients.protect(members, &rows)?;
         total.merge(&report);
+        for &client in members.iter().filter(|_| !task.layers.is_empty()) {
+            coordinator.escrow(client, clients.layer_keys(client))?;
+        }
         let frames = members
             .par_iter()
             .zip(parties)
@@ -49,12 +52,23 @@ pub fn play_clients(
             })
             .collect::<Result<Vec<_>, SimError>>()?;
         for (client, transmit) in frames {
-            if let Some(transmit) = transmit {
+            if let Some(transmit) = transmit.filter(|_| !vanishes(experiment, task, client)) {
                 coordinator.handle(PartyId::Client(client), &transmit.frame)?;
             }
         }
     }
+    // Nobody else will deliver.
+    if let Some(deadline) = coordinator.poll_timeout() {
+        coordinator.handle_timeout(deadline)?;
+    }
     Ok(total)
+}
+
+/// Whether a client is one of those that the simulation loses before they deliver.
+fn vanishes(experiment: &Experiment, task: &RoundTask, client: u64) -> bool {
+    let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy: 0 };
+    let key = experiment.secret.derive(&experiment.plan.session, address, Purpose::Vanish, experiment.plan.cipher);
+    ((key.reader(0).next_u64() >> 11) as f64) < experiment.dropout_rate * (1u64 << 53) as f64
 }
 
 /// One row a member: the gradient of the mean loss over its samples, or its delta.

@@ -320,6 +320,7 @@ fn gamma_fills_the_ring_without_wrapping() {
         uses: Uses { rate: 0.004, delta: 1e-5, stages: Stages::uniform(1000), rule: Rule::Rdp },
         target_epsilon: 3.0,
         wrap_limit: 1e-3,
+        inflation: 1.0,
     };
     let mut last = 0.0;
     for (kind, bits) in [(SkellamKind::Smm2022, 6), (SkellamKind::Smm2022, 8), (SkellamKind::Smm, 8)] {

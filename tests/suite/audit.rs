@@ -22,6 +22,7 @@ fn skellam(mechanism: MechanismName, gamma: f64, mu_total: f64, cohort: u64) -> 
         noise: NoisePlacement::Aggregate,
         clip: 1.0,
         bits: 24,
+        dropout: None,
         adaptive_clip: None,
         matrix: None,
         gamma: Some(gamma),

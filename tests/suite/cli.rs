@@ -144,6 +144,7 @@ fn bad_usage_is_exit_2_and_says_nothing_on_stdout() {
         &["account", "--mechanism", "smm"],
         &["sweep", "absent.json"],
         &["dse", "--set", "privacy.mu=-1"],
+        &["dse", "--set", r#"privacy.dropout={"tolerated":0.1}"#],
         &["dse", "--set", "dim=0"],
     ] {
         let output = veilsum(args);

@@ -8,6 +8,7 @@ mod correlated;
 mod data;
 mod device_loss;
 mod device_training;
+mod dropout;
 mod federation;
 mod kernels;
 mod layering;

@@ -184,6 +184,7 @@ fn purpose(args: &Args, base: &Config) -> Result<Purpose, Failure> {
         mechanism,
         noise,
         clip: args.clip.unwrap_or(given.clip),
+        dropout: given.dropout.filter(|_| noise == NoisePlacement::PerClient),
         adaptive_clip: None,
         bits: given.bits,
         gamma: None,

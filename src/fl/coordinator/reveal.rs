@@ -2,7 +2,7 @@
 
 use super::{Coordinator, RoundTask};
 use crate::backend::{Aligned, Buffer};
-use crate::fl::FlError;
+use crate::fl::{FlError, dropout};
 use crate::math::prg::Purpose;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::binomial::{CentredBinomial, coin_parts};
@@ -28,6 +28,7 @@ impl Coordinator {
         // From the words each time: a device that fails may have written a part of its result.
         let mut sum: Aligned<u32> = Aligned::zeroed(words.len());
         sum.iter_mut().zip(words).for_each(|(s, &w)| *s = w as u32);
+        self.remove_excess(task, survivors, &mut sum)?;
         let mut sum = Buffer::HostU32(sum);
         let key = self.key(task.id.round, task.id.attempt, Purpose::Noise);
         match self.plan.remainder(task.id.round, task.cohort.len()) {
@@ -54,10 +55,30 @@ impl Coordinator {
             // `Plan::remainder` makes it one discrete Gaussian.
             NoiseLaw::DiscreteGaussianShares { .. } => {}
         }
-        // The expected cohort, a public constant: under Poisson sampling its true size is private.
-        let params = task.encode.decode((unit / self.plan.cohort) as f32);
+        let params = task.encode.decode((unit / self.plan.divisor(survivors.len())) as f32);
         self.backend.decode_in_place(&mut sum, &params, &task.signs)?;
         Ok(sum.take_f32()?)
+    }
+}
+
+impl Coordinator {
+    /// Takes out the layers of the survivors' noise that are not needed, since so few vanished.
+    fn remove_excess(&self, task: &RoundTask, survivors: &[u64], sum: &mut [u32]) -> Result<(), FlError> {
+        let vanished = (task.cohort.len() - survivors.len()) as u64;
+        let kept = dropout::kept(&task.layers, vanished);
+        let Some(excess) = task.layers.get(kept..).filter(|excess| !excess.is_empty()) else { return Ok(()) };
+        let tables = dropout::tables(excess)?;
+        let mut noise = Buffer::HostU32(Aligned::zeroed(sum.len()));
+        for keys in survivors.iter().map(|client| self.escrow.get(client)) {
+            // `handle` takes no frame without them.
+            let keys = keys.ok_or(FlError::OutOfOrder { event: "a sum", state: "without the keys of its noise" })?;
+            for (table, key) in tables.iter().zip(&keys[kept..]) {
+                self.backend.noise(&mut noise, task.shape.bits, table, key)?;
+            }
+        }
+        let mask = u32::MAX >> (32 - task.shape.bits);
+        sum.iter_mut().zip(noise.as_u32()?).for_each(|(s, &n)| *s = s.wrapping_sub(n) & mask);
+        Ok(())
     }
 }
 

@@ -26,6 +26,8 @@ pub struct GammaRequest {
     pub target_epsilon: f64,
     /// Largest predicted share of wrapped coordinates, in (0, 1).
     pub wrap_limit: f64,
+    /// Variance of the noise that is released over that which is accounted, >= 1: what else the ring must hold.
+    pub inflation: f64,
 }
 
 /// Scale and noise that meet a target inside a ring.
@@ -93,7 +95,7 @@ impl GammaRequest {
     #[must_use]
     pub fn ring(&self, gamma: f64, mu_total: f64) -> RingUse {
         let greatest = self.uses.stages.greatest();
-        RingUse::skellam(gamma, self.clip, mu_total * greatest * greatest, self.cohort, self.dim)
+        RingUse::skellam(gamma, self.clip, self.inflation * mu_total * greatest * greatest, self.cohort, self.dim)
     }
 
     /// Epsilon of the run at this scale and noise.

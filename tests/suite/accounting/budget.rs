@@ -91,6 +91,7 @@ fn gamma_by_losses_is_finer_at_the_same_epsilon_and_leaves_room_for_the_noisiest
         uses,
         target_epsilon: 3.0,
         wrap_limit: 1e-3,
+        inflation: 1.0,
     };
     let mnist = |rule, stages| Uses { rate: 0.004, delta: 1e-5, stages, rule };
     let rdp = calibrate_gamma(&request(mnist(Rule::Rdp, Stages::uniform(1000)))).unwrap();
