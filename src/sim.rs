@@ -343,6 +343,7 @@ impl Run {
         if let Some(ledger) = &mut self.ledger {
             ledger.charge(charge)?;
         }
+        work::take_out_excess(&self.experiment, coordinator)?;
         Ok(coordinator.charged()?)
     }
 

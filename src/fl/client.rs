@@ -67,10 +67,16 @@ impl<'a> ClientRound<'a> {
         self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
     }
 
-    /// The keys of a client's layers of noise, for [`super::coordinator::Coordinator::escrow`].
+    /// The key of a client's layer of noise.
+    fn layer_key(&self, client: u64, layer: usize) -> StreamKey {
+        self.copied_key(client, Purpose::NoiseLayer, layer as u32 + 1)
+    }
+
+    /// What a client tells of its noise, for [`super::coordinator::Coordinator::take_out`]: the keys of the layers that are
+    /// not needed if so many survive. The number is that of its own protocol machine, and it answers once in an attempt.
     #[must_use]
-    pub fn layer_keys(&self, client: u64) -> Vec<StreamKey> {
-        (1..=self.layers.len() as u32).map(|layer| self.copied_key(client, Purpose::NoiseLayer, layer)).collect()
+    pub fn excess_keys(&self, client: u64, survivors: usize) -> Vec<StreamKey> {
+        self.task.excess(survivors).map(|layer| self.layer_key(client, layer)).collect()
     }
 
     /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its protocol machine.
@@ -125,8 +131,8 @@ impl<'a> ClientRound<'a> {
         let (shape, bits) = (self.task.shape, self.task.encode.bits);
         let party = |(&client, row): (&u64, &[u32])| {
             let mut row = Buffer::HostU32(row.into());
-            for (table, key) in self.layers.iter().zip(self.layer_keys(client)) {
-                self.backend.noise(&mut row, bits, table, &key)?;
+            for (layer, table) in self.layers.iter().enumerate() {
+                self.backend.noise(&mut row, bits, table, &self.layer_key(client, layer))?;
             }
             Ok(PlainClient::packed(self.task.id, client, shape, &self.backend.pack(&row, bits)?)?)
         };

@@ -7,6 +7,7 @@
 mod reveal;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -15,7 +16,7 @@ use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
 use super::correlated::RunNoise;
-use super::dropout::Layer;
+use super::dropout::{self, Layer};
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
 use super::spend::{Attempt, EpsilonViews, Spend, Stop};
@@ -58,6 +59,23 @@ pub struct RoundTask {
     pub shape: VectorShape,
     /// SHA-256 of the round's input.
     pub input: [u8; 32],
+}
+
+impl RoundTask {
+    /// The layers of noise, by their place from 0, that are not needed if so many survive.
+    #[must_use]
+    pub fn excess(&self, survivors: usize) -> Range<usize> {
+        dropout::kept(&self.layers, self.cohort.len().saturating_sub(survivors) as u64)..self.layers.len()
+    }
+}
+
+/// Layers of noise that were not needed.
+#[derive(Clone, Debug)]
+pub struct ExcessNoise {
+    /// What the clients were asked.
+    pub task: Box<RoundTask>,
+    /// The survivors, who drew them; [`RoundTask::excess`] of their number says which layers.
+    pub clients: Vec<u64>,
 }
 
 /// A charge that has to be durable before the release.
@@ -155,8 +173,8 @@ pub struct Coordinator {
     clip: Option<ClipState>,
     /// Noise that is correlated over the rounds.
     noise: Option<RunNoise>,
-    /// The keys of the layers of noise of those who delivered.
-    escrow: BTreeMap<u64, Vec<StreamKey>>,
+    /// The keys of the survivors' layers of noise that were not needed.
+    told: BTreeMap<u64, Vec<StreamKey>>,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -195,7 +213,7 @@ impl Coordinator {
             round: 0,
             steps: 0,
             table: None,
-            escrow: BTreeMap::new(),
+            told: BTreeMap::new(),
             state: State::Ready,
             pending: VecDeque::new(),
         })
@@ -298,7 +316,7 @@ impl Coordinator {
         let task = self.task(round, &attempt)?;
         let (id, deadline, backend) = (task.id, Some(DEADLINE), Arc::clone(&self.backend));
         let server = PlainServer::new(id, &task.cohort, task.shape, task.threshold, deadline, backend)?;
-        self.escrow.clear();
+        self.told.clear();
         self.state = State::Collecting { server: Box::new(server), task: Box::new(task.clone()) };
         if task.cohort.is_empty() {
             self.collect()?;
@@ -362,35 +380,41 @@ impl Coordinator {
 
     /// Takes a frame of the aggregation. A refused frame changes nothing.
     pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
-        let State::Collecting { server, task } = &mut self.state else { return Err(self.out_of_order("a frame")) };
-        if let (PartyId::Client(client), false) = (from, task.layers.is_empty())
-            && !self.escrow.contains_key(&client)
-        {
-            // What cannot be taken out again would tell the size of the cohort.
-            return Err(FlError::OutOfOrder { event: "a frame", state: "waiting for the keys of its noise" });
-        }
+        let State::Collecting { server, .. } = &mut self.state else { return Err(self.out_of_order("a frame")) };
         server.handle(from, frame)?;
         self.collect()
     }
 
-    /// Takes the keys of the layers of noise of a client, before its frame. With `plain` a client tells them to the server,
-    /// which sees its vector too; those of layers that stay are never used.
+    /// The layers of noise that were not needed, and who drew them: asked for once the charge is durable, before
+    /// [`Self::charged`]. A client answers with the keys of these layers ([`Self::take_out`]) if the survivors that its own
+    /// protocol machine knows are these: fewer would uncover noise that has to stay.
+    #[must_use]
+    pub fn excess(&self) -> Option<ExcessNoise> {
+        let State::Charging { task, survivors, .. } = &self.state else { return None };
+        let any = !task.excess(survivors.len()).is_empty();
+        any.then(|| ExcessNoise { task: task.clone(), clients: survivors.clone() })
+    }
+
+    /// Takes the keys of a survivor's layers of noise that were not needed.
     ///
     /// # Errors
-    /// Outside of a round; a client that is not asked; another number of keys than of layers.
-    pub fn escrow(&mut self, client: u64, keys: Vec<StreamKey>) -> Result<(), FlError> {
-        let State::Collecting { task, .. } = &self.state else { return Err(self.out_of_order("keys of noise")) };
-        if task.cohort.binary_search(&client).is_err() {
+    /// Before there are survivors; a client that is none; another number of keys than of layers.
+    pub fn take_out(&mut self, client: u64, keys: Vec<StreamKey>) -> Result<(), FlError> {
+        let State::Charging { task, survivors, .. } = &self.state else {
+            return Err(self.out_of_order("keys of noise"));
+        };
+        if survivors.binary_search(&client).is_err() {
             return Err(SecAggError::UnknownSender { from: PartyId::Client(client) }.into());
         }
-        if keys.len() != task.layers.len() {
+        let expected = task.excess(survivors.len()).len();
+        if keys.len() != expected {
             return Err(FlError::OutOfRange {
                 name: "keys of layers of noise",
-                expected: task.layers.len().to_string(),
+                expected: expected.to_string(),
                 found: keys.len().to_string(),
             });
         }
-        self.escrow.insert(client, keys);
+        self.told.insert(client, keys);
         Ok(())
     }
 
@@ -438,7 +462,7 @@ impl Coordinator {
         }
     }
 
-    /// The driver has made the charge durable: reveal, decode, step. After an error of the backend the sum is still
+    /// The driver has made the charge durable and asked for the noise to take out: reveal, decode, step. After an error of the backend the sum is still
     /// there, and the call may be repeated (see [`Self::move_to`]).
     pub fn charged(&mut self) -> Result<(), FlError> {
         let (task, words, survivors) = match std::mem::replace(&mut self.state, State::Ready) {
@@ -462,7 +486,7 @@ impl Coordinator {
             mean = rows;
             *state = state.next(share);
         }
-        self.escrow.clear();
+        self.told.clear();
         if let Some(noise) = &mut self.noise {
             noise.released();
         }

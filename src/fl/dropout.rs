@@ -7,7 +7,7 @@
 //!   whoever does not vanish makes the noise larger than it had to be.
 //! - **Excess removed** (XNoise of Dordis: Jiang, Wang, Chen 2024, section 3): noise in layers. With `M = mu (s - D) / (s - D - f)` and boundaries
 //!   `0 = j_0 < j_1 < ... < j_m = D`, layer 0 has `M / s`, layer `i` has `M / (s - j_i) - M / (s - j_{i-1})`. After `j`
-//!   dropouts the layers behind the first boundary `j_i >= j` are taken out again: each survivor has told the keys it drew
+//!   dropouts the layers behind the first boundary `j_i >= j` are taken out again: each survivor tells the keys that it drew
 //!   them with, and a Skellam variable is the sum of its layers. What remains of `s - j` survivors is `M (s - j) / (s - j_i)`:
 //!   exactly `M` where every number has its layer. Of it `f` colluders hold at most `f / (s - D)`, which leaves `mu`.
 //!

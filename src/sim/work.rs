@@ -9,7 +9,7 @@ use super::SimError;
 use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
 use crate::fl::client::ClientRound;
-use crate::fl::coordinator::{Coordinator, RoundTask};
+use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
 use crate::math::prg::{Address, Purpose};
 use crate::model::{Clients, samples_per_call};
 use crate::secagg::{Party, PartyId};
@@ -38,9 +38,6 @@ pub fn play_clients(
         let rows = train(experiment, task, members)?;
         let (parties, report) = clients.protect(members, &rows)?;
         total.merge(&report);
-        for &client in members.iter().filter(|_| !task.layers.is_empty()) {
-            coordinator.escrow(client, clients.layer_keys(client))?;
-        }
         let frames = members
             .par_iter()
             .zip(parties)
@@ -62,6 +59,16 @@ pub fn play_clients(
         coordinator.handle_timeout(deadline)?;
     }
     Ok(total)
+}
+
+/// Lets the survivors of the round tell the noise that was not needed.
+pub fn take_out_excess(experiment: &Experiment, coordinator: &mut Coordinator) -> Result<(), SimError> {
+    let Some(ExcessNoise { task, clients }) = coordinator.excess() else { return Ok(()) };
+    let round = ClientRound::new(&experiment.plan, &task, &experiment.secret, experiment.backend.clone())?;
+    for &client in &clients {
+        coordinator.take_out(client, round.excess_keys(client, clients.len()))?;
+    }
+    Ok(())
 }
 
 /// Whether a client is one of those that the simulation loses before they deliver.

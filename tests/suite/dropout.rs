@@ -10,11 +10,10 @@ use veilsum::config::build::{Experiment, Given, build};
 use veilsum::config::{Config, overrides};
 use veilsum::fl::FlError;
 use veilsum::fl::client::ClientRound;
-use veilsum::fl::coordinator::{Action, Coordinator};
+use veilsum::fl::coordinator::{Action, Coordinator, RoundTask};
 use veilsum::fl::dropout::{Dropout, Excess, kept};
 use veilsum::fl::spend::Spend;
 use veilsum::privacy::mechanism::NoiseLaw;
-use veilsum::secagg::{Party, PartyId};
 use veilsum::sim::{self, RunOptions, RunResult, Silent, SimError};
 
 use crate::federation::experiment_of;
@@ -119,31 +118,50 @@ fn the_price_is_the_same_and_too_few_survivors_abort() {
     assert!(none.history[0].survivors < 40 && (none.weights[0] - 0.25).abs() < 1e-6, "{:?}", none.weights);
 }
 
-#[test]
-fn a_vector_without_the_keys_of_its_noise_is_refused() {
-    let experiment = silent(r#"{"tolerated":0.25}"#, &[]);
+/// A round in which all deliver, up to its charge.
+fn delivered(experiment: &Experiment) -> (Coordinator, RoundTask) {
     let spend = Spend::new(&experiment.plan, std::collections::BTreeMap::new()).unwrap();
     let (plan, secret, backend) = (experiment.plan.clone(), experiment.secret.clone(), experiment.backend.clone());
     let mut coordinator = Coordinator::new(plan, secret, backend, vec![0.0; 4096], spend).unwrap();
-    assert!(matches!(coordinator.escrow(0, Vec::new()), Err(FlError::OutOfOrder { .. })));
+    assert!(coordinator.excess().is_none());
+    assert!(matches!(coordinator.take_out(0, Vec::new()), Err(FlError::OutOfOrder { .. })));
     let Some(Action::Begin(task)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
-    assert_eq!((task.layers.len(), task.threshold), (10, 30));
+    sim::work::play_clients(experiment, &task, &mut coordinator, &AtomicBool::new(false)).unwrap();
+    assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
+    (coordinator, *task)
+}
+
+fn square(coordinator: &Coordinator) -> f64 {
+    coordinator.weights().iter().map(|&w| f64::from(w) * f64::from(w)).sum()
+}
+
+#[test]
+fn noise_that_nobody_takes_out_stays_or_ends_the_round() {
+    let experiment = silent(r#"{"tolerated":0.5}"#, &[]);
+    let (mut coordinator, task) = delivered(&experiment);
+    assert_eq!((task.layers.len(), task.threshold, task.excess(40), task.excess(33)), (20, 20, 0..20, 7..20));
+    let excess = coordinator.excess().unwrap();
+    assert_eq!(excess.clients, (0..40).collect::<Vec<u64>>());
     let round = ClientRound::new(&experiment.plan, &task, &experiment.secret, experiment.backend.clone()).unwrap();
-    let rows = veilsum::backend::Rows::dense(vec![0.0; 4096], 1, 4096).unwrap();
-    let mut party = round.protect(&[7], &rows).unwrap().0.remove(0);
-    while let Some(transmit) = coordinator.poll_transmit() {
-        if transmit.to == PartyId::Client(7) {
-            party.handle(PartyId::Server, &transmit.frame).unwrap();
-        }
+    let keys = round.excess_keys(7, 40);
+    assert!(matches!(coordinator.take_out(7, keys[1..].to_vec()), Err(FlError::OutOfRange { .. })));
+    assert!(matches!(coordinator.take_out(40, keys.clone()), Err(FlError::SecAgg(_))));
+    for client in 0..30 {
+        coordinator.take_out(client, round.excess_keys(client, 40)).unwrap();
     }
-    let frame = party.poll_transmit().unwrap().frame;
-    let refused = coordinator.handle(PartyId::Client(7), &frame);
-    assert!(matches!(refused, Err(FlError::OutOfOrder { .. })), "{refused:?}");
-    let keys = round.layer_keys(7);
-    assert!(matches!(coordinator.escrow(7, keys[1..].to_vec()), Err(FlError::OutOfRange { .. })));
-    assert!(matches!(coordinator.escrow(40, keys.clone()), Err(FlError::SecAgg(_))));
-    coordinator.escrow(7, keys).unwrap();
-    coordinator.handle(PartyId::Client(7), &frame).unwrap();
+    // Ten are silent: a share of each stays as large as if twenty had vanished.
+    coordinator.charged().unwrap();
+    sim::work::take_out_excess(&experiment, &mut coordinator).unwrap();
+    let (mut whole, _) = delivered(&experiment);
+    sim::work::take_out_excess(&experiment, &mut whole).unwrap();
+    whole.charged().unwrap();
+    let ratio = square(&coordinator) / square(&whole);
+    assert!((ratio - 1.25).abs() < 0.1, "{ratio}");
+    // A secret cohort's size would show in the noise.
+    let (mut coordinator, task) = delivered(&silent(r#"{"tolerated":0.5}"#, &["sampling=poisson", "cohort=30"]));
+    let error = coordinator.charged().unwrap_err();
+    let all = task.cohort.len();
+    assert!(matches!(error, FlError::Aborted { survivors: 0, threshold, .. } if threshold == all), "{error}");
 }
 
 fn refusal(set: &[&str]) -> String {

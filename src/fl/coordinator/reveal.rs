@@ -2,6 +2,7 @@
 
 use super::{Coordinator, RoundTask};
 use crate::backend::{Aligned, Buffer};
+use crate::fl::cohort::Sampling;
 use crate::fl::{FlError, dropout};
 use crate::math::prg::Purpose;
 use crate::privacy::mechanism::NoiseLaw;
@@ -64,15 +65,20 @@ impl Coordinator {
 impl Coordinator {
     /// Takes out the layers of the survivors' noise that are not needed, since so few vanished.
     fn remove_excess(&self, task: &RoundTask, survivors: &[u64], sum: &mut [u32]) -> Result<(), FlError> {
-        let vanished = (task.cohort.len() - survivors.len()) as u64;
-        let kept = dropout::kept(&task.layers, vanished);
-        let Some(excess) = task.layers.get(kept..).filter(|excess| !excess.is_empty()) else { return Ok(()) };
-        let tables = dropout::tables(excess)?;
+        let layers = task.excess(survivors.len());
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let silent = survivors.iter().filter(|client| !self.told.contains_key(client)).count();
+        if silent > 0 && self.plan.sampling != Sampling::All {
+            // What stays would tell how large the cohort was; where it is public, more noise harms nobody.
+            let (round, survivors) = (task.id.round, survivors.len());
+            return Err(FlError::Aborted { round, survivors: survivors - silent, threshold: survivors });
+        }
+        let tables = dropout::tables(&task.layers[layers])?;
         let mut noise = Buffer::HostU32(Aligned::zeroed(sum.len()));
-        for keys in survivors.iter().map(|client| self.escrow.get(client)) {
-            // `handle` takes no frame without them.
-            let keys = keys.ok_or(FlError::OutOfOrder { event: "a sum", state: "without the keys of its noise" })?;
-            for (table, key) in tables.iter().zip(&keys[kept..]) {
+        for keys in self.told.values() {
+            for (table, key) in tables.iter().zip(keys) {
                 self.backend.noise(&mut noise, task.shape.bits, table, key)?;
             }
         }
