@@ -9,4 +9,5 @@ pub mod ntt;
 pub mod prg;
 pub mod primes;
 pub mod search;
+pub mod shamir;
 pub mod special;

@@ -2,14 +2,20 @@
 //!
 //! A protocol is a pair of [`Party`] machines, one for a client and one for the server. They hold no
 //! socket, clock, thread or generator: frames and the time go in, frames and one [`Output`] come out.
-//! `plain` adds in the clear and is the oracle of every later protocol.
+//! `plain` adds in the clear and is the oracle of every later protocol. `masks` hides every vector behind masks that
+//! cancel in the sum; `identity` and `channel` are what such protocols sign and encrypt with.
 
+mod accumulator;
+pub mod channel;
 pub mod frame;
+pub mod identity;
+pub mod masks;
 pub mod plain;
 
 use std::fmt;
 
 use crate::backend::{BackendError, packed_len};
+use crate::math::shamir::ShamirError;
 
 /// Who sent a frame, or who gets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -188,6 +194,63 @@ pub enum SecAggError {
         /// Value found.
         found: u64,
     },
+    /// A signature that is not that of the author's pinned key over this frame.
+    #[error("the signature of client {client} does not fit the frame and the key that the roster has for it")]
+    Signature {
+        /// The author.
+        client: u64,
+    },
+    /// A key that is not in the roster, or one that the roster refuses.
+    #[error("client {client} {problem}")]
+    Identity {
+        /// The client.
+        client: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A public key of low order: what would be agreed with it is known to everybody.
+    #[error("a public key leads to an all-zero shared secret")]
+    AllZero,
+    /// A ciphertext that was changed, or is for someone else.
+    #[error("a ciphertext was changed or is not for this receiver, session and purpose")]
+    Ciphertext,
+    /// Another cohort, shape, graph or plan than this party's.
+    #[error("the parties disagree about the round: cohort, roster, shape, graph or thresholds differ")]
+    Context,
+    /// A list in a frame that is out of order, or names someone who has no place in it.
+    #[error("entry {position} of the {list} names member {found}, which has no place there")]
+    List {
+        /// Which list.
+        list: &'static str,
+        /// Position in it.
+        position: usize,
+        /// Member found.
+        found: u64,
+    },
+    /// A set of survivors that would uncover more than the sum of many.
+    #[error("the set of survivors is refused: {what} is {found}, and {limit} is the limit")]
+    Survivors {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        found: usize,
+        /// Its limit.
+        limit: usize,
+    },
+    /// A second request, for another set than the first: nothing more is opened in this session.
+    #[error("another set of survivors was agreed to in this session before")]
+    AnotherSet,
+    /// Too few of the clients have signed the set of survivors.
+    #[error("{found} signatures of the set of survivors, at least {needed} are needed")]
+    Quorum {
+        /// Signatures found.
+        found: usize,
+        /// The least number.
+        needed: usize,
+    },
+    /// A share that is no share.
+    #[error(transparent)]
+    Share(#[from] ShamirError),
     /// A kernel refused.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -47,6 +47,12 @@ pub enum Purpose {
     LatticeError = 14,
     /// What hides the state of correlated noise in a checkpoint.
     NoiseState = 15,
+    /// What a client of `masks` derives its keys and coefficients of one aggregation from.
+    MasksClient = 20,
+    /// A client's signing key, where a simulation makes the identities.
+    Identity = 21,
+    /// The order of the clients in a graph of masks (public).
+    Graph = 22,
     /// A layer of a client's noise that may be taken out again; `copy` is its number, from 1.
     NoiseLayer = 30,
     /// Which clients vanish in a simulation.

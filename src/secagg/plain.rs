@@ -8,10 +8,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::accumulator::{Accumulator, Broken, check_shape};
 use super::frame::{self, Header, KIND_ANNOUNCE, KIND_INPUT};
 use super::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
-use crate::backend::{Aligned, Backend, Buffer};
-use crate::params::Ring;
+use crate::backend::Backend;
 
 /// Where a client stands.
 enum ClientRound {
@@ -128,15 +128,6 @@ impl Party for PlainClient {
     }
 }
 
-/// Rows that wait for one call of the backend's `sum`.
-const PENDING: usize = 16;
-
-/// The running sum: up to 32 bits through the backend's `sum`, wider rings on the host.
-enum Accumulator {
-    Narrow { sum: Buffer, pending: Aligned<u32> },
-    Wide(Vec<u64>),
-}
-
 enum ServerRound {
     Collecting,
     Opened,
@@ -186,50 +177,25 @@ impl PlainServer {
             .iter()
             .map(|&c| Transmit { to: PartyId::Client(c), frame: frame::write_header(&header, 0) })
             .collect();
-        let len = shape.len as usize;
-        let sum = if (2..=32).contains(&shape.bits) {
-            Accumulator::Narrow { sum: Buffer::HostU32(Aligned::zeroed(len)), pending: Aligned::default() }
-        } else {
-            Accumulator::Wide(vec![0; len])
-        };
+        let sum = Accumulator::new(shape, Arc::clone(&backend));
         let state = if waiting.is_empty() { ServerRound::Opened } else { ServerRound::Collecting };
         Ok(Self { id, shape, backend, waiting, survivors: BTreeSet::new(), threshold, deadline, outbox, sum, state })
     }
 
-    /// Adds the waiting rows to the sum; after an error there is no sum any more.
-    fn flush(&mut self) -> Result<(), SecAggError> {
-        let Accumulator::Narrow { sum, pending } = &mut self.sum else { return Ok(()) };
-        if pending.is_empty() {
-            return Ok(());
-        }
-        let mut rows = Buffer::HostU32(std::mem::take(pending));
-        let done = self.backend.sum(sum, &rows, Ring::Bits(self.shape.bits));
-        *pending = rows.take_u32()?;
-        pending.clear();
-        if done.is_err() {
-            // A device that failed while it was read has left a part of its result.
-            self.state = ServerRound::Taken;
-        }
-        Ok(done?)
-    }
-
     /// Adds a row; what is refused is not in the sum.
     fn add(&mut self, body: &[u8]) -> Result<(), SecAggError> {
-        let len = self.shape.len as usize;
-        let pending = match &mut self.sum {
-            Accumulator::Narrow { pending, .. } => {
-                let row = self.backend.to_host(self.backend.unpack(body, len, self.shape.bits)?)?;
-                pending.extend_from_slice(row.as_u32()?);
-                pending.len()
+        // The last row at once: here an error of the backend can be returned, when the sum is taken it cannot.
+        self.sum.add(body, self.waiting.len() == 1).map_err(|broken| match broken {
+            Broken::Row(e) => e,
+            Broken::Sum(e) => {
+                self.state = ServerRound::Taken;
+                e
             }
-            Accumulator::Wide(sum) => {
-                let mask = (1u64 << self.shape.bits) - 1;
-                frame::unpack(body, self.shape, |j, v| sum[j] = sum[j].wrapping_add(v) & mask);
-                return Ok(());
-            }
-        };
-        // The last row too: here an error of the backend can be returned, when the sum is taken it cannot.
-        if pending == PENDING * len || self.waiting.len() == 1 { self.flush() } else { Ok(()) }
+        })
+    }
+
+    fn open(&mut self) -> Result<Vec<u64>, SecAggError> {
+        self.sum.take()?.into_words(&*self.backend)
     }
 }
 
@@ -277,27 +243,15 @@ impl Party for PlainServer {
             return None;
         }
         self.state = ServerRound::Taken;
+        let aborted = Output::Aborted { survivors: self.survivors.len(), threshold: self.threshold };
+        if self.survivors.len() < self.threshold {
+            return Some(aborted);
+        }
         // Rows wait here only after a deadline. Their shapes were checked on arrival: if the backend fails all the
         // same, there is no sum.
-        if self.survivors.len() < self.threshold || self.flush().is_err() {
-            return Some(Output::Aborted { survivors: self.survivors.len(), threshold: self.threshold });
-        }
-        let words = match &mut self.sum {
-            Accumulator::Narrow { sum, .. } => match sum {
-                Buffer::HostU32(v) => v.iter().map(|&w| u64::from(w)).collect(),
-                _ => Vec::new(),
-            },
-            Accumulator::Wide(v) => std::mem::take(v),
-        };
+        let Ok(words) = self.open() else { return Some(aborted) };
         Some(Output::Sum { words, survivors: self.survivors.iter().copied().collect() })
     }
-}
-
-fn check_shape(shape: VectorShape) -> Result<(), SecAggError> {
-    if !(1..=63).contains(&shape.bits) {
-        return Err(SecAggError::OutOfRange { name: "bits", expected: "1..=63", found: u64::from(shape.bits) });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -20,4 +20,5 @@ mod regression;
 mod rounded;
 mod sample_command;
 mod samplers;
+mod secagg;
 mod training;

@@ -1,0 +1,6 @@
+//! Secure aggregation: exact sums whatever is lost, and servers, clients and wires that do what they like.
+
+mod drops;
+mod frames;
+mod net;
+mod rogue;
