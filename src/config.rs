@@ -21,6 +21,7 @@ use crate::fl::cohort::Sampling;
 use crate::fl::dropout::Dropout;
 use crate::fl::optimizer::OptimizerConfig;
 use crate::fl::plan::NoisePlacement;
+use crate::fl::protocol::Protocol;
 use crate::math::prg::PrgError;
 use crate::model::ModelError;
 use crate::model::architecture::ModelConfig;
@@ -69,9 +70,9 @@ pub struct Config {
     /// The account that every release is charged to before it is made. Absent: a ledger of the run's own, in its folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerConfig>,
-    /// The protocol that adds the vectors.
+    /// The protocol that adds the vectors: `plain`, or `{"masks": {}}`.
     #[serde(default)]
-    pub secagg: SecAggConfig,
+    pub secagg: Protocol,
     /// When to evaluate.
     #[serde(default)]
     pub evaluation: Every,
@@ -172,15 +173,6 @@ pub enum ClientWeights {
     Uniform,
     /// By number of samples, as exact integers inside the sum.
     Samples,
-}
-
-/// Aggregation protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SecAggConfig {
-    /// Added in the clear by the server.
-    #[default]
-    Plain,
 }
 
 /// The mechanisms that a config can name.

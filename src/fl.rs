@@ -12,6 +12,7 @@ mod correlated;
 pub mod dropout;
 pub mod optimizer;
 pub mod plan;
+pub mod protocol;
 pub mod spend;
 
 use crate::backend::BackendError;

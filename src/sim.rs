@@ -4,6 +4,7 @@ pub mod audit;
 pub mod dse;
 pub mod ledger;
 pub mod loss;
+mod masked;
 pub mod page;
 pub mod query;
 pub mod run_dir;

@@ -17,6 +17,7 @@ use crate::data::{self, Dataset, Features, Split};
 use crate::fl::SERVER;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
+use crate::fl::protocol::{Protocol, ServerBehavior};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
 use crate::model::{LocalConfig, LocalTrainer, trainer_for, trainer_on};
@@ -190,6 +191,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         adaptive: config.privacy.adaptive_clip.map(|rule| (rule, config.privacy.clip)),
         placement: config.privacy.noise,
         dropout: config.privacy.dropout,
+        protocol: config.secagg,
         direction,
         weights,
         delta: config.privacy.delta,
@@ -351,6 +353,20 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
     }
     if plan.placement == NoisePlacement::Aggregate && plan.mechanism.distributed() {
         notes.push("Noise `aggregate`: the sum of all clients' shares is drawn once from the summed law. The distribution is that of `per_client`; only a simulation may do this.".into());
+    }
+    if let Protocol::Masks(masks) = &plan.protocol {
+        let server = match masks.server {
+            ServerBehavior::Malicious => "whatever it does",
+            ServerBehavior::SemiHonest => "as long as it follows the protocol",
+        };
+        notes.push(format!(
+            "Masks: the server sees the sum alone, {server}, with up to {} of a cohort in league with it.",
+            masks.corrupt
+        ));
+        let told = plan.dropout.map_or(0, |dropout| dropout.colluders);
+        if plan.placement == NoisePlacement::PerClient && told == 0 && masks.corrupt > 0.0 {
+            notes.push("Epsilon counts the noise of clients that are in league with the server as unknown to it (privacy.dropout.colluders).".into());
+        }
     }
     if !plan.mechanism.distributed() {
         notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());

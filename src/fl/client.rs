@@ -6,12 +6,15 @@ use super::FlError;
 use super::coordinator::RoundTask;
 use super::dropout;
 use super::plan::Plan;
-use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
+use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, Packed, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::binomial::CentredBinomial;
 use crate::sample::noise::Noise;
 use crate::sample::table::NoiseTable;
+use crate::secagg::frame;
+use crate::secagg::identity::Identity;
+use crate::secagg::masks::{MasksClient, Session};
 use crate::secagg::plain::PlainClient;
 
 /// Coins as the sampler counts them; what is too many for it stays so.
@@ -79,18 +82,40 @@ impl<'a> ClientRound<'a> {
         self.task.excess(survivors).map(|layer| self.layer_key(client, layer)).collect()
     }
 
-    /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its protocol machine.
+    /// The machine of a client of `masks`, which waits for its vector after two phases.
+    ///
+    /// # Errors
+    /// A client that is not in the cohort.
+    pub fn masked(&self, session: &Arc<Session>, client: u64) -> Result<MasksClient, FlError> {
+        let identity = Identity::simulated(self.secret, client);
+        Ok(MasksClient::new(session, client, &identity, self.secret, Arc::clone(&self.backend))?)
+    }
+
+    /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its machine of `plain`.
+    ///
+    /// # Errors
+    /// Those of [`Self::vectors`].
     pub fn protect(&self, clients: &[u64], rows: &Rows) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
+        let (vectors, report) = self.vectors(clients, rows)?;
+        let party = |(&client, row): (&u64, &[u8])| PlainClient::packed(self.task.id, client, self.task.shape, row);
+        Ok((clients.iter().zip(vectors.rows()).map(party).collect::<Result<_, _>>()?, report))
+    }
+
+    /// The vectors that are added, packed: one row a client, `rows` in the order of `clients`, encoded under its keys.
+    ///
+    /// # Errors
+    /// Those of [`Backend::encode_packed`].
+    pub fn vectors(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
         let Some(clip) = &self.task.clip else { return self.encode(clients, rows) };
         let host = Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() };
         let (joined, clipped) = clip.join(&host)?;
-        let (parties, encoded) = self.encode(clients, &joined)?;
+        let (vectors, encoded) = self.encode(clients, &joined)?;
         // What the clients' own clip did; of the encoding what it alone knows.
         let report = EncodeReport { zeroed: encoded.zeroed, linf_hits: encoded.linf_hits, ..clipped };
-        Ok((parties, report))
+        Ok((vectors, report))
     }
 
-    fn encode(&self, clients: &[u64], rows: &Rows) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
+    fn encode(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
         let keys: Vec<RowKeys> = clients
             .iter()
             .map(|&c| RowKeys { rounding: self.key(c, Purpose::Rounding), noise: self.key(c, Purpose::Noise) })
@@ -102,51 +127,38 @@ impl<'a> ClientRound<'a> {
             noise: self.table.as_ref(),
             non_finite: NonFinite::ZeroRow,
         };
-        if !self.layers.is_empty() {
-            return self.layered(clients, rows, &job);
-        }
-        if self.plan.is_private() {
-            let (packed, report) = self.backend.encode_packed(rows, &job)?;
-            let party = |(&client, row)| PlainClient::packed(self.task.id, client, self.task.shape, row);
-            let parties = clients.iter().zip(packed.rows()).map(party).collect::<Result<_, _>>()?;
-            return Ok((parties, report));
+        if self.plan.is_private() && self.layers.is_empty() {
+            return Ok(self.backend.encode_packed(rows, &job)?);
         }
         let (words, report) = self.backend.encode(rows, &job)?;
         let words = self.backend.to_host(words)?;
         let rows = words.as_u32()?.chunks_exact(self.task.encode.padded as usize);
-        let parties =
-            clients.iter().zip(rows).map(|(&client, row)| self.weighted(client, row)).collect::<Result<_, _>>()?;
-        Ok((parties, report))
+        let mut packed = Packed { bytes: Vec::new(), row_bytes: self.task.shape.packed_len() };
+        for (&client, row) in clients.iter().zip(rows) {
+            if self.plan.is_private() {
+                packed.bytes.extend(self.layered(client, row)?);
+            } else {
+                frame::pack(self.weighted(client, row), self.task.shape.bits, &mut packed.bytes);
+            }
+        }
+        Ok((packed, report))
     }
 
-    /// Rows with the layers of noise that may be taken out again.
-    fn layered(
-        &self,
-        clients: &[u64],
-        rows: &Rows,
-        job: &EncodeJob<'_>,
-    ) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
-        let (words, report) = self.backend.encode(rows, job)?;
-        let words = self.backend.to_host(words)?;
-        let (shape, bits) = (self.task.shape, self.task.encode.bits);
-        let party = |(&client, row): (&u64, &[u32])| {
-            let mut row = Buffer::HostU32(row.into());
-            for (layer, table) in self.layers.iter().enumerate() {
-                self.backend.noise(&mut row, bits, table, &self.layer_key(client, layer))?;
-            }
-            Ok(PlainClient::packed(self.task.id, client, shape, &self.backend.pack(&row, bits)?)?)
-        };
-        let rows = words.as_u32()?.chunks_exact(self.task.encode.padded as usize);
-        Ok((clients.iter().zip(rows).map(party).collect::<Result<_, FlError>>()?, report))
+    /// A row with the layers of noise that may be taken out again, packed.
+    fn layered(&self, client: u64, words: &[u32]) -> Result<Vec<u8>, FlError> {
+        let bits = self.task.shape.bits;
+        let mut row = Buffer::HostU32(words.into());
+        for (layer, table) in self.layers.iter().enumerate() {
+            self.backend.noise(&mut row, bits, table, &self.layer_key(client, layer))?;
+        }
+        Ok(self.backend.pack(&row, bits)?)
     }
 
     /// Without privacy the words are signed fixed-point numbers, multiplied by the client's public weight in the
     /// wide ring of the round.
-    fn weighted(&self, client: u64, words: &[u32]) -> Result<PlainClient, FlError> {
-        let shape = self.task.shape;
+    fn weighted<'w>(&self, client: u64, words: &'w [u32]) -> impl Iterator<Item = u64> + use<'w> {
         let weight = self.plan.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0)) as i64;
-        let mask = (1u64 << shape.bits) - 1;
-        let wide: Vec<u64> = words.iter().map(|&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask).collect();
-        Ok(PlainClient::new(self.task.id, client, shape, &wide)?)
+        let mask = (1u64 << self.task.shape.bits) - 1;
+        words.iter().map(move |&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask)
     }
 }

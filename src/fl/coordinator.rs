@@ -19,6 +19,7 @@ use super::correlated::RunNoise;
 use super::dropout::{self, Layer};
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
+use super::protocol::{RoundParties, RoundProtocol};
 use super::spend::{Attempt, EpsilonViews, Spend, Stop};
 use super::{FlError, SERVER};
 use crate::backend::Backend;
@@ -28,11 +29,7 @@ use crate::model::Evaluation;
 use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
-use crate::secagg::plain::PlainServer;
 use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
-
-/// Milliseconds after which a round goes on without clients that have not delivered.
-const DEADLINE: u64 = 60_000;
 
 /// What the clients of a round need to know.
 #[derive(Clone, Debug)]
@@ -55,6 +52,8 @@ pub struct RoundTask {
     pub layers: Vec<Layer>,
     /// The least number of vectors that may be opened.
     pub threshold: usize,
+    /// How the vectors are added.
+    pub protocol: RoundProtocol,
     /// Shape of the vectors that are added.
     pub shape: VectorShape,
     /// SHA-256 of the round's input.
@@ -138,7 +137,7 @@ pub enum Action {
 
 enum State {
     Ready,
-    Collecting { server: Box<PlainServer>, task: Box<RoundTask> },
+    Collecting { server: Box<dyn Party>, task: Box<RoundTask> },
     Charging { task: Box<RoundTask>, words: Vec<u64>, survivors: Vec<u64> },
     Evaluating(Box<RoundSummary>),
     Finished,
@@ -314,10 +313,9 @@ impl Coordinator {
             return Ok(Action::Finished(Finish::Stopped(stop)));
         }
         let task = self.task(round, &attempt)?;
-        let (id, deadline, backend) = (task.id, Some(DEADLINE), Arc::clone(&self.backend));
-        let server = PlainServer::new(id, &task.cohort, task.shape, task.threshold, deadline, backend)?;
+        let server = task.protocol.server(&task, Arc::clone(&self.backend))?;
         self.told.clear();
-        self.state = State::Collecting { server: Box::new(server), task: Box::new(task.clone()) };
+        self.state = State::Collecting { server, task: Box::new(task.clone()) };
         if task.cohort.is_empty() {
             self.collect()?;
         }
@@ -355,17 +353,28 @@ impl Coordinator {
             _ => self.key(round, attempt.attempt, Purpose::Cohort),
         };
         let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw);
+        let id = SessionId { session: plan.session, round, attempt: attempt.attempt };
+        let (shape, threshold) = (plan.shape()?, plan.threshold(round, cohort.len()));
+        let parties = RoundParties {
+            id,
+            shape,
+            cohort: &cohort,
+            threshold,
+            secret: &self.secret,
+            graph: self.key(round, attempt.attempt, Purpose::Graph),
+        };
         Ok(RoundTask {
-            id: SessionId { session: plan.session, round, attempt: attempt.attempt },
+            id,
+            protocol: plan.protocol.session(&parties)?,
             share: plan.share(round, cohort.len()),
             layers: plan.layers(round, cohort.len()),
-            threshold: plan.threshold(round, cohort.len()),
+            threshold,
             cohort,
             weights: Arc::clone(&self.weights),
             clip: self.clip,
             encode: plan.encode_params()?,
             signs: self.key(round, attempt.attempt, Purpose::Signs),
-            shape: plan.shape()?,
+            shape,
             input: attempt.input,
         })
     }
@@ -447,6 +456,10 @@ impl Coordinator {
         match server.poll_output() {
             None | Some(Output::Delivered) => Ok(()),
             Some(Output::Aborted { survivors, threshold }) => {
+                Err(FlError::Aborted { round: task.id.round, survivors, threshold })
+            }
+            Some(Output::Sum { survivors, .. }) if survivors.len() < task.threshold => {
+                let (survivors, threshold) = (survivors.len(), task.threshold);
                 Err(FlError::Aborted { round: task.id.round, survivors, threshold })
             }
             Some(Output::Sum { words, survivors }) => {

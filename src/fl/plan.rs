@@ -9,6 +9,7 @@ use super::adaptive::AdaptiveClip;
 use super::cohort::{self, Sampling};
 use super::dropout::{Dropout, Layer, Shares};
 use super::optimizer::OptimizerConfig;
+use super::protocol::Protocol;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
@@ -84,6 +85,8 @@ pub struct Plan {
     pub placement: NoisePlacement,
     /// How much noise stays when clients vanish; none: all of a cohort must deliver where clients draw the noise.
     pub dropout: Option<Dropout>,
+    /// The protocol that adds the vectors.
+    pub protocol: Protocol,
     /// What the vectors are.
     pub direction: Direction,
     /// Public integer weights, one a client; only without differential privacy.
@@ -149,6 +152,7 @@ impl Plan {
         }
         self.check_coins()?;
         self.check_dropout()?;
+        self.protocol.validate(self.cohort)?;
         if self.placement == NoisePlacement::PerClient && self.is_private() && !self.mechanism.distributed() {
             return bad(
                 "privacy.noise",

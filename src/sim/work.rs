@@ -10,6 +10,7 @@ use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
 use crate::fl::client::ClientRound;
 use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
+use crate::fl::protocol::RoundProtocol;
 use crate::math::prg::{Address, Purpose};
 use crate::model::{Clients, samples_per_call};
 use crate::secagg::{Party, PartyId};
@@ -22,16 +23,16 @@ pub fn play_clients(
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
-    let plan = &experiment.plan;
-    let clients = ClientRound::new(plan, task, &experiment.secret, experiment.backend.clone())?;
+    if let RoundProtocol::Masks(session) = &task.protocol {
+        return super::masked::play(experiment, task, session, coordinator, interrupt);
+    }
+    let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
     let mut announcements = HashMap::new();
     while let Some(transmit) = coordinator.poll_transmit() {
         announcements.insert(transmit.to, transmit.frame);
     }
-    // Rows in flight: as many as stay in the allocator's cache, at least one a core.
-    let chunk = samples_per_call(task.encode.padded as usize).clamp(rayon::current_num_threads(), 256);
     let mut total = EncodeReport::default();
-    for members in task.cohort.chunks(chunk) {
+    for members in task.cohort.chunks(rows_in_flight(task)) {
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
@@ -72,14 +73,19 @@ pub fn take_out_excess(experiment: &Experiment, coordinator: &mut Coordinator) -
 }
 
 /// Whether a client is one of those that the simulation loses before they deliver.
-fn vanishes(experiment: &Experiment, task: &RoundTask, client: u64) -> bool {
+pub(super) fn vanishes(experiment: &Experiment, task: &RoundTask, client: u64) -> bool {
     let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy: 0 };
     let key = experiment.secret.derive(&experiment.plan.session, address, Purpose::Vanish, experiment.plan.cipher);
     ((key.reader(0).next_u64() >> 11) as f64) < experiment.dropout_rate * (1u64 << 53) as f64
 }
 
+/// Rows in flight: as many as stay in the allocator's cache, at least one a core.
+pub(super) fn rows_in_flight(task: &RoundTask) -> usize {
+    samples_per_call(task.encode.padded as usize).clamp(rayon::current_num_threads(), 256)
+}
+
 /// One row a member: the gradient of the mean loss over its samples, or its delta.
-fn train(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
+pub(super) fn train(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
     let (data, plan) = (&experiment.split.train, &experiment.plan);
     let clients = Clients {
         count: members.len(),

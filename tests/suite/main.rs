@@ -15,6 +15,7 @@ mod layering;
 mod ledger;
 mod matrix;
 mod model;
+mod protected;
 mod query;
 mod regression;
 mod rounded;

@@ -360,7 +360,7 @@ impl Party for MasksServer {
     /// Ends every phase whose deadline has come. An error of the backend ends the round as an abort.
     fn handle_timeout(&mut self, now: u64) {
         while let State::Running(phase) = self.state {
-            if !self.session.deadline(phase).is_some_and(|deadline| now >= deadline) {
+            if self.session.deadline(phase).is_none_or(|deadline| now < deadline) {
                 return;
             }
             let left = count(&self.answered);

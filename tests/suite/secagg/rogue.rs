@@ -500,7 +500,8 @@ fn the_server_refuses_openings_that_were_not_asked_for() {
         wire::frame(&session, wire::UNMASK, 0, &[&body, &signature])
     };
     let sender = PartyId::Client(net::id(0));
-    let changes: [&dyn Fn(&mut Vec<u8>); 5] =
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let changes: [Change<'_>; 5] =
         [&|b| b[8] = wire::OF_KEY, &|b| b[4] = 1, &|b| b[4] = 200, &|b| b[9..17].fill(0xff), &|b| b.push(0)];
     for change in changes {
         assert!(stage.server.handle(sender, &resigned(change)).is_err());

@@ -1,0 +1,97 @@
+//! The clients of a round of `masks`: all machines live through five phases, the vectors are made in chunks when they are due.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use super::SimError;
+use super::work::{rows_in_flight, train, vanishes};
+use crate::backend::EncodeReport;
+use crate::config::build::Experiment;
+use crate::fl::FlError;
+use crate::fl::client::ClientRound;
+use crate::fl::coordinator::{Coordinator, RoundTask};
+use crate::secagg::masks::{MasksClient, Session};
+use crate::secagg::{Party, PartyId, Transmit};
+
+/// The machines of those who have not vanished.
+type Machines = BTreeMap<u64, MasksClient>;
+
+/// Lets every client of the cohort agree on masks, train, deliver and unmask. Returns early, with the round unfinished, once
+/// `interrupt` is set. Clients vanish when their vectors are due: behind their shares, where it costs the server most.
+pub(super) fn play(
+    experiment: &Experiment,
+    task: &RoundTask,
+    session: &Arc<Session>,
+    coordinator: &mut Coordinator,
+    interrupt: &AtomicBool,
+) -> Result<EncodeReport, SimError> {
+    let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
+    let made = task.cohort.par_iter().map(|&client| Ok((client, clients.masked(session, client)?)));
+    let mut machines = made.collect::<Result<Machines, FlError>>()?;
+    let mut total = EncodeReport::default();
+    loop {
+        if interrupt.load(Ordering::Relaxed) {
+            return Ok(total);
+        }
+        let asked = requests(coordinator);
+        let answers = answers(&mut machines, &asked)?;
+        forward(coordinator, answers)?;
+        let due: Vec<u64> = machines.iter().filter(|(_, m)| m.wants_vector()).map(|(&client, _)| client).collect();
+        machines.retain(|&client, machine| !(machine.wants_vector() && vanishes(experiment, task, client)));
+        let due: Vec<u64> = due.into_iter().filter(|client| machines.contains_key(client)).collect();
+        for members in due.chunks(rows_in_flight(task)) {
+            if interrupt.load(Ordering::Relaxed) {
+                return Ok(total);
+            }
+            let (vectors, report) = clients.vectors(members, &train(experiment, task, members)?)?;
+            total.merge(&report);
+            for (client, vector) in members.iter().zip(vectors.rows()) {
+                let Some(machine) = machines.get_mut(client) else { continue };
+                machine.submit(vector).map_err(FlError::from)?;
+                let answers = std::iter::from_fn(|| machine.poll_transmit()).map(|answer| (*client, answer)).collect();
+                forward(coordinator, answers)?;
+            }
+        }
+        if asked.is_empty() && due.is_empty() {
+            // Those who are left have said all they have to say.
+            let Some(deadline) = coordinator.poll_timeout() else { return Ok(total) };
+            coordinator.handle_timeout(deadline)?;
+        }
+    }
+}
+
+/// What the server asks, by client: one request at most of each phase.
+fn requests(coordinator: &mut Coordinator) -> BTreeMap<u64, Vec<u8>> {
+    let all = std::iter::from_fn(|| coordinator.poll_transmit());
+    all.filter_map(|transmit| match transmit.to {
+        PartyId::Client(client) => Some((client, transmit.frame)),
+        PartyId::Server => None,
+    })
+    .collect()
+}
+
+/// What the clients answer, in their order: keys are agreed on and shares made by all cores.
+fn answers(machines: &mut Machines, asked: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<(u64, Transmit)>, SimError> {
+    let asked: Vec<(u64, &mut MasksClient, &Vec<u8>)> = machines
+        .iter_mut()
+        .filter_map(|(client, machine)| asked.get(client).map(|frame| (*client, machine, frame)))
+        .collect();
+    let answers = asked
+        .into_par_iter()
+        .map(|(client, machine, frame)| {
+            machine.handle(PartyId::Server, frame).map_err(FlError::from)?;
+            Ok(std::iter::from_fn(|| machine.poll_transmit()).map(|answer| (client, answer)).collect())
+        })
+        .collect::<Result<Vec<Vec<_>>, SimError>>()?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+fn forward(coordinator: &mut Coordinator, answers: Vec<(u64, Transmit)>) -> Result<(), SimError> {
+    for (client, answer) in answers {
+        coordinator.handle(PartyId::Client(client), &answer.frame)?;
+    }
+    Ok(())
+}

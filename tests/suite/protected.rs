@@ -1,0 +1,107 @@
+//! Rounds under secure aggregation: the same model as in the clear, whoever vanishes.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::Value;
+use veilsum::config::build::Experiment;
+use veilsum::fl::FlError;
+use veilsum::sim::{self, RunOptions, RunResult, Silent, SimError};
+
+use crate::federation::experiment_of;
+
+fn run(experiment: &Experiment) -> Result<RunResult, SimError> {
+    let options = RunOptions { folder: None, resume: false, interrupt: &AtomicBool::new(false) };
+    sim::run(experiment, &options, &mut Silent)
+}
+
+const SMM: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client"}"#;
+const LOSSY: &str =
+    r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client","dropout":{"tolerated":0.4}}"#;
+const NONE: &str = r#"{"mechanism":"none","clip":1.0}"#;
+
+#[test]
+fn every_protocol_trains_the_same_model() {
+    let delta: Vec<f32> = (0..300).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect();
+    for (privacy, sampling, rate) in [
+        (SMM, "all", 0.0),
+        (SMM, "poisson", 0.0),
+        (LOSSY, "all", 0.2),
+        (LOSSY, "poisson", 0.2),
+        (NONE, "all", 0.2),
+        (NONE, "fixed", 0.0),
+    ] {
+        let with = |secagg: &str| {
+            let privacy = format!("privacy={privacy}");
+            let (sampling, rate) = (format!("sampling={sampling}"), format!("dropout_rate={rate}"));
+            let weights = if privacy.contains("none") { "samples" } else { "uniform" };
+            let (weights, secagg) = (format!("algorithm.weights={weights}"), format!("secagg={secagg}"));
+            let base = ["partition.clients=30", "cohort=24", "rounds=2"];
+            let set = [privacy.as_str(), &sampling, &rate, &weights, &secagg];
+            run(&experiment_of(&delta, &[&base[..], &set].concat())).unwrap()
+        };
+        let plain = with("plain");
+        assert!(rate == 0.0 || plain.history.iter().any(|r| r.survivors < r.cohort), "somebody vanishes");
+        for masks in
+            [r#"{"masks":{"corrupt":0.1,"dropouts":0.4}}"#, r#"{"masks":{"dropouts":0.4,"server":"semi-honest"}}"#]
+        {
+            let hidden = with(masks);
+            assert_eq!(hidden.weights, plain.weights, "{privacy} {sampling} {masks}");
+            let counts = |run: &RunResult| run.history.iter().map(|r| (r.cohort, r.survivors)).collect::<Vec<_>>();
+            assert_eq!(counts(&hidden), counts(&plain));
+            assert_eq!(hidden.epsilon.server.epsilon, plain.epsilon.server.epsilon);
+        }
+    }
+}
+
+#[test]
+fn a_sum_with_too_little_noise_is_not_opened() {
+    // The plan of the masks bears the losses, the noise does not: nobody sees the sum, nothing is charged.
+    let privacy = format!("privacy={SMM}");
+    let set = [privacy.as_str(), "sampling=all", "algorithm.weights=uniform", "partition.clients=30", "cohort=30"];
+    let secagg = [r#"secagg={"masks":{"corrupt":0.1,"dropouts":0.4}}"#, "dropout_rate=0.2"];
+    let error = run(&experiment_of(&[0.5; 64], &[&set[..], &secagg].concat())).unwrap_err();
+    assert!(
+        matches!(error, SimError::Fl(FlError::Aborted { threshold: 30, survivors, .. }) if survivors < 30),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_run_under_masks_as_a_user_starts_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = |folder: &Path, secagg: &str, rounds: u32| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
+        command.args(["train", "--json", "--out", folder.to_str().unwrap()]);
+        let set = ["data.name=digits", "model=digits_mlp", "cohort=60", "seed=5", "checkpoint.every=1"];
+        command.args(set.map(|s| format!("--set={s}")));
+        command
+            .args(["privacy.noise=per_client", "privacy.bits=12", "evaluation.every=2"].map(|s| format!("--set={s}")));
+        command.args([format!("--set=secagg={secagg}"), format!("--set=rounds={rounds}")]);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let metrics = |folder: &Path| -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        let mut rounds: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        rounds.iter_mut().for_each(|round| drop(round.as_object_mut().unwrap().remove("seconds")));
+        rounds
+    };
+    let (masks, plain) = (dir.path().join("masks"), dir.path().join("plain"));
+    let (code, err) = train(&masks, r#"{"masks":{}}"#, 2);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, err) = train(&plain, "plain", 2);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(metrics(&masks), metrics(&plain));
+    for (secagg, says) in [
+        (r#"{"masks":{"corrupt":1}}"#, "secagg.masks.corrupt"),
+        (r#"{"masks":{"dropouts":-0.1}}"#, "secagg.masks.dropouts"),
+        (r#"{"masks":{"corrupt":0.5,"dropouts":0.4}}"#, "dropouts"),
+        (r#"{"masks":{"server":"friendly"}}"#, "friendly"),
+        (r#""oneshot""#, "oneshot"),
+    ] {
+        let (code, err) = train(&dir.path().join("refused"), secagg, 1);
+        assert!(code.is_some_and(|code| code == 1 || code == 2) && err.contains(says), "{secagg}: {code:?} {err}");
+    }
+}
