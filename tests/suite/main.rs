@@ -9,6 +9,7 @@ mod data;
 mod device_loss;
 mod device_training;
 mod federation;
+mod he;
 mod kernels;
 mod layering;
 mod ledger;
