@@ -22,6 +22,7 @@ pub mod config;
 pub mod data;
 pub mod files;
 pub mod fl;
+pub mod he;
 pub mod math;
 pub mod model;
 pub mod params;

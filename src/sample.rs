@@ -2,7 +2,8 @@
 //!
 //! The oracles take rational parameters and use uniform integers as their only randomness; no law rests on
 //! floating point. They are not constant time: secret noise comes from [`noise::Noise`] through a backend, except
-//! for [`discrete_gaussian::add`], which a trusted aggregator runs on its own machine.
+//! for [`discrete_gaussian::add`], which a trusted aggregator runs on its own machine, and for [`uniform`], whose laws the
+//! lattice schemes draw on the host.
 
 pub mod bernoulli;
 pub mod binomial;
@@ -14,6 +15,7 @@ pub mod poisson;
 pub mod skellam;
 pub mod statistics;
 pub mod table;
+pub mod uniform;
 
 /// What a sampler refuses.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]

@@ -57,6 +57,24 @@ pub enum Purpose {
     NoiseLayer = 30,
     /// Which clients vanish in a simulation.
     Vanish = 31,
+    /// The ternary secret of a key holder.
+    HolderSecret = 32,
+    /// The error of a key holder's public contribution.
+    HolderError = 33,
+    /// The coefficients of a key holder's sharing polynomials.
+    SharingCoefficients = 34,
+    /// What opens the commitment to a public contribution.
+    CommitmentOpening = 35,
+    /// The flooding noise of one opening.
+    Flooding = 36,
+    /// What hides the parts of one opening from whoever sees them one by one.
+    OpeningMask = 37,
+    /// The ternary polynomials of a client's public-key ciphertext.
+    Ephemeral = 38,
+    /// The errors of the first half of a public-key ciphertext.
+    FirstError = 39,
+    /// The errors of its second half.
+    SecondError = 40,
 }
 
 /// The stream cipher under a key.
@@ -132,6 +150,21 @@ impl Secret {
         info[28..32].copy_from_slice(&address.attempt.to_le_bytes());
         info[32..36].copy_from_slice(&address.copy.to_le_bytes());
         info[36] = purpose as u8;
+        let mut key = [0u8; 32];
+        Hkdf::<Sha256>::new(Some(b"veilsum key v1"), &self.0)
+            .expand(&info, &mut key)
+            .expect("32 bytes are within the limit of HKDF-SHA256");
+        StreamKey { key, cipher }
+    }
+
+    /// The key for one purpose, bound to `context`: a digest of all that may ever lie under it. The derivation takes 49
+    /// bytes and that of [`Self::derive`] 37, so that no key is one of both.
+    #[must_use]
+    pub fn derive_bound(&self, session: &[u8; 16], purpose: Purpose, context: &[u8; 32], cipher: Cipher) -> StreamKey {
+        let mut info = [0u8; 16 + 1 + 32];
+        info[..16].copy_from_slice(session);
+        info[16] = purpose as u8;
+        info[17..].copy_from_slice(context);
         let mut key = [0u8; 32];
         Hkdf::<Sha256>::new(Some(b"veilsum key v1"), &self.0)
             .expand(&info, &mut key)
@@ -326,6 +359,21 @@ mod tests {
         ] {
             assert_ne!(reference, other);
         }
+    }
+
+    #[test]
+    fn every_part_of_a_bound_key_changes_it() {
+        let secret = Secret::from_seed(1);
+        let of = |session: [u8; 16], p: Purpose, context: [u8; 32]| {
+            secret.derive_bound(&session, p, &context, Cipher::ChaCha20).key
+        };
+        let reference = of([0; 16], Purpose::Flooding, [0; 32]);
+        assert_eq!(reference, of([0; 16], Purpose::Flooding, [0; 32]));
+        assert_ne!(reference, of([1; 16], Purpose::Flooding, [0; 32]));
+        assert_ne!(reference, of([0; 16], Purpose::OpeningMask, [0; 32]));
+        assert_ne!(reference, of([0; 16], Purpose::Flooding, [1; 32]));
+        let plain = secret.derive(&[0; 16], Address::default(), Purpose::Flooding, Cipher::ChaCha20);
+        assert_ne!(reference, plain.key);
     }
 
     #[test]

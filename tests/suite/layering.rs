@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("params", &["math"]),
     ("sample", &["math", "params"]),
     ("backend", &["params", "math", "sample"]),
+    ("he", &["backend", "params", "math", "sample"]),
     ("privacy", &["params", "sample", "math", "files"]),
     ("data", &["math"]),
     ("report", &["math", "files"]),
