@@ -12,6 +12,7 @@ pub mod eval;
 pub mod ledger;
 pub mod query;
 pub mod sample;
+pub mod secagg;
 pub mod sweep;
 pub mod train;
 
@@ -40,6 +41,8 @@ pub enum Command {
     Ledger(ledger::Args),
     /// Private answers about a table: counts, histograms, quantiles, selections.
     Query(query::Args),
+    /// What secure aggregation needs: parameters, security, failure, bytes.
+    Secagg(secagg::Args),
     /// Loss and accuracy of a saved model on a data set.
     Eval(eval::Args),
     /// Run a grid of overrides over seeds; mean and spread as a table and a figure.
@@ -105,6 +108,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(args) => audit::run(&args),
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
+        Command::Secagg(args) => secagg::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Dse(args) => dse::run(args),

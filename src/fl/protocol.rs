@@ -60,7 +60,8 @@ fn tenth() -> f64 {
 
 impl MasksConfig {
     /// What a cohort of so many clients asks of its graph.
-    fn request(&self, clients: usize) -> Request {
+    #[must_use]
+    pub fn request(&self, clients: usize) -> Request {
         // A product a little above an integer is that integer.
         let share = |x: f64| (x * clients as f64 * (1.0 - 1e-12)).ceil() as usize;
         let server = match self.server {

@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "files", "sim", "config", "bench", "report", "fl", "secagg", "privacy", "model", "data", "backend",
+            "files", "sim", "config", "bench", "report", "fl", "secagg", "he", "privacy", "model", "data", "backend",
             "sample", "params", "math",
         ],
     ),
