@@ -7,7 +7,7 @@
 //! gradient rows [n x d] f32
 //!   -> clip      per-row L2 (per sample or per client)
 //!   -> encode    pad, +-1 signs, block FWHT, scale gamma | fixed point | stochastic round, noise, wrap mod 2^b
-//!   -> protect   plain
+//!   -> protect   plain | pairwise masks
 //!   -> sum       wrapping add, any order, any number of machines
 //!   -> reveal    -> decode (centre, inverse FWHT, unscale)  -> server optimizer -> model
 //! ```

@@ -96,6 +96,8 @@ impl Protocol {
         let (Self::Masks(config), false) = (self, round.cohort.is_empty()) else { return Ok(RoundProtocol::Plain) };
         let request = config.request(round.cohort.len());
         let min_survivors = request.min_survivors.max(round.threshold);
+        // Losses that the noise does not bear the graph need not bear either.
+        let dropouts = request.dropouts.min(round.cohort.len() - round.threshold.min(round.cohort.len()));
         let identity = |&client: &u64| (client, Identity::simulated(round.secret, client).public());
         let mut graph_seed = [0; 32];
         round.graph.fill(0, &mut graph_seed);
@@ -104,7 +106,7 @@ impl Protocol {
             shape: round.shape,
             cohort: round.cohort.to_vec(),
             roster: Arc::new(Roster::new(round.cohort.iter().map(identity))?),
-            plan: masks::Plan::choose(&Request { min_survivors, ..request })?,
+            plan: masks::Plan::choose(&Request { min_survivors, dropouts, ..request })?,
             graph_seed,
             deadlines: Some([1, 2, 3, 4, 5].map(|phase| phase * PATIENCE)),
         };

@@ -105,3 +105,46 @@ fn a_run_under_masks_as_a_user_starts_it() {
         assert!(code.is_some_and(|code| code == 1 || code == 2) && err.contains(says), "{secagg}: {code:?} {err}");
     }
 }
+
+fn plan(line: &str) -> (i32, String, String) {
+    let args = ["secagg", "plan"].into_iter().chain(line.split_whitespace());
+    let output = Command::new(env!("CARGO_BIN_EXE_veilsum")).args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn parameters_are_planned_for_a_sum() {
+    let line = "--dim 1000000 --clients 1000 --bound 32768 --corrupt 0.05 --dropouts 0.05";
+    let (code, out, err) = plan(&format!("{line} --json"));
+    assert_eq!(code, 0, "{err}");
+    let v: Value = serde_json::from_str(&out).unwrap();
+    let f = |protocol: &str, key: &str| v[protocol][key].as_f64().unwrap_or_else(|| panic!("{protocol} {key}: {v}"));
+    assert_eq!((f("masks", "neighbors"), f("masks", "threshold"), f("masks", "bytes_per_value")), (74.0, 50.0, 2.0));
+    assert!(f("masks", "log2_failure") <= -40.0);
+    // The first set of the specification: 30.2 bits a value, and the key.
+    assert!(f("oneshot", "bytes_per_value") < 4.0 && f("oneshot", "log2_failure") < -56.0);
+    assert!(f("oneshot", "security_bits") > 150.0 && f("oneshot", "key_security_bits") >= 128.0);
+    for protocol in ["oneshot", "mphe"] {
+        assert!(f(protocol, "log2_flooding") <= -40.0 && f(protocol, "security_bits") >= 128.0, "{v}");
+    }
+    let (code, out, _) = plan(line);
+    assert!(code == 0 && ["masks", "oneshot", "mphe", "k = 74", "N = 4096"].iter().all(|w| out.contains(w)), "{out}");
+    // What one protocol cannot do another may: the others say why.
+    let (code, out, err) = plan("--dim 1000 --clients 10 --corrupt 0.6 --dropouts 0.6 --json");
+    let v: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{err}"));
+    assert!(code == 0 && v["masks"]["refused"].as_str().unwrap().contains("dropouts"), "{v}");
+    for (line, code, says) in [
+        ("--dim 0 --clients 10", 2, "--dim"),
+        ("--dim 10 --clients 10 --bits 0", 2, "--bits"),
+        ("--dim 10 --clients 10 --bits 64", 2, "--bits"),
+        ("--dim 10 --clients 10 --corrupt 1", 2, "--corrupt"),
+        ("--dim 10 --clients 10 --dropouts NaN", 2, "--dropouts"),
+        ("--dim 10 --clients 10 --holders 4 --threshold 2", 2, "3"),
+        ("--dim 10 --clients 1 --lambda 999", 3, "lambda"),
+        ("--dim 10", 2, "--clients"),
+    ] {
+        let (found, out, err) = plan(line);
+        assert!(found == code && out.is_empty() && err.contains(says), "{line}: {found} {err}");
+    }
+}
