@@ -58,10 +58,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut party = MasksServer::new(&session, Arc::clone(&backend));
     let (mut spent, mut serving) = ([Duration::ZERO; PHASES.len()], [Duration::ZERO; PHASES.len()]);
-    while let Some(phase) = party.phase() {
-        let at = phase as usize;
+    while party.phase().is_some() {
         while let Some(request) = party.poll_transmit() {
-            let PartyId::Client(client) = request.to else { continue };
+            // The last answer of a phase has brought the requests of the next one.
+            let (PartyId::Client(client), Some(phase)) = (request.to, party.phase()) else { continue };
+            let at = phase as usize;
             // The last ones vanish.
             if phase >= Phase::Input && client as usize >= n - lost {
                 continue;
@@ -81,11 +82,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 serving[at] += start.elapsed();
             }
         }
-        let start = Instant::now();
-        if party.phase() == Some(phase) {
-            party.handle_timeout(at as u64 + 1);
+        // Nobody else answers.
+        if let Some(phase) = party.phase() {
+            let start = Instant::now();
+            party.handle_timeout(phase as u64 + 1);
+            serving[phase as usize] += start.elapsed();
         }
-        serving[at] += start.elapsed();
     }
 
     let Some(Output::Sum { words, survivors }) = party.poll_output() else { return Err("no sum".into()) };
