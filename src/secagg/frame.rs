@@ -82,16 +82,21 @@ pub fn read_header(frame: &[u8], kind: u8, id: &SessionId) -> Result<Header, Sec
     Ok(Header { kind, id: found, client: u64::from_le_bytes(word(frame, 28)), shape })
 }
 
+/// Checks that a frame is about vectors of `shape`.
+///
+/// # Errors
+/// [`SecAggError::Shape`].
+pub fn check_shape(header: &Header, shape: VectorShape) -> Result<(), SecAggError> {
+    let found = header.shape;
+    if found == shape {
+        return Ok(());
+    }
+    Err(SecAggError::Shape { len: shape.len, bits: shape.bits, found_len: found.len, found_bits: found.bits })
+}
+
 /// Checks that the frame has exactly the payload of `shape` and returns it.
 pub fn payload<'a>(frame: &'a [u8], header: &Header, shape: VectorShape) -> Result<&'a [u8], SecAggError> {
-    if header.shape != shape {
-        return Err(SecAggError::Shape {
-            len: shape.len,
-            bits: shape.bits,
-            found_len: header.shape.len,
-            found_bits: header.shape.bits,
-        });
-    }
+    check_shape(header, shape)?;
     let expected = HEADER + shape.packed_len();
     if frame.len() != expected {
         return Err(SecAggError::Truncated { expected, found: frame.len() });

@@ -87,14 +87,7 @@ impl Party for PlainClient {
         if bytes.len() != frame::HEADER {
             return Err(SecAggError::Truncated { expected: frame::HEADER, found: bytes.len() });
         }
-        if header.shape != self.shape {
-            return Err(SecAggError::Shape {
-                len: self.shape.len,
-                bits: self.shape.bits,
-                found_len: header.shape.len,
-                found_bits: header.shape.bits,
-            });
-        }
+        frame::check_shape(&header, self.shape)?;
         let ClientRound::Waiting(packed) = &mut self.state else { return Err(SecAggError::Late) };
         let packed = std::mem::take(packed);
         let header = Header { kind: KIND_INPUT, id: self.id, client: self.client, shape: self.shape };

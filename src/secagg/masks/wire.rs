@@ -111,15 +111,7 @@ pub fn body<'a>(session: &Session, bytes: &'a [u8], kind: u8, index: usize) -> R
     if header.client != session.cohort()[index] {
         return Err(SecAggError::UnknownSender { from: crate::secagg::PartyId::Client(header.client) });
     }
-    let shape = session.shape();
-    if header.shape != shape {
-        return Err(SecAggError::Shape {
-            len: shape.len,
-            bits: shape.bits,
-            found_len: header.shape.len,
-            found_bits: header.shape.bits,
-        });
-    }
+    frame::check_shape(&header, session.shape())?;
     Ok(&bytes[HEADER..])
 }
 
