@@ -324,7 +324,7 @@ impl Run {
         let report = work::play_clients(&self.experiment, task, coordinator, interrupt)?;
         self.clients.merge(&report);
         match &mut self.folder {
-            Some(dir) => dir.diagnose(task.id.round, task.cohort.len(), &report),
+            Some(dir) => dir.diagnose(task.id.round, work::delivering(&self.experiment, task).len(), &report),
             None => Ok(()),
         }
     }

@@ -22,6 +22,24 @@ fn binomial_k(coins: u64) -> u32 {
     u32::try_from(coins).unwrap_or(u32::MAX)
 }
 
+/// A client's key in a round; `copy` counts further draws of one kind.
+fn key(plan: &Plan, task: &RoundTask, secret: &Secret, client: u64, (purpose, copy): (Purpose, u32)) -> StreamKey {
+    let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy };
+    secret.derive(&plan.session, address, purpose, plan.cipher)
+}
+
+/// The key of a client's layer of noise.
+fn layer_key(plan: &Plan, task: &RoundTask, secret: &Secret, client: u64, layer: usize) -> StreamKey {
+    key(plan, task, secret, client, (Purpose::NoiseLayer, layer as u32 + 1))
+}
+
+/// What a client tells of its noise, for [`super::coordinator::Coordinator::take_out`]: the keys of the layers that are not
+/// needed if so many survive. The number is that of its own protocol machine, and it answers once in an attempt.
+#[must_use]
+pub fn excess_keys(plan: &Plan, task: &RoundTask, secret: &Secret, client: u64, survivors: usize) -> Vec<StreamKey> {
+    task.excess(survivors).map(|layer| layer_key(plan, task, secret, client, layer)).collect()
+}
+
 /// The clients of one round that run in this process.
 #[derive(Debug)]
 pub struct ClientRound<'a> {
@@ -61,25 +79,7 @@ impl<'a> ClientRound<'a> {
     }
 
     fn key(&self, client: u64, purpose: Purpose) -> StreamKey {
-        self.copied_key(client, purpose, 0)
-    }
-
-    /// The same for further draws of one kind.
-    fn copied_key(&self, client: u64, purpose: Purpose, copy: u32) -> StreamKey {
-        let address = Address { client, round: self.task.id.round, attempt: self.task.id.attempt, copy };
-        self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
-    }
-
-    /// The key of a client's layer of noise.
-    fn layer_key(&self, client: u64, layer: usize) -> StreamKey {
-        self.copied_key(client, Purpose::NoiseLayer, layer as u32 + 1)
-    }
-
-    /// What a client tells of its noise, for [`super::coordinator::Coordinator::take_out`]: the keys of the layers that are
-    /// not needed if so many survive. The number is that of its own protocol machine, and it answers once in an attempt.
-    #[must_use]
-    pub fn excess_keys(&self, client: u64, survivors: usize) -> Vec<StreamKey> {
-        self.task.excess(survivors).map(|layer| self.layer_key(client, layer)).collect()
+        key(self.plan, self.task, self.secret, client, (purpose, 0))
     }
 
     /// The machine of a client of `masks`, which waits for its vector after two phases.
@@ -149,7 +149,7 @@ impl<'a> ClientRound<'a> {
         let bits = self.task.shape.bits;
         let mut row = Buffer::HostU32(words.into());
         for (layer, table) in self.layers.iter().enumerate() {
-            self.backend.noise(&mut row, bits, table, &self.layer_key(client, layer))?;
+            self.backend.noise(&mut row, bits, table, &layer_key(self.plan, self.task, self.secret, client, layer))?;
         }
         Ok(self.backend.pack(&row, bits)?)
     }

@@ -458,6 +458,7 @@ impl Coordinator {
             Some(Output::Aborted { survivors, threshold }) => {
                 Err(FlError::Aborted { round: task.id.round, survivors, threshold })
             }
+            // A client that vanished took its share of the noise along: less noise than is accounted.
             Some(Output::Sum { survivors, .. }) if survivors.len() < task.threshold => {
                 let (survivors, threshold) = (survivors.len(), task.threshold);
                 Err(FlError::Aborted { round: task.id.round, survivors, threshold })
@@ -475,8 +476,8 @@ impl Coordinator {
         }
     }
 
-    /// The driver has made the charge durable and asked for the noise to take out: reveal, decode, step. After an error of the backend the sum is still
-    /// there, and the call may be repeated (see [`Self::move_to`]).
+    /// The driver has made the charge durable and asked for the noise to take out: reveal, decode, step. After an error of
+    /// the backend the sum is still there, and the call may be repeated (see [`Self::move_to`]).
     pub fn charged(&mut self) -> Result<(), FlError> {
         let (task, words, survivors) = match std::mem::replace(&mut self.state, State::Ready) {
             State::Charging { task, words, survivors } => (task, words, survivors),

@@ -39,9 +39,8 @@ pub(super) fn play(
         let asked = requests(coordinator);
         let answers = answers(&mut machines, &asked)?;
         forward(coordinator, answers)?;
-        let due: Vec<u64> = machines.iter().filter(|(_, m)| m.wants_vector()).map(|(&client, _)| client).collect();
         machines.retain(|&client, machine| !(machine.wants_vector() && vanishes(experiment, task, client)));
-        let due: Vec<u64> = due.into_iter().filter(|client| machines.contains_key(client)).collect();
+        let due: Vec<u64> = machines.iter().filter(|(_, m)| m.wants_vector()).map(|(&client, _)| client).collect();
         for members in due.chunks(rows_in_flight(task)) {
             if interrupt.load(Ordering::Relaxed) {
                 return Ok(total);

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::SimError;
 use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
-use crate::fl::client::ClientRound;
+use crate::fl::client::{ClientRound, excess_keys};
 use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
 use crate::fl::protocol::RoundProtocol;
 use crate::math::prg::{Address, Purpose};
@@ -32,7 +32,7 @@ pub fn play_clients(
         announcements.insert(transmit.to, transmit.frame);
     }
     let mut total = EncodeReport::default();
-    for members in task.cohort.chunks(rows_in_flight(task)) {
+    for members in delivering(experiment, task).chunks(rows_in_flight(task)) {
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
@@ -50,7 +50,7 @@ pub fn play_clients(
             })
             .collect::<Result<Vec<_>, SimError>>()?;
         for (client, transmit) in frames {
-            if let Some(transmit) = transmit.filter(|_| !vanishes(experiment, task, client)) {
+            if let Some(transmit) = transmit {
                 coordinator.handle(PartyId::Client(client), &transmit.frame)?;
             }
         }
@@ -65,9 +65,9 @@ pub fn play_clients(
 /// Lets the survivors of the round tell the noise that was not needed.
 pub fn take_out_excess(experiment: &Experiment, coordinator: &mut Coordinator) -> Result<(), SimError> {
     let Some(ExcessNoise { task, clients }) = coordinator.excess() else { return Ok(()) };
-    let round = ClientRound::new(&experiment.plan, &task, &experiment.secret, experiment.backend.clone())?;
     for &client in &clients {
-        coordinator.take_out(client, round.excess_keys(client, clients.len()))?;
+        let keys = excess_keys(&experiment.plan, &task, &experiment.secret, client, clients.len());
+        coordinator.take_out(client, keys)?;
     }
     Ok(())
 }
@@ -77,6 +77,11 @@ pub(super) fn vanishes(experiment: &Experiment, task: &RoundTask, client: u64) -
     let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy: 0 };
     let key = experiment.secret.derive(&experiment.plan.session, address, Purpose::Vanish, experiment.plan.cipher);
     ((key.reader(0).next_u64() >> 11) as f64) < experiment.dropout_rate * (1u64 << 53) as f64
+}
+
+/// The clients of a round that do not vanish.
+pub(super) fn delivering(experiment: &Experiment, task: &RoundTask) -> Vec<u64> {
+    task.cohort.iter().copied().filter(|&client| !vanishes(experiment, task, client)).collect()
 }
 
 /// Rows in flight: as many as stay in the allocator's cache, at least one a core.

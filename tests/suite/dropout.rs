@@ -9,7 +9,7 @@ use serde_json::Value;
 use veilsum::config::build::{Experiment, Given, build};
 use veilsum::config::{Config, overrides};
 use veilsum::fl::FlError;
-use veilsum::fl::client::ClientRound;
+use veilsum::fl::client::excess_keys;
 use veilsum::fl::coordinator::{Action, Coordinator, RoundTask};
 use veilsum::fl::dropout::{Dropout, Excess, kept};
 use veilsum::fl::spend::Spend;
@@ -142,12 +142,12 @@ fn noise_that_nobody_takes_out_stays_or_ends_the_round() {
     assert_eq!((task.layers.len(), task.threshold, task.excess(40), task.excess(33)), (20, 20, 0..20, 7..20));
     let excess = coordinator.excess().unwrap();
     assert_eq!(excess.clients, (0..40).collect::<Vec<u64>>());
-    let round = ClientRound::new(&experiment.plan, &task, &experiment.secret, experiment.backend.clone()).unwrap();
-    let keys = round.excess_keys(7, 40);
+    let keys_of = |client: u64| excess_keys(&experiment.plan, &task, &experiment.secret, client, 40);
+    let keys = keys_of(7);
     assert!(matches!(coordinator.take_out(7, keys[1..].to_vec()), Err(FlError::OutOfRange { .. })));
     assert!(matches!(coordinator.take_out(40, keys.clone()), Err(FlError::SecAgg(_))));
     for client in 0..30 {
-        coordinator.take_out(client, round.excess_keys(client, 40)).unwrap();
+        coordinator.take_out(client, keys_of(client)).unwrap();
     }
     // Ten are silent: a share of each stays as large as if twenty had vanished.
     coordinator.charged().unwrap();
