@@ -24,6 +24,8 @@ pub enum PartyId {
     Server,
     /// A client by its number.
     Client(u64),
+    /// A key holder by its number, from 1, as the lattice protocols have.
+    Holder(u16),
 }
 
 impl fmt::Display for PartyId {
@@ -31,6 +33,7 @@ impl fmt::Display for PartyId {
         match self {
             Self::Server => f.write_str("the server"),
             Self::Client(id) => write!(f, "client {id}"),
+            Self::Holder(id) => write!(f, "key holder {id}"),
         }
     }
 }

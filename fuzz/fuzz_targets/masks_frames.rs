@@ -112,6 +112,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = match to {
             PartyId::Server => server.handle(from, &frame),
             PartyId::Client(c) => clients[c as usize].handle(from, &frame),
+            PartyId::Holder(_) => Ok(()),
         };
     }
     match server.poll_output() {

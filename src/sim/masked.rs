@@ -67,7 +67,7 @@ fn requests(coordinator: &mut Coordinator) -> BTreeMap<u64, Vec<u8>> {
     let all = std::iter::from_fn(|| coordinator.poll_transmit());
     all.filter_map(|transmit| match transmit.to {
         PartyId::Client(client) => Some((client, transmit.frame)),
-        PartyId::Server => None,
+        PartyId::Server | PartyId::Holder(_) => None,
     })
     .collect()
 }

@@ -111,7 +111,7 @@ pub(super) fn play(
 ) -> (Option<Output>, Vec<Option<Output>>) {
     let session_index = |to: PartyId| match to {
         PartyId::Client(client) => (client as usize - 7) / 1000,
-        PartyId::Server => unreachable!(),
+        PartyId::Server | PartyId::Holder(_) => unreachable!(),
     };
     let mut air: BTreeMap<(u64, u64), Flight> = BTreeMap::new();
     let mut sent = vec![0usize; clients.len()];
