@@ -12,15 +12,19 @@
 //! of rows that a launch overwrites cost more than all gaps, 4 of 54 bytes an element: [`Device::alloc_unset`] saves it.
 
 mod clock;
+pub mod compiler;
 mod driver;
+mod foreign;
 mod modules;
 mod pool;
 mod probe;
 mod staging;
 pub mod toolkit;
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cudarc::driver::result;
 
@@ -28,7 +32,7 @@ use self::clock::Clock;
 use self::driver::{DeviceMemory, Driver};
 use self::modules::Modules;
 pub use self::probe::{CudaInfo, DRIVER_CUDA, DRIVER_RELEASE, OLDEST, driver_cuda, probe};
-use super::device::{Device, Launch, Limits, Mark, Memory, Slice, Storage, failed, grid, next_id};
+use super::device::{Device, Launch, Limits, Mark, Memory, RowShape, Slice, Storage, failed, grid, next_id};
 use super::probe::Found;
 use super::{BackendError, BackendKind};
 
@@ -62,6 +66,10 @@ impl Storage for Allocation {
     fn words(&self) -> u64 {
         self.memory.words() as u64
     }
+
+    fn foreign(&self) -> bool {
+        self.memory.owner.is_some()
+    }
 }
 
 impl Cuda {
@@ -73,6 +81,53 @@ impl Cuda {
         let driver = Driver::open(ordinal)?;
         let limits = limits_of(&driver.info);
         Ok(Self { driver, modules: Modules::default(), clock: Clock::default(), limits, id: next_id() })
+    }
+
+    /// What the driver says about it.
+    #[must_use]
+    pub fn info(&self) -> &CudaInfo {
+        &self.driver.info
+    }
+
+    /// `bytes` bytes from `pointer` on that another library of this process made on the primary context: they are read where
+    /// they are, behind all that the context has been given so far, and never written. `holder` is dropped with the last
+    /// handle to the memory; what the context is given after that waits for what reads it. Returns the memory and the word
+    /// of it at which the range begins.
+    ///
+    /// That the range stays allocated until the holder is dropped is the caller's promise. Where it is broken kernels read
+    /// something else, or the device is lost: memory of the host is out of their reach, since the driver is asked.
+    ///
+    /// # Errors
+    /// An address that is no memory of this device, more bytes than its allocation has, no whole words.
+    pub fn foreign(
+        &self,
+        pointer: u64,
+        bytes: u64,
+        holder: impl Any + Send + Sync,
+    ) -> Result<(Memory, u64), BackendError> {
+        let (memory, offset) = self.driver.adopt(pointer, bytes, Box::new(holder))?;
+        Ok((Memory::new(Allocation { memory, device: self.id }), offset))
+    }
+
+    /// Bytes that were read back to the host since the device was opened.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.driver.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the device that nobody holds, if the driver says so.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.driver.free_bytes()
+    }
+
+    /// Gives the driver back what was freed and is kept for later allocations, so that other libraries find it. Waits for
+    /// the device.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn trim(&self) -> Result<(), BackendError> {
+        self.driver.trim()
     }
 
     /// Refuses what no card of this size could hold.
@@ -200,6 +255,14 @@ impl Device for Cuda {
         }
         let (source, target) = (self.allocation(from)?, self.allocation(to)?);
         self.driver.copy(source, from.offset as usize, target, to.offset as usize, from.words as usize)
+    }
+
+    fn copy_rows(&self, from: &Slice<'_>, to: &Slice<'_>, shape: &RowShape) -> Result<(), BackendError> {
+        shape.check(from, to)?;
+        let (source, target) = (self.allocation(from)?, self.allocation(to)?);
+        let at = |memory: &DeviceMemory, slice: &Slice<'_>| memory.pointer() + 4 * slice.offset;
+        let (from, to) = ((at(source, from), shape.from_stride), (at(target, to), shape.to_stride));
+        self.driver.copy_rows(from, to, shape.width, shape.rows)
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError> {

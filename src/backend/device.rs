@@ -30,7 +30,9 @@ mod sum;
 use std::sync::Arc;
 
 pub(super) use self::machine::failed;
-pub use self::machine::{Access, Device, Kernel, Launch, Limits, Mark, Memory, Slice, Storage, grid, next_id};
+pub use self::machine::{
+    Access, Device, Kernel, Launch, Limits, Mark, Memory, RowShape, Slice, Storage, grid, next_id,
+};
 pub use self::memory::{DeviceBuffer, ElementType};
 use super::{
     Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Packed, Rows,

@@ -5,6 +5,7 @@ mod device_encode;
 mod device_words;
 mod driver;
 mod driver_faults;
+mod driver_foreign;
 mod emulated;
 mod emulation;
 mod floats;

@@ -57,6 +57,7 @@ void release_context(State& s) {
     s.modules.alive.clear();
     s.functions.alive.clear();
     s.orphans.clear();
+    s.waits.clear();
     release_memory();
     s.sticky = SUCCESS;
     s.context = 0;

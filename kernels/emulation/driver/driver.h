@@ -130,6 +130,8 @@ struct State {
     Result sticky = SUCCESS;
     Table<Stream> streams;
     Table<Event> events;
+    // What every stream of the context waits for before it does anything, those that are made later too.
+    std::vector<std::pair<Event*, uint64_t>> waits;
     Table<Pool> pools;
     Table<Module> modules;
     Table<Function> functions;

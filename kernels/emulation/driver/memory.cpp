@@ -375,3 +375,76 @@ VEILSUM_EXPORT int cuMemsetD8Async(uint64_t to, unsigned char value, size_t byte
                                      return there;
                                  }});
 }
+
+namespace {
+
+// CUDA_MEMCPY2D.
+struct Rectangle {
+    size_t from_x, from_y;
+    unsigned from_type;
+    const void* from_host;
+    uint64_t from_device;
+    void* from_array;
+    size_t from_pitch;
+    size_t to_x, to_y;
+    unsigned to_type;
+    void* to_host;
+    uint64_t to_device;
+    void* to_array;
+    size_t to_pitch;
+    size_t width, height;
+};
+static_assert(sizeof(Rectangle) == 128, "CUDA_MEMCPY2D");
+
+// Bytes from the first of a rectangle's to the last.
+size_t spanned(size_t pitch, size_t width, size_t height) { return (height - 1) * pitch + width; }
+
+}  // namespace
+
+// Rows within the device; the pitch is at least the width.
+VEILSUM_EXPORT int cuMemcpy2DAsync_v2(const Rectangle* rectangle, void* on) {
+    const char* name = "cuMemcpy2DAsync_v2";
+    const Call call(name, Call::Context);
+    if (call.before != SUCCESS) return call.before;
+    Stream* stream = state().streams.find(on);
+    if (stream == nullptr) return wrong(name, "no such stream", INVALID_HANDLE);
+    const Rectangle r = *rectangle;
+    const bool plain = r.from_type == 2 && r.to_type == 2 && r.from_x + r.from_y + r.to_x + r.to_y == 0;
+    if (!plain || r.width == 0 || r.height == 0 || r.from_pitch < r.width || r.to_pitch < r.width)
+        return wrong(name, "not rows of the device, or a pitch below the width");
+    const size_t source = spanned(r.from_pitch, r.width, r.height), target = spanned(r.to_pitch, r.width, r.height);
+    if (r.from_device < r.to_device + target && r.to_device < r.from_device + source)
+        return wrong(name, "the two ranges overlap");
+    Result result = checked(name, r.to_device, target);
+    if (result == SUCCESS) result = checked(name, r.from_device, source);
+    if (result != SUCCESS) return result;
+    return enqueue(*stream, Step{"copy", [=] {
+                                     Result there = reached(name, r.to_device, target);
+                                     if (there == SUCCESS) there = reached(name, r.from_device, source);
+                                     for (size_t row = 0; there == SUCCESS && row < r.height; row++)
+                                         std::memcpy(bytes_at(r.to_device + row * r.to_pitch),
+                                                     bytes_at(r.from_device + row * r.from_pitch), r.width);
+                                     return there;
+                                 }});
+}
+
+// What an address belongs to. Any address may be asked for.
+VEILSUM_EXPORT int cuPointerGetAttribute(void* value, int attribute, uint64_t address) {
+    const Call call("cuPointerGetAttribute", Call::Context);
+    if (call.before != SUCCESS) return call.before;
+    const State& s = state();
+    auto after = s.blocks.upper_bound(address);
+    if (after == s.blocks.begin()) return INVALID_VALUE;
+    const auto& [start, block] = *--after;
+    if (address >= start + block.bytes || block.freed) return INVALID_VALUE;
+    const uint64_t first = start, bytes = block.bytes;
+    const unsigned device_memory = 2;
+    const int ordinal = 0;
+    switch (attribute) {
+        case 2: std::memcpy(value, &device_memory, 4); return SUCCESS;
+        case 9: std::memcpy(value, &ordinal, 4); return SUCCESS;
+        case 11: std::memcpy(value, &first, 8); return SUCCESS;
+        case 12: std::memcpy(value, &bytes, 8); return SUCCESS;
+        default: return wrong("cuPointerGetAttribute", "attribute " + std::to_string(attribute) + " is not emulated");
+    }
+}

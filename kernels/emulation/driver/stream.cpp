@@ -89,6 +89,8 @@ VEILSUM_EXPORT int cuStreamCreate(void** stream, unsigned flags) {
     if (call.before != SUCCESS) return call.before;
     if (flags > 1) return wrong("cuStreamCreate", "flags");
     *stream = state().streams.add(Stream{});
+    for (const auto& [event, version] : state().waits)
+        enqueue(*state().streams.find(*stream), Step{"wait", nullptr, event, version});
     return SUCCESS;
 }
 
@@ -153,6 +155,40 @@ VEILSUM_EXPORT int cuEventRecord(void* handle, void* on) {
                                      event->time = stream->now;
                                      return SUCCESS;
                                  }});
+}
+
+// All that the context has been given so far, whoever made the stream.
+VEILSUM_EXPORT int cuCtxRecordEvent(void* context, void* handle) {
+    const Call call("cuCtxRecordEvent", Call::Context);
+    if (call.before != SUCCESS) return call.before;
+    Event* event = state().events.find(handle);
+    if (event == nullptr || reinterpret_cast<uintptr_t>(context) != state().context)
+        return wrong("cuCtxRecordEvent", "no such context, or no such event", INVALID_HANDLE);
+    const uint64_t version = ++event->recorded;
+    const std::vector<Stream*> streams = all_streams();
+    auto left = std::make_shared<size_t>(streams.size());
+    if (streams.empty()) event->reached = version;
+    for (Stream* stream : streams)
+        enqueue(*stream, Step{"record", [event, stream, version, left] {
+                                  event->time = std::max(event->time, stream->now);
+                                  if (--*left == 0) event->reached = std::max(event->reached, version);
+                                  return SUCCESS;
+                              }});
+    return SUCCESS;
+}
+
+// All that the context is given from now on waits, on every stream.
+VEILSUM_EXPORT int cuCtxWaitEvent(void* context, void* handle) {
+    const Call call("cuCtxWaitEvent", Call::Context);
+    if (call.before != SUCCESS) return call.before;
+    State& s = state();
+    Event* event = s.events.find(handle);
+    if (event == nullptr || reinterpret_cast<uintptr_t>(context) != s.context)
+        return wrong("cuCtxWaitEvent", "no such context, or no such event", INVALID_HANDLE);
+    const uint64_t version = event->recorded;
+    s.waits.emplace_back(event, version);
+    for (const auto& stream : s.streams.alive) enqueue(*stream.second, Step{"wait", nullptr, event, version});
+    return SUCCESS;
 }
 
 VEILSUM_EXPORT int cuEventQuery(void* handle) {

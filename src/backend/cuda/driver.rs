@@ -1,11 +1,12 @@
 //! One device's context, stream, memory and copies, with the driver's errors in our words.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
+use super::foreign::Owner;
 use super::pool::Pool;
 use super::probe::{CudaInfo, probe};
 use super::staging::Staging;
@@ -66,19 +67,27 @@ pub(super) struct Driver {
     lost: AtomicBool,
     /// Copies of small and large data alike; allocated at first use.
     pub(super) staging: Mutex<Option<Staging>>,
+    /// Bytes that were read back to the host.
+    pub(super) bytes_read: AtomicU64,
 }
 
-/// Memory of the device, freed in stream order; what is marked secret is overwritten first.
+/// Memory of the device, freed in stream order; what is marked secret is overwritten first. That of another owner is given
+/// back to it instead.
 #[derive(Debug)]
 pub(super) struct DeviceMemory {
-    driver: Arc<Driver>,
-    pointer: sys::CUdeviceptr,
-    bytes: usize,
+    pub(super) driver: Arc<Driver>,
+    pub(super) pointer: sys::CUdeviceptr,
+    pub(super) bytes: usize,
     pub(super) secret: bool,
+    /// Who made it, if we did not.
+    pub(super) owner: Option<Owner>,
 }
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
+        if let Some(owner) = self.owner.take() {
+            return self.driver.give_back(owner);
+        }
         // The first error may be an old one, of a handle that was dropped: it is returned once.
         let bound = || self.driver.context.bind_to_thread().is_ok();
         if self.bytes == 0 || !(bound() || bound()) {
@@ -126,7 +135,15 @@ impl Driver {
             Ok((Pool::new(ordinal)?, stream, context))
         };
         let (pool, stream, context) = opened().map_err(|e| unavailable(format!("{}: {}", info.name, reason(e))))?;
-        Ok(Arc::new(Self { info, pool, stream, context, lost: AtomicBool::new(false), staging: Mutex::new(None) }))
+        Ok(Arc::new(Self {
+            info,
+            pool,
+            stream,
+            context,
+            lost: AtomicBool::new(false),
+            staging: Mutex::new(None),
+            bytes_read: AtomicU64::new(0),
+        }))
     }
 
     /// Our error for the driver's.
@@ -151,7 +168,7 @@ impl Driver {
         self.bind()?;
         let bytes = usize::try_from(words.next_multiple_of(4).saturating_mul(4)).unwrap_or(usize::MAX);
         if bytes == 0 {
-            return Ok(DeviceMemory { driver: Arc::clone(self), pointer: 0, bytes: 0, secret });
+            return Ok(DeviceMemory { driver: Arc::clone(self), pointer: 0, bytes: 0, secret, owner: None });
         }
         let pointer = self.pool.alloc(bytes, &self.stream).map_err(|e| match e.0 {
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
@@ -160,7 +177,7 @@ impl Driver {
             }
             _ => self.error(e),
         })?;
-        Ok(DeviceMemory { driver: Arc::clone(self), pointer, bytes, secret })
+        Ok(DeviceMemory { driver: Arc::clone(self), pointer, bytes, secret, owner: None })
     }
 
     /// Fills memory with zeros. The context is current.
@@ -177,6 +194,18 @@ impl Driver {
     pub(super) fn finish(&self) -> Result<(), BackendError> {
         self.bind()?;
         self.stream.synchronize().map_err(|e| self.error(e))
+    }
+
+    /// Gives the driver back what the pool keeps.
+    pub(super) fn trim(&self) -> Result<(), BackendError> {
+        self.bind()?;
+        self.pool.trim(&self.stream).map_err(|e| self.error(e))
+    }
+
+    /// Bytes of the device that nobody holds, if the driver says so.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.bind().ok()?;
+        result::mem_get_info().ok().map(|(free, _)| free as u64)
     }
 
     /// Copies within the device.

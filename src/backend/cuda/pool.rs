@@ -31,15 +31,20 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Gives the driver back what is kept, with all that the stream has yet to free.
+    pub(super) fn trim(&self, stream: &CudaStream) -> Result<(), DriverError> {
+        stream.synchronize()?;
+        // SAFETY: the pool is alive.
+        unsafe { result::mem_pool::trim_to(self.0, 0) }
+    }
+
     /// Memory from the pool. If there is too little, what is kept is given back to the driver first, which joins pieces.
     pub(super) fn alloc(&self, bytes: usize, stream: &CudaStream) -> Result<sys::CUdeviceptr, DriverError> {
         // SAFETY: pool and stream are alive.
         let attempt = || unsafe { result::mem_pool::alloc_async(self.0, bytes, stream.cu_stream()) };
         match attempt() {
             Err(e) if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                stream.synchronize()?;
-                // SAFETY: the pool is alive.
-                unsafe { result::mem_pool::trim_to(self.0, 0) }?;
+                self.trim(stream)?;
                 attempt()
             }
             other => other,

@@ -32,6 +32,17 @@ pub struct CudaInfo {
 }
 
 impl CudaInfo {
+    /// The device, if the kernels run on it.
+    ///
+    /// # Errors
+    /// Why they do not.
+    pub fn usable(self) -> Result<Self, String> {
+        match self.refused() {
+            None => Ok(self),
+            Some(why) => Err(why),
+        }
+    }
+
     /// Why the kernels do not run on it.
     pub(super) fn refused(&self) -> Option<String> {
         let (found, needed) = (self.capability, OLDEST);

@@ -1,6 +1,7 @@
 //! Copies between host and device through page-locked memory, which alone travels without the processor.
 
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaEvent, DriverError, result, sys};
@@ -66,6 +67,7 @@ impl Driver {
             }
             Ok(())
         });
+        self.bytes_read.fetch_add(4 * words as u64, Ordering::Relaxed);
         self.wiped(staging, memory, words, received)
     }
 

@@ -1,9 +1,10 @@
-//! Whether training on CUDA would find its compiler here, without loading anything.
+//! Whether training on CUDA would find its compiler here, without loading anything; `compiler` tries what is found.
 //!
 //! The framework makes its kernels at run time with NVRTC, which reads the headers of CUDA, and a worker of it panics
 //! where one of the two is missing. The kernels of this crate are compiled beforehand and need neither.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Major version of CUDA whose NVRTC the framework loads.
@@ -102,6 +103,22 @@ pub struct Toolkit {
     pub cccl: Option<PathBuf>,
     /// What is missing.
     pub missing: Vec<Missing>,
+}
+
+impl fmt::Display for Missing {
+    /// One line: what is missing, why, and the packages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (apt: {}; pip: {})", self.what, self.reason, self.apt, self.pip)
+    }
+}
+
+impl Toolkit {
+    /// What is missing, with the packages that hold it, in one line; nothing if all is there.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let missing: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
 }
 
 /// What every kernel of the framework includes, and what those for half precision do.
@@ -220,6 +237,10 @@ mod tests {
         assert!(found.missing[0].reason.contains("finds no"), "{:?}", found.missing[0]);
         assert!(found.missing[1].reason.contains("CUDA_PATH is not set"), "{:?}", found.missing[1]);
         assert!(found.missing.iter().all(|m| m.pip.contains("nvidia-cuda") && m.apt.contains("NVIDIA's")));
+        let refusal = found.refusal().unwrap();
+        for word in ["NVRTC: ", "CUDA headers: ", "CCCL headers: ", "libnvrtc12", "nvidia-cuda-cccl-cu12"] {
+            assert!(refusal.contains(word), "{refusal}");
+        }
     }
 
     #[cfg(unix)]
@@ -246,7 +267,8 @@ mod tests {
         let cache = b"ld.so-1.7.0\0libnvrtc.so.12\0/usr/local/cuda/lib64/libnvrtc.so.12\0libz.so.1\0".to_vec();
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/ld.so.cache"), cache).unwrap();
-        assert!(look(&nowhere(root.path())).missing.is_empty());
+        let found = look(&nowhere(root.path()));
+        assert_eq!((found.missing.len(), found.refusal()), (0, None));
     }
 
     #[cfg(unix)]

@@ -46,6 +46,18 @@ pub trait Device: Any + Send + Sync + fmt::Debug {
     /// Enqueues a copy between two memories (not within one). Errors: of different lengths, or beyond an end.
     fn copy(&self, from: &Slice<'_>, to: &Slice<'_>) -> Result<(), BackendError>;
 
+    /// Enqueues a copy of rows between two memories, whose slices reach from the first word of the first row to the last of
+    /// the last. Errors: slices of another length, as for [`Self::copy`].
+    fn copy_rows(&self, from: &Slice<'_>, to: &Slice<'_>, shape: &RowShape) -> Result<(), BackendError> {
+        shape.check(from, to)?;
+        if shape.from_stride == shape.width && shape.to_stride == shape.width {
+            return self.copy(from, to);
+        }
+        (0..shape.rows).try_for_each(|i| {
+            self.copy(&from.part(i * shape.from_stride, shape.width), &to.part(i * shape.to_stride, shape.width))
+        })
+    }
+
     /// Enqueues a launch. Errors: slices that do not match the kernel, longer than `max_slice_words` or not aligned.
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError>;
 
@@ -198,6 +210,12 @@ impl Memory {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// True for memory that someone else made, such as a framework's tensor: it is read and never written.
+    #[must_use]
+    pub fn foreign(&self) -> bool {
+        self.0.foreign()
+    }
+
     /// True if this is the only handle, and the memory is ours to write.
     pub(super) fn writable(&self) -> bool {
         Arc::strong_count(&self.0) == 1 && !self.0.foreign()
@@ -207,6 +225,41 @@ impl Memory {
     #[must_use]
     pub fn all(&self) -> Slice<'_> {
         Slice { memory: self, offset: 0, words: self.words() }
+    }
+}
+
+/// Rows within two memories, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowShape {
+    /// How many, at least 1.
+    pub rows: u64,
+    /// Words of a row, at least 1.
+    pub width: u64,
+    /// From the start of a row to that of the next where they come from, at least `width`.
+    pub from_stride: u64,
+    /// The same where they go.
+    pub to_stride: u64,
+}
+
+impl RowShape {
+    /// Words from the first of the first row to the last of the last.
+    #[must_use]
+    pub const fn span(&self, stride: u64) -> u64 {
+        (self.rows.saturating_sub(1)).saturating_mul(stride).saturating_add(self.width)
+    }
+
+    /// Checks the two slices of a copy.
+    pub(in crate::backend) fn check(&self, from: &Slice<'_>, to: &Slice<'_>) -> Result<(), BackendError> {
+        for (slice, stride, what) in
+            [(from, self.from_stride, "source of copied rows"), (to, self.to_stride, "target of copied rows")]
+        {
+            let expected = self.span(stride.max(self.width));
+            if stride < self.width || slice.words != expected || self.rows == 0 || self.width == 0 {
+                let (expected, found) = (expected as usize, slice.words as usize);
+                return Err(BackendError::WrongLength { what, expected, found });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -284,6 +337,15 @@ pub fn next_id() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_span_from_the_first_word_to_the_last() {
+        let shape = |rows, width, stride| RowShape { rows, width, from_stride: stride, to_stride: width };
+        assert_eq!(shape(1, 5, 128).span(128), 5);
+        assert_eq!(shape(3, 5, 128).span(128), 261);
+        assert_eq!(shape(3, 5, 128).span(5), 15);
+        assert_eq!(shape(u64::MAX, 5, u64::MAX).span(u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn a_grid_holds_all_groups_and_less_than_a_row_more() {

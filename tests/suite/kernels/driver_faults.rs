@@ -88,9 +88,9 @@ fn a_call_that_is_refused_is_no_loss_of_the_card() {
 }
 
 /// The driver's interface, called as a host side must not.
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     driver: &'a Control,
-    stream: *mut c_void,
+    pub(super) stream: *mut c_void,
     pool: *mut c_void,
 }
 
@@ -98,7 +98,7 @@ type TakesHandle = unsafe extern "C" fn(*mut c_void) -> c_int;
 
 impl<'a> Raw<'a> {
     /// A context of our own, current on this thread, a stream and a pool.
-    fn new(driver: &'a Control) -> Self {
+    pub(super) fn new(driver: &'a Control) -> Self {
         let (mut context, mut stream, mut pool) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         let mut properties = [0u64; 11];
         properties[0] = 1;
@@ -117,7 +117,7 @@ impl<'a> Raw<'a> {
         Self { driver, stream, pool }
     }
 
-    fn alloc(&self, bytes: usize) -> u64 {
+    pub(super) fn alloc(&self, bytes: usize) -> u64 {
         let mut address = 0;
         type Alloc = unsafe extern "C" fn(*mut u64, usize, *mut c_void, *mut c_void) -> c_int;
         let alloc = self.driver.function::<Alloc>("cuMemAllocFromPoolAsync");
@@ -126,19 +126,19 @@ impl<'a> Raw<'a> {
         address
     }
 
-    fn free(&self, address: u64) -> c_int {
+    pub(super) fn free(&self, address: u64) -> c_int {
         type Free = unsafe extern "C" fn(u64, *mut c_void) -> c_int;
         // SAFETY: the type of the driver's interface; the emulated one bears any address.
         unsafe { self.driver.function::<Free>("cuMemFreeAsync")(address, self.stream) }
     }
 
-    fn set(&self, address: u64, bytes: usize) -> c_int {
+    pub(super) fn set(&self, address: u64, bytes: usize) -> c_int {
         type Set = unsafe extern "C" fn(u64, u8, usize, *mut c_void) -> c_int;
         // SAFETY: as above.
         unsafe { self.driver.function::<Set>("cuMemsetD8Async")(address, 7, bytes, self.stream) }
     }
 
-    fn host(&self, bytes: usize) -> *mut u8 {
+    pub(super) fn host(&self, bytes: usize) -> *mut u8 {
         let mut host = std::ptr::null_mut();
         type Host = unsafe extern "C" fn(*mut *mut u8, usize, c_uint) -> c_int;
         // SAFETY: the type of the driver's interface.
@@ -146,7 +146,7 @@ impl<'a> Raw<'a> {
         host
     }
 
-    fn copy_there(&self, to: u64, from: *const u8, bytes: usize) -> c_int {
+    pub(super) fn copy_there(&self, to: u64, from: *const u8, bytes: usize) -> c_int {
         type Copy = unsafe extern "C" fn(u64, *const u8, usize, *mut c_void) -> c_int;
         // SAFETY: the caller's memory is page-locked, of which the driver knows the length.
         unsafe { self.driver.function::<Copy>("cuMemcpyHtoDAsync_v2")(to, from, bytes, self.stream) }
@@ -158,7 +158,7 @@ impl<'a> Raw<'a> {
         unsafe { self.driver.function::<Copy>("cuMemcpyDtoHAsync_v2")(to, from, bytes, self.stream) }
     }
 
-    fn call(&self, name: &str, handle: *mut c_void) -> c_int {
+    pub(super) fn call(&self, name: &str, handle: *mut c_void) -> c_int {
         // SAFETY: a function that takes one handle; the emulated driver bears any.
         unsafe { self.driver.function::<TakesHandle>(name)(handle) }
     }
