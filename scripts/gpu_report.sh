@@ -84,7 +84,7 @@ run() {
 }
 
 # The tests that use devices, on the real one alone (tests/suite/kernels.rs, `VEILSUM_GPU`).
-group=(kernels device_loss federation::a_run_on_a_device)
+group=(kernels device_loss device_training federation::a_run_on_a_device)
 if [ "$mode" = rehearse ]; then group=(kernels::device_words); fi
 run build.log cargo test --locked --test suite --no-run
 suite=$(sed -n 's|^ *Executable.*(\(.*\))$|\1|p' "$work/build.log" | tail -1)

@@ -19,7 +19,7 @@ pub use evaluate::evaluate_dataset;
 
 use rayon::prelude::*;
 
-use crate::backend::{Backend, BackendError, Rows};
+use crate::backend::{Backend, BackendError, BackendKind, Rows};
 use crate::data::Batch;
 use crate::files::FileError;
 use crate::math::prg::StreamKey;
@@ -156,12 +156,19 @@ fn part(shard: &Batch, samples: Range<usize>) -> Batch {
     Batch { features, labels: shard.labels[samples].to_vec(), dim: shard.dim }
 }
 
-/// The trainer of a configured model on the device of a wgpu backend ([`burn_trainer::WgpuTrainer`]).
+/// The trainer of a configured model on the device of a backend ([`burn_trainer::CudaTrainer`],
+/// [`burn_trainer::WgpuTrainer`]).
 ///
 /// # Errors
-/// [`ModelError::Sizes`] if the sizes are no model, [`ModelError::Backend`] for another backend or a device that refuses.
+/// [`ModelError::Sizes`] if the sizes are no model, [`ModelError::Backend`] for a backend without a device, for a device that
+/// refuses, and for what the framework needs on CUDA and is missing here, with its packages.
 pub fn trainer_on(config: &ModelConfig, backend: Arc<dyn Backend>) -> Result<Arc<dyn LocalTrainer>, ModelError> {
-    Ok(Arc::new(burn_trainer::WgpuTrainer::new(config.architecture()?, backend)?))
+    let architecture = config.architecture()?;
+    let trainer: Arc<dyn LocalTrainer> = match backend.kind() {
+        BackendKind::Cuda => Arc::new(burn_trainer::CudaTrainer::new(architecture, backend)?),
+        _ => Arc::new(burn_trainer::WgpuTrainer::new(architecture, backend)?),
+    };
+    Ok(trainer)
 }
 
 /// The trainer of a configured model, on the CPU.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
 use crate::backend::cuda::toolkit::{Missing, Places, Toolkit, look};
-use crate::backend::cuda::{DRIVER_CUDA, DRIVER_RELEASE, driver_cuda};
+use crate::backend::cuda::{CudaInfo, DRIVER_CUDA, DRIVER_RELEASE, compiler, driver_cuda, probe as cuda_devices};
 use crate::backend::probe::{Found, probe};
 use crate::backend::{BackendKind, OpenOptions};
 use crate::report::terminal::{Align, Table};
@@ -17,8 +17,8 @@ use crate::report::terminal::{Align, Table};
     long_about = "List what the kernels can run on here, in the order in which it is taken, and why something cannot \
         be used.\n\nA software adapter is a GPU played by the CPU, many times slower than simd: it is refused \
         unless --allow-software or VEILSUM_ALLOW_SOFTWARE=1 asks for it, for tests.\n\nThe kernels need no more than \
-        a driver. What a framework that trains on CUDA would need besides (NVRTC and headers, by which it compiles at \
-        run time) is looked for too, and what is missing is named with its packages.",
+        a driver. What training on CUDA needs besides (NVRTC and headers, by which the framework compiles at run time) is \
+        looked for too, what is missing is named with its packages, and where all is there a line is compiled.",
     after_help = "Examples:
   veilsum devices
   veilsum devices --json | jq '.[] | select(.usable)'"
@@ -38,7 +38,7 @@ pub struct Args {
 /// Exit 1 if stdout cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let found = probe(&OpenOptions { allow_software: args.allow_software || OpenOptions::from_env().allow_software });
-    let cuda = Cuda { driver: driver_cuda(), toolkit: look(&Places::from_env()) };
+    let cuda = Cuda::look();
     let text = if args.json { json(&found, &cuda) } else { table(&found) + &cuda.lines() };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
@@ -52,9 +52,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 struct Cuda {
     driver: Option<(i32, i32)>,
     toolkit: Toolkit,
+    /// Why clients cannot train there, if they cannot.
+    refused: Option<String>,
 }
 
 impl Cuda {
+    fn look() -> Self {
+        let toolkit = look(&Places::from_env());
+        let first = cuda_devices().and_then(|found| found.into_iter().next().ok_or("there is no device".to_owned()));
+        let ready = first.and_then(CudaInfo::usable).and_then(|device| compiler::ready_with(&toolkit, &device));
+        Self { driver: driver_cuda(), toolkit, refused: ready.err() }
+    }
+
     fn lines(&self) -> String {
         let found = self
             .driver
@@ -70,6 +79,13 @@ impl Cuda {
         for Missing { what, reason, apt, pip } in &self.toolkit.missing {
             text += &format!("cuda, missing for training (not for the kernels): {what}: {reason}\n");
             text += &format!("    apt: {apt}\n    pip: {pip}\n");
+        }
+        text += "cuda, training there (train_on=backend): ";
+        match &self.refused {
+            None => text += "yes\n",
+            // The lines above have named the parts.
+            Some(_) if !self.toolkit.missing.is_empty() => text += "no: something is missing, see above\n",
+            Some(reason) => text += &format!("no: {reason}\n"),
         }
         text
     }
@@ -91,6 +107,7 @@ impl Cuda {
                     "missing": missing.iter().map(one).collect::<Vec<_>>(),
                 }),
             ),
+            ("training", json!({"works": self.refused.is_none(), "reason": self.refused})),
         ];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

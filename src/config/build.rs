@@ -145,8 +145,9 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         BackendName::Wgpu => BackendKind::Wgpu,
         BackendName::Cuda => BackendKind::Cuda,
     }))?;
-    let train_on = if given.trainer.is_some() { config.train_on } else { train_on(config, backend.kind())? };
-    let on_device = train_on == Some(TrainOn::Backend) && backend.kind() == BackendKind::Wgpu;
+    let train_on = if given.trainer.is_some() { config.train_on } else { train_on(config) };
+    let on_device =
+        train_on == Some(TrainOn::Backend) && matches!(backend.kind(), BackendKind::Wgpu | BackendKind::Cuda);
     let (trainer, trainer_on_cpu, model) = match (given.trainer, &config.model) {
         (Some(trainer), _) => (trainer, None, None),
         (None, Some(model)) => {
@@ -250,14 +251,12 @@ fn invalid(name: &'static str, expected: impl Into<String>, found: impl ToString
 }
 
 /// Where the clients train, written down where the config leaves it open and a device could do it: a run that is continued
-/// trains where it began.
-fn train_on(config: &Config, kind: BackendKind) -> Result<Option<TrainOn>, ConfigError> {
+/// trains where it began. On CUDA that takes a compiler beside the driver, which the kernels do without: the config has to ask
+/// for it.
+fn train_on(config: &Config) -> Option<TrainOn> {
     match config.train_on {
-        Some(TrainOn::Backend) if kind == BackendKind::Cuda => {
-            Err(invalid("train_on", "cpu (there is no training on CUDA yet), or backend=wgpu", "backend"))
-        }
-        None if config.backend == Some(BackendName::Wgpu) => Ok(Some(TrainOn::Backend)),
-        given => Ok(given),
+        None if config.backend == Some(BackendName::Wgpu) => Some(TrainOn::Backend),
+        given => given,
     }
 }
 
@@ -346,6 +345,8 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
     let mut notes = Vec::new();
     if on_device {
         notes.push("The clients train on the device of the backend (train_on=cpu trains on the processor).".into());
+    } else if config.backend == Some(BackendName::Cuda) && config.train_on.is_none() {
+        notes.push("The clients train on the processor (train_on=backend trains on the device).".into());
     }
     if !plan.is_private() {
         notes.push("No mechanism: nothing is protected.".into());

@@ -1,20 +1,25 @@
 //! The one trainer on the Burn framework, for any of its autodiff backends.
 //!
-//! [`flex`] runs it on the processor, [`wgpu`] on a device that is shared with the kernels; `memory.rs` is the adapter
-//! between the memory of such a device and [`crate::backend::Buffer`].
+//! [`flex`] runs it on the processor, [`device`] on a device that is shared with the kernels, [`wgpu`] and [`cuda`] say what
+//! is different on either; `memory.rs` is the adapter between the memory of such a device and [`crate::backend::Buffer`].
 //!
 //! **Repeatable.** Nothing here draws from Burn's process-global generator: initial weights and the order of
 //! mini-batches come from the addressed keystream. Burn is built without `autotune`, which would pick kernels by the
 //! clock, and without `fusion`.
 
+pub mod cuda;
+pub mod device;
 pub mod flex;
 mod memory;
+mod weights;
 pub mod wgpu;
+mod worker;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 
+pub use self::cuda::CudaTrainer;
 pub use self::flex::FlexTrainer;
 pub use self::wgpu::WgpuTrainer;
 use super::architecture::{Architecture, Layer, LinearSpan};

@@ -93,6 +93,13 @@ fn devices_say_what_training_on_cuda_lacks() {
     assert_eq!(cuda["driver_release_needed"], 580);
     assert_eq!(cuda["usable"] == true, cuda["driver_cuda"].is_string() && cuda["reason"].is_null(), "{cuda}");
     assert!(missing.ends_with(&["CUDA headers".into(), "CCCL headers".into()]), "{missing:?}");
+    let refused = |cuda: &Value| {
+        assert_eq!(cuda["training"]["works"], false, "{cuda}");
+        cuda["training"]["reason"].as_str().unwrap().to_owned()
+    };
+    let driver = cuda["driver_cuda"].is_string();
+    let reason = refused(&cuda);
+    assert!(reason.contains(if driver { "nvidia-cuda-runtime-cu12" } else { "NVIDIA driver" }), "{reason}");
     let root = folder.path();
     for file in ["cuda_runtime.h", "crt/host_config.h", "cuda_fp16.h", "cuda_bf16.h", "cccl/cuda/barrier"] {
         let path = root.join("include").join(file);
@@ -105,9 +112,13 @@ fn devices_say_what_training_on_cuda_lacks() {
     assert!(missing.is_empty(), "{missing:?}");
     assert_eq!(cuda["training_compiler"]["headers"], root.join("include").to_str().unwrap());
     assert_eq!(cuda["training_compiler"]["nvrtc"], root.join("lib64/libnvrtc.so.12").to_str().unwrap());
+    // A file that is no library is found, and cannot be loaded.
+    let reason = refused(&cuda);
+    assert!(reason.contains(if driver { "cannot be loaded" } else { "NVIDIA driver" }), "{reason}");
     let table = Command::new(env!("CARGO_BIN_EXE_veilsum")).arg("devices").env("CUDA_PATH", "/no").output().unwrap();
     let table = text(&table.stdout);
     assert!(table.contains("driver 580") && table.contains("nvidia-cuda-runtime-cu12"), "{table}");
+    assert!(table.contains("cuda, training there (train_on=backend): no: something is missing"), "{table}");
 }
 
 /// Without a card a report of measurements is refused, for the reasons that `devices` gives.

@@ -1,125 +1,133 @@
-//! The adapter between the memory of Burn on a device of wgpu and [`Buffer`].
+//! The adapter between the memory of Burn on a device that it shares with our kernels, and [`Buffer`].
 //!
-//! Burn computes on the very device that runs our kernels ([`WgpuDevice::Existing`], never its own default, which takes a
-//! software adapter without a word). Its tensors lie in pools: a tensor is a range of a large buffer, which another tensor
-//! takes over as soon as its last handle is dropped. What leaves Burn leaves as memory that our kernels read where it is,
-//! or copy. Burn's own way to the host is not taken: [`Wgpu::bytes_read`] counts every byte that is read back, and a read-back
-//! ends in an error where the device is lost.
-//!
-//! Order: both sides submit to one queue. What Burn has recorded is submitted before a tensor is handed out, what we record
-//! on it before its handle is dropped.
+//! Its tensors lie in pools: a tensor is a range of a large buffer, which another tensor takes over as soon as its last handle
+//! is dropped. What leaves Burn leaves as memory that our kernels read where it is, or copy. Burn's own way to the host is not
+//! taken: a device counts every byte that is read back, and a read-back ends in an error where the device is lost.
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use burn::backend::wgpu::{CubeTensor, MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup};
-use burn::tensor::backend::Backend as _;
+use burn::tensor::backend::{Backend as Framework, DeviceOps};
 use burn::tensor::{DType, Tensor};
 use rayon::ThreadPool;
 
-use crate::backend::device::{Device, DeviceBuffer, ElementType, Memory, Slice};
-use crate::backend::wgpu::Wgpu;
+use super::device::{DeviceName, Platform};
+use super::worker::{self, caught};
+use crate::backend::device::{Device, DeviceBuffer, ElementType, Memory, RowShape, Slice};
 use crate::backend::{Backend, BackendError, BackendKind, Buffer, Rows};
 use crate::model::ModelError;
 
-/// Burn on wgpu.
-pub(super) type BurnWgpu = burn::backend::Wgpu<f32, i32, u32>;
-
-/// Kernels of Burn between two submissions: its own default, which its environment could change.
-const TASKS: usize = 32;
-
 /// A device that our kernels and Burn share.
-pub(super) struct SharedDevice {
+pub(super) struct SharedDevice<P: Platform> {
     backend: Arc<dyn Backend>,
-    device: WgpuDevice,
+    device: DeviceName<P>,
     /// Burn keeps pools of memory for every thread that computes: one thread does it all.
     thread: ThreadPool,
+    platform: PhantomData<P>,
 }
 
-impl fmt::Debug for SharedDevice {
+impl<P: Platform> fmt::Debug for SharedDevice<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SharedDevice({})", self.backend.describe())
     }
 }
 
-impl SharedDevice {
-    /// Burn on the device of `backend`. Errors: a backend that is not wgpu, or a device whose adapter is not known.
+impl<P: Platform> SharedDevice<P> {
+    /// Burn on the device of `backend`. Errors: a backend of another kind, or a device that Burn cannot be told of.
     pub(super) fn new(backend: Arc<dyn Backend>) -> Result<Self, ModelError> {
+        worker::listen();
         let device = {
-            let wgpu = wgpu(&*backend)?;
-            caught(|| registered(wgpu)).unwrap_or_else(|reason| Err(failed("the framework's start", reason)))?
+            let kernels = kernels::<P>(&*backend)?;
+            caught(|| P::open(kernels))
+                .unwrap_or_else(|reason| Err(failed(P::KIND, "the framework's start", reason)))?
         };
         let thread = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
             .thread_name(|_| "veilsum-train".into())
             .build()
-            .map_err(|error| failed("a thread to train on", error.to_string()))?;
-        Ok(Self { backend, device, thread })
+            .map_err(|error| failed(P::KIND, "a thread to train on", error.to_string()))?;
+        Ok(Self { backend, device, thread, platform: PhantomData })
     }
 
     /// The device's name in Burn.
-    pub(super) const fn device(&self) -> &WgpuDevice {
+    pub(super) const fn device(&self) -> &DeviceName<P> {
         &self.device
     }
 
-    fn wgpu(&self) -> Result<&Wgpu, BackendError> {
-        wgpu(&*self.backend)
+    fn kernels(&self) -> Result<&P::Kernels, BackendError> {
+        kernels::<P>(&*self.backend)
     }
 
     /// Most floats of one tensor.
     pub(super) fn most_floats(&self) -> Result<usize, BackendError> {
-        Ok(self.wgpu()?.limits().max_slice_words as usize)
+        Ok(P::most_floats(self.kernels()?))
+    }
+
+    /// Gives back what the kernels keep; false if that makes no room.
+    pub(super) fn make_room(&self) -> bool {
+        self.kernels().is_ok_and(P::make_room)
     }
 
     /// Runs `work` on the one thread that computes with Burn.
     ///
     /// Burn panics where a device refuses something, in the caller (caught here) or in its own worker, which catches that
-    /// itself and fails the calls that follow. Errors: those of `work`; for a panic what the device has to say (out of
-    /// memory, lost), else the text of the panic. Burn's free memory is given back then: it may be invalid.
+    /// itself and goes on with memory that nobody wrote (heard by [`worker`]). Errors: those of `work`; for a panic what the
+    /// device has to say (out of memory, lost), else the text of the panic. Burn's free memory is given back then: it may be
+    /// invalid.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, ModelError> + Send) -> Result<T, ModelError> {
         self.thread.install(|| {
-            let result = caught(work).unwrap_or_else(|reason| Err(failed("training", reason).into()));
+            let _ = self.heard();
+            let result = caught(work).unwrap_or_else(|reason| Err(failed(P::KIND, "training", reason).into()));
+            // The worker's own words are nearer to the cause.
+            let result = self.heard().map_or(result, |error| Err(error.into()));
             result.map_err(|error| {
+                // A second panic says no more than the first; what is still on its way is not for the next call.
+                let _ = caught(|| P::drain(&self.device));
                 let cause = self.backend.finish().err();
-                // A second panic says no more than the first.
-                let _ = catch_unwind(AssertUnwindSafe(|| BurnWgpu::memory_cleanup(&self.device)));
+                let _ = caught(|| P::Framework::memory_cleanup(&self.device));
+                let _ = self.heard();
                 cause.map_or(error, ModelError::Backend)
             })
+        })
+    }
+
+    /// What Burn's worker panicked with since this was last asked.
+    fn heard(&self) -> Option<BackendError> {
+        let id = self.device.id();
+        let text = worker::take(id.type_id, id.index_id)?;
+        Some(match worker::refused_bytes(&text) {
+            Some(needed) => {
+                let free = self.kernels().ok().and_then(P::free_bytes);
+                BackendError::DeviceMemory { backend: P::KIND.name(), needed, free }
+            }
+            None => failed(P::KIND, "the framework", text),
         })
     }
 
     /// A tensor's rows where they are. They stay as they are while the buffer lives.
     ///
     /// Errors: a layout other than rows of adjacent `f32`; what went wrong while they were computed.
-    pub(super) fn view(&self, tensor: Tensor<BurnWgpu, 2>) -> Result<Rows, ModelError> {
+    pub(super) fn view(&self, tensor: Tensor<P::Framework, 2>) -> Result<Rows, ModelError> {
         let [rows, dim] = tensor.dims();
-        let tensor: CubeTensor<WgpuRuntime> = tensor.into_primitive().tensor();
-        let strides = tensor.meta.strides();
-        let (stride, step) = (strides[0].max(dim), strides[1]);
-        let adjacent = (step == 1 || dim <= 1) && (strides[0] >= dim || rows <= 1);
-        if !adjacent || tensor.dtype != DType::F32 {
-            let reason =
-                format!("{rows} x {dim} {:?} with strides {:?}, expected rows of f32", tensor.dtype, &strides[..]);
-            return Err(failed("a tensor of the framework", reason).into());
-        }
-        // Asked for first: what computes the tensor is submitted with it.
-        let place = tensor.client.get_resource(tensor.handle.clone());
-        let flushed = tensor.client.flush();
-        // The device knows the cause of what Burn can only tell the consequences of.
-        self.wgpu()?.check()?;
-        flushed.map_err(|error| failed("the framework's kernels", error.to_string()))?;
-        let place = place.map_err(|error| failed("the framework's memory", error.to_string()))?;
-        let (buffer, offset) = (place.resource().buffer.clone(), place.resource().offset);
-        let memory = self.wgpu()?.foreign_held(buffer, (tensor, place))?;
+        let tensor = tensor.into_primitive().tensor();
+        let (dtype, strides) = P::layout(&tensor);
+        let stride = match row_stride(&strides, rows, dim) {
+            Some(stride) if dtype == DType::F32 => stride,
+            _ => {
+                let reason = format!("{rows} x {dim} {dtype:?} with strides {strides:?}, expected rows of f32");
+                return Err(failed(P::KIND, "a tensor of the framework", reason).into());
+            }
+        };
+        let (memory, offset) = P::hand_out(self.kernels()?, tensor)?;
         let words = if rows == 0 { 0 } else { (rows - 1) * stride + dim };
-        let buffer = DeviceBuffer::new(memory, offset / size_of::<f32>() as u64, words, ElementType::F32)?;
+        let buffer = DeviceBuffer::new(memory, offset, words, ElementType::F32)?;
         Ok(Rows { buffer: Buffer::Device(buffer), offset: 0, stride, rows, dim })
     }
 
     /// A tensor's values on the host, row major. Waits for the device.
-    pub(super) fn host(&self, tensor: Tensor<BurnWgpu, 2>) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn host(&self, tensor: Tensor<P::Framework, 2>) -> Result<Vec<f32>, ModelError> {
         let rows = self.view(tensor)?;
         let values = self.backend.to_host(rows.buffer)?;
         let values = values.as_f32()?;
@@ -127,50 +135,47 @@ impl SharedDevice {
     }
 
     /// Memory of ours for `rows` rows of `dim` floats, all zero.
-    pub(super) fn collector(&self, rows: usize, dim: usize) -> Result<Collector<'_>, ModelError> {
-        let wgpu = self.wgpu()?;
+    pub(super) fn collector(&self, rows: usize, dim: usize) -> Result<Collector<'_, P>, ModelError> {
         // Whole vectors of four, as kernels read them.
-        let memory = wgpu.alloc((rows as u64 * dim as u64).next_multiple_of(4).max(4), false)?;
+        let memory = self.kernels()?.alloc((rows as u64 * dim as u64).next_multiple_of(4).max(4), false)?;
         Ok(Collector { shared: self, memory, rows, dim })
     }
 }
 
-impl Drop for SharedDevice {
+impl<P: Platform> Drop for SharedDevice<P> {
     /// Gives Burn's free memory back: its thread for the device outlives us.
     fn drop(&mut self) {
         let device = &self.device;
         self.thread.install(|| {
             // After a panic the device is gone, and the memory with it.
-            let _ = catch_unwind(AssertUnwindSafe(|| BurnWgpu::memory_cleanup(device)));
+            let _ = caught(|| P::Framework::memory_cleanup(device));
         });
     }
 }
 
 /// Rows that arrive one after another, copied into one memory.
-pub(super) struct Collector<'a> {
-    shared: &'a SharedDevice,
+pub(super) struct Collector<'a, P: Platform> {
+    shared: &'a SharedDevice<P>,
     memory: Memory,
     rows: usize,
     dim: usize,
 }
 
-impl Collector<'_> {
+impl<P: Platform> Collector<'_, P> {
     /// Copies the rows of `tensor` on the device, from row `first` on.
-    pub(super) fn put(&self, first: usize, tensor: Tensor<BurnWgpu, 2>) -> Result<(), ModelError> {
+    pub(super) fn put(&self, first: usize, tensor: Tensor<P::Framework, 2>) -> Result<(), ModelError> {
         let from = self.shared.view(tensor)?;
         let Buffer::Device(source) = &from.buffer else { return Ok(()) };
-        let wgpu = self.shared.wgpu()?;
-        let dense = from.stride == from.dim || from.rows <= 1;
-        let (pieces, each) = if dense { (1, from.rows) } else { (from.rows, 1) };
-        for i in 0..pieces {
-            let words = (each * self.dim) as u64;
-            let to = Slice { memory: &self.memory, offset: ((first + i) * self.dim) as u64, words };
-            if words > 0 {
-                wgpu.copy(&source.part((i * from.stride) as u64, words), &to)?;
-            }
+        if from.rows == 0 || self.dim == 0 {
+            return Ok(());
         }
+        let width = self.dim as u64;
+        let shape = RowShape { rows: from.rows as u64, width, from_stride: from.stride as u64, to_stride: width };
+        let to = Slice { memory: &self.memory, offset: first as u64 * width, words: shape.span(width) };
+        let kernels = self.shared.kernels()?;
+        kernels.copy_rows(&source.slice(), &to, &shape)?;
         // Before the tensor is dropped, and its memory Burn's again.
-        Ok(wgpu.submit()?)
+        Ok(kernels.submit()?)
     }
 
     /// The rows.
@@ -181,47 +186,45 @@ impl Collector<'_> {
     }
 }
 
-/// The device of a wgpu backend.
-fn wgpu(backend: &dyn Backend) -> Result<&Wgpu, BackendError> {
+/// The device of a backend of this kind.
+fn kernels<P: Platform>(backend: &dyn Backend) -> Result<&P::Kernels, BackendError> {
     let device: Option<&dyn Any> = backend.device().map(|device| device as &dyn Any);
     device.and_then(<dyn Any>::downcast_ref).ok_or_else(|| BackendError::WrongPlace {
         found: backend.describe(),
-        expected: "a device of wgpu to train on".into(),
+        expected: format!("a device of {} to train on", P::KIND.name()),
     })
 }
 
-/// The device under the name that Burn has for it; each is told to Burn once, which keeps it to the end of the process.
-fn registered(wgpu: &Wgpu) -> Result<WgpuDevice, BackendError> {
-    static KNOWN: Mutex<Vec<(u64, WgpuDevice)>> = Mutex::new(Vec::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, device)) = known.iter().find(|(id, _)| *id == wgpu.id()) {
-        return Ok(device.clone());
+/// From the start of a row to that of the next, in values; nothing unless the values of a row are adjacent and rows do not
+/// overlap. The strides of what has one row, or one value in a row, mean nothing.
+fn row_stride(strides: &[usize], rows: usize, dim: usize) -> Option<usize> {
+    let &[stride, step] = strides else { return None };
+    let adjacent = (step == 1 || dim <= 1) && (stride >= dim || rows <= 1);
+    adjacent.then_some(stride.max(dim))
+}
+
+/// What a device or the framework could not do.
+pub(super) fn failed(kind: BackendKind, what: &str, reason: String) -> BackendError {
+    BackendError::DeviceFailed { backend: kind.name(), what: what.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_side_by_side_or_pitched_are_taken_and_no_others() {
+        assert_eq!(row_stride(&[100, 1], 7, 100), Some(100));
+        assert_eq!(row_stride(&[128, 1], 7, 100), Some(128));
+        // One row, or one value a row.
+        assert_eq!(row_stride(&[1, 1], 1, 100), Some(100));
+        assert_eq!(row_stride(&[128, 1], 1, 100), Some(128));
+        assert_eq!(row_stride(&[4, 9], 7, 1), Some(4));
+        // Columns, rows that overlap, one row repeated, other ranks.
+        assert_eq!(row_stride(&[1, 7], 7, 100), None);
+        assert_eq!(row_stride(&[64, 1], 7, 100), None);
+        assert_eq!(row_stride(&[0, 1], 7, 100), None);
+        assert_eq!(row_stride(&[100], 7, 100), None);
+        assert_eq!(row_stride(&[700, 100, 1], 7, 100), None);
     }
-    let Some((instance, adapter)) = wgpu.origin() else {
-        return Err(failed("training on a device", "its adapter is not known: see Wgpu::with_origin".into()));
-    };
-    let setup = WgpuSetup {
-        instance: instance.clone(),
-        adapter: adapter.clone(),
-        device: wgpu.device().clone(),
-        queue: wgpu.queue().clone(),
-        backend: adapter.get_info().backend,
-    };
-    let options = RuntimeOptions { tasks_max: TASKS, memory_config: MemoryConfiguration::default() };
-    let device = burn::backend::wgpu::init_device(setup, options);
-    known.push((wgpu.id(), device.clone()));
-    Ok(device)
-}
-
-/// The result of `work`, or what it said when it panicked.
-fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        text.unwrap_or_else(|| "a panic without a text".to_owned())
-    })
-}
-
-fn failed(what: &str, reason: String) -> BackendError {
-    BackendError::DeviceFailed { backend: BackendKind::Wgpu.name(), what: what.into(), reason }
 }

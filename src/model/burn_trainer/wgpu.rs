@@ -1,212 +1,92 @@
-//! The trainer on a device that runs the kernels too: rows and deltas come out of Burn as buffers of that device.
+//! The trainer on the device of a wgpu backend.
 //!
-//! Between the backward pass and the packed integers nothing is read back. Results are bit-identical from run to run on one
-//! device and driver: every pass of [`LocalTrainer::gradient_rows`] has the same shape, whatever the number of samples, since
-//! the shape picks the kernel of a matrix product; they differ in the last bits from those of the processor.
+//! Burn computes on the very device that runs our kernels ([`WgpuDevice::Existing`], never its own default, which takes a
+//! software adapter without a word). Both sides submit to one queue: what Burn has recorded is submitted before a tensor is
+//! handed out, what we record on it before its handle is dropped.
 
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
-use burn::backend::Autodiff;
-use burn::tensor::Tensor;
+use burn::backend::wgpu::{MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuSetup};
+use burn::tensor::{DType, Tensor};
 
-use super::memory::{BurnWgpu, SharedDevice};
-use super::{BurnTrainer, Linear, Trace, check_config};
-use crate::backend::{Backend, BackendError, BackendKind, Rows};
-use crate::data::Batch;
-use crate::math::prg::StreamKey;
-use crate::model::architecture::Architecture;
-use crate::model::{Clients, LocalConfig, LocalTrainer, ModelError};
+use super::device::{DeviceTrainer, Platform, Primitive};
+use super::memory::failed;
+use crate::backend::device::{Device, Memory};
+use crate::backend::wgpu::Wgpu;
+use crate::backend::{BackendError, BackendKind};
 
-/// Samples of one forward and backward pass; a smaller batch is filled up with samples that nobody sees.
-const CHUNK: usize = 256;
+/// Kernels of Burn between two submissions: its own default, which its environment could change.
+const TASKS: usize = 32;
 
-/// A [`LocalTrainer`] on the device of a wgpu backend.
-///
-/// Errors of every call: those of [`FlexTrainer`](super::FlexTrainer), and what the device refuses: no room, its loss. Rows do
-/// not wait for the device: what goes wrong while they are computed may show where they are used. The trainer still works
-/// after an error that is not [`BackendError::DeviceLost`].
+/// Burn and the kernels on one device of wgpu.
 #[derive(Debug)]
-pub struct WgpuTrainer {
-    model: BurnTrainer<Autodiff<BurnWgpu>>,
-    shared: SharedDevice,
-}
+pub struct OnWgpu;
 
-impl WgpuTrainer {
-    /// The trainer of a model on the device of `backend`.
-    ///
-    /// # Errors
-    /// A backend that is not wgpu, a device whose adapter is not known, a model with more parameters than one binding of
-    /// the device holds.
-    pub fn new(architecture: Architecture, backend: Arc<dyn Backend>) -> Result<Self, ModelError> {
-        let shared = SharedDevice::new(backend)?;
-        let (most, found) = (shared.most_floats()?, architecture.parameter_count());
-        if found > most {
-            let reason = format!("{found} parameters, expected at most {most} within one binding of this device");
-            let what = "training on a device".into();
-            return Err(BackendError::DeviceFailed { backend: BackendKind::Wgpu.name(), what, reason }.into());
+/// The trainer on the device of a wgpu backend; a device whose adapter is not known is refused.
+pub type WgpuTrainer = DeviceTrainer<OnWgpu>;
+
+impl Platform for OnWgpu {
+    type Framework = burn::backend::Wgpu<f32, i32, u32>;
+    type Kernels = Wgpu;
+    const KIND: BackendKind = BackendKind::Wgpu;
+
+    /// Each device is told to Burn once, which keeps it to the end of the process.
+    fn open(wgpu: &Wgpu) -> Result<WgpuDevice, BackendError> {
+        static KNOWN: Mutex<Vec<(u64, WgpuDevice)>> = Mutex::new(Vec::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, device)) = known.iter().find(|(id, _)| *id == wgpu.id()) {
+            return Ok(device.clone());
         }
-        let model = BurnTrainer { architecture, device: shared.device().clone() };
-        Ok(Self { model, shared })
-    }
-
-    /// Gradient rows of the samples of a trace, `[len x d]`: `dW = a^T dz`, `db = dz` of every layer side by side.
-    fn rows_of(&self, trace: &Trace<BurnWgpu>, samples: Range<usize>) -> Tensor<BurnWgpu, 2> {
-        let layers = self.model.architecture.spans().iter().zip(trace.activations.iter().zip(&trace.deltas));
-        let parts = layers.flat_map(|(span, (activation, delta))| {
-            let n = samples.len();
-            let activation = activation.clone().slice([samples.clone(), 0..span.inputs]);
-            let delta = delta.clone().slice([samples.clone(), 0..span.outputs]);
-            let outer = activation.reshape([n, span.inputs, 1]) * delta.clone().reshape([n, 1, span.outputs]);
-            let weight = outer.reshape([n, span.inputs * span.outputs]);
-            [Some(weight), span.bias.is_some().then_some(delta)].into_iter().flatten()
-        });
-        Tensor::cat(parts.collect(), 1)
-    }
-
-    /// Forward and backward over at most [`CHUNK`] samples of a batch.
-    fn filled_trace(
-        &self,
-        parameters: &[Linear<Autodiff<BurnWgpu>>],
-        batch: &Batch,
-        samples: Range<usize>,
-    ) -> Trace<BurnWgpu> {
-        let inputs = self.model.architecture.inputs();
-        let mut features = batch.features[samples.start * inputs..samples.end * inputs].to_vec();
-        features.resize(CHUNK * inputs, 0.0);
-        let mut labels = batch.labels[samples].to_vec();
-        labels.resize(CHUNK, 0);
-        self.model.trace(parameters, &features, &labels)
-    }
-
-    /// Rows of a whole batch that is checked and not empty.
-    fn traced_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
-        let (len, dim) = (batch.len(), weights.len());
-        let parameters = self.model.parameters(weights);
-        // Samples whose rows are one tensor.
-        let most = (self.shared.most_floats()? / dim).clamp(1, CHUNK);
-        if len <= most {
-            return self.shared.view(self.rows_of(&self.filled_trace(&parameters, batch, 0..len), 0..len));
-        }
-        let collector = self.shared.collector(len, dim)?;
-        for start in (0..len).step_by(CHUNK) {
-            let samples = start..len.min(start + CHUNK);
-            let trace = self.filled_trace(&parameters, batch, samples.clone());
-            for first in (0..samples.len()).step_by(most) {
-                let part = first..samples.len().min(first + most);
-                collector.put(start + first, self.rows_of(&trace, part))?;
-            }
-        }
-        collector.finish()
-    }
-
-    /// Every client's tensors as one row each; a client without samples gets zeros.
-    fn client_rows(
-        &self,
-        weights: &[f32],
-        clients: &Clients<'_>,
-        row: impl Fn(Vec<Linear<BurnWgpu>>, usize, &Batch) -> Vec<Linear<BurnWgpu>> + Sync,
-    ) -> Result<Rows, ModelError> {
-        self.shared.run(|| {
-            let collector = self.shared.collector(clients.count, weights.len())?;
-            let parameters = self.model.parameters::<BurnWgpu>(weights);
-            for i in 0..clients.count {
-                let shard = (clients.shard)(i);
-                self.model.architecture.check(weights, &shard)?;
-                if !shard.is_empty() {
-                    collector.put(i, one_row(row(parameters.clone(), i, &shard)))?;
-                }
-            }
-            collector.finish()
-        })
-    }
-
-    /// Gradient of the mean loss over a shard, in passes of bounded size.
-    fn shard_gradient(&self, parameters: &[Linear<BurnWgpu>], shard: &Batch) -> Vec<Linear<BurnWgpu>> {
-        let indices: Vec<usize> = (0..shard.len()).collect();
-        let parts = indices.chunks(CHUNK).map(|part| {
-            let share = part.len() as f32 / shard.len() as f32;
-            let gradient = self.model.mean_gradient(parameters, &super::select(shard, part));
-            gradient.into_iter().map(|linear| linear.map(|g| g.mul_scalar(share))).collect::<Vec<_>>()
-        });
-        let sum = |a: Vec<Linear<BurnWgpu>>, b: Vec<Linear<BurnWgpu>>| {
-            a.into_iter().zip(&b).map(|(a, b)| a.zip(b, |a, b: Tensor<BurnWgpu, 2>| a + b)).collect()
+        let Some((instance, adapter)) = wgpu.origin() else {
+            let reason = "its adapter is not known: see Wgpu::with_origin".into();
+            return Err(failed(Self::KIND, "training on a device", reason));
         };
-        parts.reduce(sum).unwrap_or_default()
-    }
-}
-
-/// The tensors of all layers as one row.
-fn one_row(layers: Vec<Linear<BurnWgpu>>) -> Tensor<BurnWgpu, 2> {
-    let parts = layers.into_iter().flat_map(Linear::parts).map(|part| {
-        let len = part.dims().iter().product();
-        part.reshape([1, len])
-    });
-    Tensor::cat(parts.collect(), 1)
-}
-
-impl LocalTrainer for WgpuTrainer {
-    fn parameter_count(&self) -> usize {
-        self.model.architecture.parameter_count()
+        let setup = WgpuSetup {
+            instance: instance.clone(),
+            adapter: adapter.clone(),
+            device: wgpu.device().clone(),
+            queue: wgpu.queue().clone(),
+            backend: adapter.get_info().backend,
+        };
+        let options = RuntimeOptions { tasks_max: TASKS, memory_config: MemoryConfiguration::default() };
+        let device = burn::backend::wgpu::init_device(setup, options);
+        known.push((wgpu.id(), device.clone()));
+        Ok(device)
     }
 
-    fn init(&self, key: &StreamKey) -> Vec<f32> {
-        self.model.architecture.init(key)
+    fn most_floats(wgpu: &Wgpu) -> usize {
+        wgpu.limits().max_slice_words as usize
     }
 
-    /// The rows are on the device: the memory of one tensor of Burn, or a copy of several on the device. A sample's row
-    /// does not depend on how many others the batch has.
-    fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
-        self.model.architecture.check(weights, batch)?;
-        if batch.is_empty() {
-            return Ok(Rows::dense(Vec::new(), 0, weights.len())?);
-        }
-        self.shared.run(|| self.traced_rows(weights, batch))
+    fn layout(tensor: &Primitive<Self>) -> (DType, Vec<usize>) {
+        (tensor.dtype, tensor.meta.strides().to_vec())
     }
 
-    fn local_delta(
-        &self,
-        weights: &[f32],
-        shard: &Batch,
-        config: &LocalConfig,
-        key: &StreamKey,
-    ) -> Result<Vec<f32>, ModelError> {
-        self.model.architecture.check(weights, shard)?;
-        check_config(config)?;
-        self.shared.run(|| {
-            let before = self.model.parameters::<BurnWgpu>(weights);
-            let after = self.model.descend(before.clone(), shard, config, key);
-            self.shared.host(one_row(difference(after, &before)))
-        })
+    fn hand_out(wgpu: &Wgpu, tensor: Primitive<Self>) -> Result<(Memory, u64), BackendError> {
+        // Asked for first: what computes the tensor is submitted with it.
+        let place = tensor.client.get_resource(tensor.handle.clone());
+        let flushed = tensor.client.flush();
+        // The device knows the cause of what Burn can only tell the consequences of.
+        wgpu.check()?;
+        flushed.map_err(|error| failed(Self::KIND, "the framework's kernels", error.to_string()))?;
+        let place = place.map_err(|error| failed(Self::KIND, "the framework's memory", error.to_string()))?;
+        let (buffer, offset) = (place.resource().buffer.clone(), place.resource().offset);
+        let memory = wgpu.foreign_held(buffer, (tensor, place))?;
+        Ok((memory, offset / size_of::<f32>() as u64))
     }
 
-    fn delta_rows(&self, weights: &[f32], clients: &Clients<'_>, config: &LocalConfig) -> Result<Rows, ModelError> {
-        check_config(config)?;
-        self.client_rows(weights, clients, |before, i, shard| {
-            let after = self.model.descend(before.clone(), shard, config, &(clients.key)(i));
-            difference(after, &before)
-        })
+    fn drain(device: &WgpuDevice) {
+        let tensor = Tensor::<Self::Framework, 1>::empty([1], device).into_primitive().tensor();
+        // What went wrong is known already.
+        let _ = tensor.client.flush();
     }
 
-    /// The mean over passes of at most 256 samples, each weighted with its share.
-    fn mean_rows(&self, weights: &[f32], clients: &Clients<'_>) -> Result<Rows, ModelError> {
-        self.client_rows(weights, clients, |parameters, _, shard| self.shard_gradient(&parameters, shard))
+    fn free_bytes(_: &Wgpu) -> Option<u64> {
+        None
     }
 
-    fn logits(&self, weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        self.model.architecture.check(weights, batch)?;
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.shared.run(|| {
-            let parameters = self.model.parameters::<BurnWgpu>(weights);
-            self.shared.host(self.model.forward(&parameters, self.model.features(&batch.features), |_, z| z))
-        })
+    /// Memory that nobody holds is wgpu's already.
+    fn make_room(_: &Wgpu) -> bool {
+        false
     }
-}
-
-/// `after - before`.
-fn difference(after: Vec<Linear<BurnWgpu>>, before: &[Linear<BurnWgpu>]) -> Vec<Linear<BurnWgpu>> {
-    let subtract = |a, b: Tensor<BurnWgpu, 2>| a - b;
-    after.into_iter().zip(before).map(|(a, b)| a.zip(b, subtract)).collect()
 }

@@ -1,0 +1,291 @@
+//! The trainer on a device that runs the kernels too: rows and deltas come out of Burn as buffers of that device.
+//! [`wgpu`](super::wgpu) and [`cuda`](super::cuda) say what differs between the two.
+//!
+//! Weights go up when they change, once a round, and stay until others come. Between the backward pass and the packed
+//! integers nothing is read back. Results are bit-identical from run to run on one device and driver: every pass of
+//! [`LocalTrainer::gradient_rows`] has the same shape, whatever the number of samples, since the shape picks the kernel of a
+//! matrix product; they differ from those of the processor, in the last bits on wgpu.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::backend::Autodiff;
+use burn::tensor::backend::{Backend as Framework, BackendTypes};
+use burn::tensor::{DType, Tensor};
+
+use super::memory::SharedDevice;
+use super::weights::Sent;
+use super::{BurnTrainer, Linear, Trace, check_config};
+use crate::backend::device::{Device, Memory};
+use crate::backend::{Backend, BackendError, BackendKind, Rows};
+use crate::data::Batch;
+use crate::math::prg::StreamKey;
+use crate::model::architecture::Architecture;
+use crate::model::{Clients, LocalConfig, LocalTrainer, ModelError};
+
+/// Samples of one forward and backward pass; a smaller batch is filled up with samples that nobody sees.
+const CHUNK: usize = 256;
+
+/// A tensor as the framework keeps it.
+pub type Primitive<P> = <<P as Platform>::Framework as BackendTypes>::FloatTensorPrimitive;
+
+/// The framework's name of a device.
+pub type DeviceName<P> = <<P as Platform>::Framework as BackendTypes>::Device;
+
+/// A device that the framework and the kernels share: what differs between the two kinds of them.
+pub trait Platform: Any + Debug + Send + Sync + Sized {
+    /// The framework on such a device.
+    type Framework: Framework;
+    /// The device of the kernels.
+    type Kernels: Device;
+    /// Its backend.
+    const KIND: BackendKind;
+
+    /// The framework's name of the device, after everything that it needs was found.
+    ///
+    /// # Errors
+    /// What is missing, and where to get it.
+    fn open(kernels: &Self::Kernels) -> Result<DeviceName<Self>, BackendError>;
+
+    /// Most floats of one tensor.
+    fn most_floats(kernels: &Self::Kernels) -> usize;
+
+    /// The element type of a tensor, and its strides in elements.
+    fn layout(tensor: &Primitive<Self>) -> (DType, Vec<usize>);
+
+    /// The memory of a tensor, and the word of it at which the tensor begins. It stays as it is while there is a handle; all
+    /// that computes it comes before what reads it.
+    ///
+    /// # Errors
+    /// What went wrong while it was computed.
+    fn hand_out(kernels: &Self::Kernels, tensor: Primitive<Self>) -> Result<(Memory, u64), BackendError>;
+
+    /// Waits until the framework's thread has done what it was given so far; the device may not have.
+    fn drain(device: &DeviceName<Self>);
+
+    /// Bytes that are free on the device, if it says so.
+    fn free_bytes(kernels: &Self::Kernels) -> Option<u64>;
+
+    /// Gives back what the kernels keep for later. False if there may be no more room than before.
+    fn make_room(kernels: &Self::Kernels) -> bool;
+}
+
+/// A [`LocalTrainer`] on the device of a backend.
+///
+/// Errors of every call: those of [`FlexTrainer`](super::FlexTrainer), and what the device refuses: no room, its loss. Rows do
+/// not wait for the device: what goes wrong while they are computed may show where they are used. The trainer still works
+/// after an error that is not [`BackendError::DeviceLost`].
+#[derive(Debug)]
+pub struct DeviceTrainer<P: Platform> {
+    model: BurnTrainer<Autodiff<P::Framework>>,
+    // Dropped before the framework gives its memory back.
+    sent: Sent<Vec<Linear<P::Framework>>>,
+    shared: SharedDevice<P>,
+}
+
+impl<P: Platform> DeviceTrainer<P> {
+    /// The trainer of a model on the device of `backend`.
+    ///
+    /// # Errors
+    /// A backend without such a device, what the framework needs and is not here, a model with more parameters than one tensor
+    /// holds.
+    pub fn new(architecture: Architecture, backend: Arc<dyn Backend>) -> Result<Self, ModelError> {
+        let shared = SharedDevice::<P>::new(backend)?;
+        let (most, found) = (shared.most_floats()?, architecture.parameter_count());
+        if found > most {
+            let reason = format!("{found} parameters, expected at most {most} within one tensor on this device");
+            let what = "training on a device".into();
+            return Err(BackendError::DeviceFailed { backend: P::KIND.name(), what, reason }.into());
+        }
+        let model = BurnTrainer { architecture, device: shared.device().clone() };
+        Ok(Self { model, sent: Sent::default(), shared })
+    }
+
+    /// Runs `work` with the framework, once more where there was no room and the kernels could make some.
+    fn run<T: Send>(&self, work: impl Fn() -> Result<T, ModelError> + Send + Sync) -> Result<T, ModelError> {
+        let attempt = || {
+            let result = self.shared.run(&work);
+            if result.is_err() {
+                // What was sent may never have arrived.
+                self.sent.forget();
+            }
+            result
+        };
+        match attempt() {
+            Err(ModelError::Backend(BackendError::DeviceMemory { .. })) if self.shared.make_room() => attempt(),
+            result => result,
+        }
+    }
+
+    /// The weights on the device.
+    fn parameters(&self, weights: &[f32]) -> Vec<Linear<P::Framework>> {
+        self.sent.get(weights, || self.model.parameters(weights))
+    }
+
+    /// The weights on the device, as constants of what is differentiated.
+    fn constants(&self, weights: &[f32]) -> Vec<Linear<Autodiff<P::Framework>>> {
+        self.parameters(weights).into_iter().map(|linear| linear.map(Tensor::from_inner)).collect()
+    }
+
+    /// Gradient rows of the samples of a trace, `[len x d]`: `dW = a^T dz`, `db = dz` of every layer side by side.
+    fn rows_of(&self, trace: &Trace<P::Framework>, samples: Range<usize>) -> Tensor<P::Framework, 2> {
+        let layers = self.model.architecture.spans().iter().zip(trace.activations.iter().zip(&trace.deltas));
+        let parts = layers.flat_map(|(span, (activation, delta))| {
+            let n = samples.len();
+            let activation = activation.clone().slice([samples.clone(), 0..span.inputs]);
+            let delta = delta.clone().slice([samples.clone(), 0..span.outputs]);
+            let outer = activation.reshape([n, span.inputs, 1]) * delta.clone().reshape([n, 1, span.outputs]);
+            let weight = outer.reshape([n, span.inputs * span.outputs]);
+            [Some(weight), span.bias.is_some().then_some(delta)].into_iter().flatten()
+        });
+        Tensor::cat(parts.collect(), 1)
+    }
+
+    /// Forward and backward over at most [`CHUNK`] samples of a batch.
+    fn filled_trace(
+        &self,
+        parameters: &[Linear<Autodiff<P::Framework>>],
+        batch: &Batch,
+        samples: Range<usize>,
+    ) -> Trace<P::Framework> {
+        let inputs = self.model.architecture.inputs();
+        let mut features = batch.features[samples.start * inputs..samples.end * inputs].to_vec();
+        features.resize(CHUNK * inputs, 0.0);
+        let mut labels = batch.labels[samples].to_vec();
+        labels.resize(CHUNK, 0);
+        self.model.trace(parameters, &features, &labels)
+    }
+
+    /// Rows of a whole batch that is checked and not empty.
+    fn traced_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
+        let (len, dim) = (batch.len(), weights.len());
+        let parameters = self.constants(weights);
+        // Samples whose rows are one tensor.
+        let most = (self.shared.most_floats()? / dim).clamp(1, CHUNK);
+        if len <= most {
+            return self.shared.view(self.rows_of(&self.filled_trace(&parameters, batch, 0..len), 0..len));
+        }
+        let collector = self.shared.collector(len, dim)?;
+        for start in (0..len).step_by(CHUNK) {
+            let samples = start..len.min(start + CHUNK);
+            let trace = self.filled_trace(&parameters, batch, samples.clone());
+            for first in (0..samples.len()).step_by(most) {
+                let part = first..samples.len().min(first + most);
+                collector.put(start + first, self.rows_of(&trace, part))?;
+            }
+        }
+        collector.finish()
+    }
+
+    /// Every client's tensors as one row each; a client without samples gets zeros.
+    fn client_rows(
+        &self,
+        weights: &[f32],
+        clients: &Clients<'_>,
+        row: impl Fn(Vec<Linear<P::Framework>>, usize, &Batch) -> Vec<Linear<P::Framework>> + Sync,
+    ) -> Result<Rows, ModelError> {
+        self.run(|| {
+            let collector = self.shared.collector(clients.count, weights.len())?;
+            let parameters = self.parameters(weights);
+            for i in 0..clients.count {
+                let shard = (clients.shard)(i);
+                self.model.architecture.check(weights, &shard)?;
+                if !shard.is_empty() {
+                    collector.put(i, one_row(row(parameters.clone(), i, &shard)))?;
+                }
+            }
+            collector.finish()
+        })
+    }
+
+    /// Gradient of the mean loss over a shard, in passes of bounded size.
+    fn shard_gradient(&self, parameters: &[Linear<P::Framework>], shard: &Batch) -> Vec<Linear<P::Framework>> {
+        let indices: Vec<usize> = (0..shard.len()).collect();
+        let parts = indices.chunks(CHUNK).map(|part| {
+            let share = part.len() as f32 / shard.len() as f32;
+            let gradient = self.model.mean_gradient(parameters, &super::select(shard, part));
+            gradient.into_iter().map(|linear| linear.map(|g| g.mul_scalar(share))).collect::<Vec<_>>()
+        });
+        let sum = |a: Vec<Linear<P::Framework>>, b: Vec<Linear<P::Framework>>| {
+            a.into_iter().zip(&b).map(|(a, b)| a.zip(b, |a, b: Tensor<P::Framework, 2>| a + b)).collect()
+        };
+        parts.reduce(sum).unwrap_or_default()
+    }
+}
+
+/// The tensors of all layers as one row.
+fn one_row<B: Framework>(layers: Vec<Linear<B>>) -> Tensor<B, 2> {
+    let parts = layers.into_iter().flat_map(Linear::parts).map(|part| {
+        let len = part.dims().iter().product();
+        part.reshape([1, len])
+    });
+    Tensor::cat(parts.collect(), 1)
+}
+
+impl<P: Platform> LocalTrainer for DeviceTrainer<P> {
+    fn parameter_count(&self) -> usize {
+        self.model.architecture.parameter_count()
+    }
+
+    fn init(&self, key: &StreamKey) -> Vec<f32> {
+        self.model.architecture.init(key)
+    }
+
+    /// The rows are on the device: the memory of one tensor of Burn, or a copy of several on the device. A sample's row
+    /// does not depend on how many others the batch has.
+    fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
+        self.model.architecture.check(weights, batch)?;
+        if batch.is_empty() {
+            return Ok(Rows::dense(Vec::new(), 0, weights.len())?);
+        }
+        self.run(|| self.traced_rows(weights, batch))
+    }
+
+    fn local_delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        self.model.architecture.check(weights, shard)?;
+        check_config(config)?;
+        self.run(|| {
+            let before = self.parameters(weights);
+            let after = self.model.descend(before.clone(), shard, config, key);
+            self.shared.host(one_row(difference(after, &before)))
+        })
+    }
+
+    fn delta_rows(&self, weights: &[f32], clients: &Clients<'_>, config: &LocalConfig) -> Result<Rows, ModelError> {
+        check_config(config)?;
+        self.client_rows(weights, clients, |before, i, shard| {
+            let after = self.model.descend(before.clone(), shard, config, &(clients.key)(i));
+            difference(after, &before)
+        })
+    }
+
+    /// The mean over passes of at most 256 samples, each weighted with its share.
+    fn mean_rows(&self, weights: &[f32], clients: &Clients<'_>) -> Result<Rows, ModelError> {
+        self.client_rows(weights, clients, |parameters, _, shard| self.shard_gradient(&parameters, shard))
+    }
+
+    fn logits(&self, weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        self.model.architecture.check(weights, batch)?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.run(|| {
+            let parameters = self.parameters(weights);
+            self.shared.host(self.model.forward(&parameters, self.model.features(&batch.features), |_, z| z))
+        })
+    }
+}
+
+/// `after - before`.
+fn difference<B: Framework>(after: Vec<Linear<B>>, before: &[Linear<B>]) -> Vec<Linear<B>> {
+    let subtract = |a, b: Tensor<B, 2>| a - b;
+    after.into_iter().zip(before).map(|(a, b)| a.zip(b, subtract)).collect()
+}
