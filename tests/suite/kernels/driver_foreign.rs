@@ -209,7 +209,7 @@ fn what_is_no_memory_of_the_card_is_refused() {
         let (cuda, backend) = open();
         let maker = Maker::new(driver, 0);
         maker.write(1);
-        let here = vec![0u32; 4];
+        let here = [0u32; 4];
         let refused = |pointer: u64, bytes: u64, why: &str| {
             let given_back = Arc::new(AtomicU32::new(0));
             let error = cuda.foreign(pointer, bytes, Holder(given_back.clone())).unwrap_err();
