@@ -131,6 +131,20 @@ mod tests {
     }
 
     #[test]
+    fn a_compiler_that_is_here_compiles_for_every_card() {
+        let toolkit = look(&Places::from_env());
+        if let Some(missing) = toolkit.refusal() {
+            eprintln!("skipped: nothing to compile with at run time: {missing}");
+            return;
+        }
+        for capability in [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)] {
+            assert_eq!(ready_with(&toolkit, &card(capability)), Ok(()), "{capability:?}");
+        }
+        let refusal = ready_with(&toolkit, &card((1, 0))).unwrap_err();
+        assert!(refusal.contains("NVRTC cannot compile") && refusal.contains("architecture"), "{refusal}");
+    }
+
+    #[test]
     fn the_compiler_gets_the_framework_s_options() {
         let toolkit = Toolkit {
             nvrtc: Some("/lib/libnvrtc.so.12".into()),
