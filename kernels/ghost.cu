@@ -1,5 +1,5 @@
 // Ghost clipping of a linear layer: squared norms of the samples' gradients sum_t a_t g_t^T, and their weighted sum, without
-// the gradients. Only in CUDA: the norms are f64, and the sum keeps denormals.
+// the gradients. The norms are doubles, and the sum keeps denormals.
 //
 // Counts: ghost_norms_single reads 4 bytes a value once and makes one double multiply-add. ghost_norms_pairs makes (p + q)
 // of them a pair of positions, in tiles of 16 x 16 pairs. ghost_sum makes K p q multiply-adds in tiles of 64 x 64 entries:

@@ -1,5 +1,5 @@
-// Inner products of all pairs of n rows, and squared distances of chosen pairs, in double precision; only in CUDA: WGSL has
-// no f64. Products of two f32 are exact in f64, so fused and separate additions round alike.
+// Inner products of all pairs of n rows, and squared distances of chosen pairs, in double precision. Products of two f32 are
+// exact in f64, so fused and separate additions round alike.
 //
 // Columns are cut into segments of 8192. A sum of one segment is one value of a partial triangle; gram_add adds the
 // segments in their order. No sum has more roundings than 1031 a segment and one a segment behind it.

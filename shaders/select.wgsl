@@ -1,6 +1,7 @@
 // Median of every coordinate over n rows. A group sorts 2^columns_log2 coordinates of 2^rows_log2 rows (n, then values
 // above all others) in workgroup memory by a bitonic network, as words whose order is that of the floats; -0 counts as 0.
-// Floats are handled as their bits: a GPU may flush denormals. The trimmed mean adds in f64, which WGSL lacks.
+// Floats are handled as their bits: a GPU may flush denormals. The trimmed mean adds doubles made in integers
+// (common/double.wgsl), which takes 80 operations a value.
 //
 // Counts, a value: 4 bytes read (pieces of 2^columns_log2 neighbours a row), r (r + 1) / 2 steps of 16 bytes of workgroup
 // memory for two values and 6 operations, r = rows_log2; neighbouring threads have neighbouring coordinates.
@@ -95,6 +96,18 @@ fn compare(thread: u32, k: u32, j: u32) {
     }
 }
 
+// Puts the group's keys in order: row r of coordinate c in word r 2^columns_log2 + c.
+fn sort(group: u32, thread: u32) {
+    load_keys(group, thread);
+    for (var k = 1u; k <= params.rows_log2; k++) {
+        for (var j = k; j > 0u; j--) {
+            workgroupBarrier();
+            compare(thread, k, j - 1u);
+        }
+    }
+    workgroupBarrier();
+}
+
 // first <- max(first, 2^32 - 1 - (row dim + coordinate)) over the floats that are not finite: 0 if there is none.
 @compute @workgroup_size(256)
 fn median_12(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -103,20 +116,33 @@ fn median_12(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     if index >= params.groups {
         return;
     }
-    load_keys(index, thread);
-    for (var k = 1u; k <= params.rows_log2; k++) {
-        for (var j = k; j > 0u; j--) {
-            workgroupBarrier();
-            compare(thread, k, j - 1u);
-        }
-    }
-    workgroupBarrier();
+    sort(index, thread);
     for (var column = thread; column < (1u << params.columns_log2); column += 256u) {
         let coordinate = (index << params.columns_log2) + column;
         if coordinate < params.dim {
             let low = bits_of(keys[(((params.rows - 1u) / 2u) << params.columns_log2) + column]);
             let high = bits_of(keys[((params.rows / 2u) << params.columns_log2) + column]);
             out[coordinate] = half_sum(low, high);
+        }
+    }
+}
+
+@compute @workgroup_size(256)
+fn trimmed_mean_12(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) thread: u32) {
+    let index = group.x + group.y * groups.x;
+    if index >= params.groups {
+        return;
+    }
+    sort(index, thread);
+    for (var column = thread; column < (1u << params.columns_log2); column += 256u) {
+        let coordinate = (index << params.columns_log2) + column;
+        if coordinate < params.dim {
+            var sum = DOUBLE_ZERO;
+            for (var row = params.trim; row < params.rows - params.trim; row++) {
+                sum = double_add(sum, double_of(bits_of(keys[(row << params.columns_log2) + column])));
+            }
+            out[coordinate] = double_to_float(double_quotient(sum, params.rows - 2u * params.trim));
         }
     }
 }

@@ -152,7 +152,7 @@ struct FlatPassParams {
     unit: f32,
 }
 
-// One launch of `gram`, in CUDA only.
+// One launch of `gram`.
 struct GramParams {
     groups: u32,
     rows: u32,
@@ -164,7 +164,7 @@ struct GramParams {
     first: u32,
 }
 
-// One launch of the ghost verbs, in CUDA only.
+// One launch of the ghost verbs.
 struct GhostPassParams {
     groups: u32,
     samples: u32,

@@ -1,8 +1,8 @@
-//! Plan of ghost clipping, for devices with doubles.
+//! Plan of ghost clipping.
 
 use super::rows_check::{Strided, check_finite};
 use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel};
-use crate::backend::{Backend, BackendError, BackendKind, Buffer, check};
+use crate::backend::{BackendError, Buffer, check};
 use crate::params::{GhostParams, GhostPassParams};
 
 /// Positions along one side of a tile of pairs, entries along one side of a tile of the sum.
@@ -96,9 +96,6 @@ fn with_layer<T>(
 ) -> Result<T, BackendError> {
     let [a, g] = buffers;
     check::robust::ghost_shape(a.len(), g.len(), p)?;
-    if backend.kind() != BackendKind::Cuda {
-        return backend.unsupported(stage);
-    }
     let (a, g) = (backend.placed_as(a, ElementType::F32)?, backend.placed_as(g, ElementType::F32)?);
     if p.samples > 0 {
         let whole = |width: u32| Strided {

@@ -1,9 +1,9 @@
-//! Plan of the inner products and distances of all pairs, for devices with doubles.
+//! Plan of the inner products and distances of all pairs.
 
 use super::rows_check::{Strided, check_finite};
 use super::select::one_slice;
 use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel};
-use crate::backend::{Backend, BackendError, BackendKind, Gram, Rows, check};
+use crate::backend::{BackendError, Gram, Rows, check};
 use crate::params::GramParams;
 
 /// Columns of a segment.
@@ -102,9 +102,6 @@ impl DeviceBackend {
 /// Inner products and distances of checked rows.
 pub(super) fn run(backend: &DeviceBackend, rows: &Rows) -> Result<Gram, BackendError> {
     check::robust::gram_shape(rows)?;
-    if backend.kind() != BackendKind::Cuda {
-        return backend.unsupported("gram");
-    }
     let x = backend.placed_as(&rows.buffer, ElementType::F32)?;
     one_slice(backend, x.len(), "gram")?;
     let (input, n) = (Input { backend, rows, x: &x }, rows.rows);

@@ -1,4 +1,4 @@
-//! The first value of some rows that is not finite, for devices with the kernels of `gram`.
+//! The first value of some rows that is not finite.
 
 use super::select::one_slice;
 use super::{Access, DeviceBackend, DeviceBuffer, ElementType, Kernel};

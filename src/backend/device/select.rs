@@ -61,8 +61,7 @@ pub(super) fn run(backend: &DeviceBackend, rows: &Rows, choice: Choice) -> Resul
     let large = large_groups(backend);
     let rows_log2 = rows.rows.next_power_of_two().ilog2();
     let values_log2 = if large && rows_log2 + LEAST_COLUMNS > SMALL_LOG2 { LARGE_LOG2 } else { SMALL_LOG2 };
-    let adds = backend.kind() == BackendKind::Cuda || choice == Choice::Median;
-    if !adds || rows_log2 > values_log2 {
+    if rows_log2 > values_log2 {
         return backend.unsupported(stage);
     }
     let (few, kernels, trim) = match choice {

@@ -1,7 +1,9 @@
 //! The texts of the shaders: WGSL has no imports, so what they share is put in front.
 
 const PARAMS: &str = include_str!("../../../shaders/common/params.wgsl");
+const DOUBLE: &str = include_str!("../../../shaders/common/double.wgsl");
 const MODULAR: &str = include_str!("../../../shaders/common/modular.wgsl");
+const PAIRS: &str = include_str!("../../../shaders/common/pairs.wgsl");
 const PRG: &str = include_str!("../../../shaders/common/prg.wgsl");
 const WIDE: &str = include_str!("../../../shaders/common/wide.wgsl");
 
@@ -15,12 +17,14 @@ const SHADERS: &[Shader] = &[
     ("encode", &[PRG, WIDE], include_str!("../../../shaders/encode.wgsl")),
     ("encrypt", &[MODULAR, PRG], include_str!("../../../shaders/encrypt.wgsl")),
     ("fwht", &[], include_str!("../../../shaders/fwht.wgsl")),
+    ("ghost", &[WIDE, DOUBLE, PAIRS], include_str!("../../../shaders/ghost.wgsl")),
+    ("gram", &[WIDE, DOUBLE, PAIRS], include_str!("../../../shaders/gram.wgsl")),
     ("mask", &[PRG, WIDE], include_str!("../../../shaders/mask.wgsl")),
     ("noise", &[PRG], include_str!("../../../shaders/noise.wgsl")),
     ("ntt", &[MODULAR], include_str!("../../../shaders/ntt.wgsl")),
     ("pack", &[], include_str!("../../../shaders/pack.wgsl")),
     ("residues", &[MODULAR], include_str!("../../../shaders/residues.wgsl")),
-    ("select", &[], include_str!("../../../shaders/select.wgsl")),
+    ("select", &[WIDE, DOUBLE], include_str!("../../../shaders/select.wgsl")),
     ("sum", &[], include_str!("../../../shaders/sum.wgsl")),
 ];
 

@@ -72,29 +72,12 @@ impl Layer {
     }
 }
 
-/// The devices with doubles; the others say that they have no ghost verbs.
-fn doubles() -> Vec<DeviceBackend> {
-    let (p, one) = (GhostParams::new(1, 1, 1, 1), Buffer::from(vec![1f32]));
-    let (with, without): (Vec<_>, Vec<_>) = devices().into_iter().partition(|d| d.kind() == BackendKind::Cuda);
-    for backend in without {
-        let refused = |stage| BackendError::Unsupported { stage, backend: "wgpu" };
-        assert_eq!(backend.ghost_norms(&one, &one, &p), Err(refused("ghost_norms")));
-        assert_eq!(backend.ghost_sum(&one, &one, &[1.0], &p), Err(refused("ghost_sum")));
-    }
-    with
-}
-
-/// The host's backends and those of [`doubles`].
-fn exact() -> Vec<Box<dyn Backend>> {
-    all().into_iter().chain(doubles().into_iter().map(|d| Box::new(d) as Box<dyn Backend>)).collect()
-}
-
 #[test]
 fn a_layer_by_hand() {
     let (a, g) = (vec![1.0, 2.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], vec![3.0, 1.0, 1.0, -1.0]);
     let layer = Layer { p: GhostParams::new(2, 2, 2, 1), a, g };
     let bare = Layer { p: layer.p.without_bias(), a: layer.a.clone(), g: layer.g.clone() };
-    for backend in exact() {
+    for backend in everywhere() {
         assert_eq!(layer.norms(&*backend), [74.0, 1.0]);
         assert_eq!(layer.sum(&*backend, &[2.0, 0.5]), [6.0, 13.5, 8.0]);
         assert_eq!(bare.norms(&*backend), [58.0, 1.0]);
@@ -119,7 +102,7 @@ proptest! {
             let norms = layer.norms(&backend);
             prop_assert_eq!(&*first.get_or_insert_with(|| norms.clone()), &norms, "{}", backend.describe());
         }
-        for backend in doubles() {
+        for backend in devices() {
             layer.check(&backend);
         }
     }
@@ -138,7 +121,7 @@ fn larger_layers_on_several_threads() {
             let five = pool.install(|| (layer.norms(&backend), layer.sum(&backend, &c)));
             assert!(one == five, "{}", backend.describe());
         }
-        for backend in doubles() {
+        for backend in devices() {
             layer.check(&backend);
         }
     }
@@ -158,8 +141,27 @@ fn a_gradient_that_cancels() {
         for backend in blocked() {
             layer.check(&backend);
         }
-        for backend in doubles() {
+        for backend in devices() {
             layer.check(&backend);
+        }
+    }
+}
+
+/// One input and one output: no sum but that of the bias, so a norm has one value. What shaders compute is made in integers.
+#[test]
+fn doubles_of_devices_are_rounded_as_those_of_the_host() {
+    let ends = [0u32, 1, 0x7f_ffff, 0x80_0000, 0x3f7f_ffff, 0x3f80_0001, 0x7f7f_ffff].into_iter();
+    let bits = ends.chain((0..3000u32).map(|i| i.wrapping_mul(0x9e37_79b9) & 0xff7f_ffff));
+    let near_one = (0..1000u32).map(|i| 0x3e00_0000 + i.wrapping_mul(0x9e37_79b9) % 0x300_0000);
+    let a: Vec<f32> = bits.chain(near_one).map(f32::from_bits).collect();
+    let g: Vec<f32> = a.iter().rev().copied().collect();
+    let p = GhostParams::new(a.len() as u32, 1, 1, 1);
+    let squares = |x: f32| f64::from(x) * f64::from(x);
+    let expected: Vec<f64> = a.iter().zip(&g).map(|(&a, &g)| (squares(a) + 1.0) * squares(g)).collect();
+    for backend in devices() {
+        let found = backend.ghost_norms(&a.clone().into(), &g.clone().into(), &p).unwrap();
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(found, expected, "{:e} {:e} {}", a[i], g[i], backend.describe());
         }
     }
 }
@@ -169,7 +171,7 @@ fn bad_samples_are_named_and_shapes_refused() {
     for p in [GhostParams::new(3, 1, 4, 2), GhostParams::new(3, 5, 4, 2), GhostParams::new(3, 2, 40, 20)] {
         let mut layer = Layer::new(p, 4, 1.0);
         let width = (p.positions * p.inputs) as usize;
-        for backend in exact() {
+        for backend in everywhere() {
             for poison in [f32::NAN, f32::INFINITY] {
                 for (in_gradients, coordinate) in [(false, 3), (true, width + 1)] {
                     let mut bad = Layer { p, a: layer.a.clone(), g: layer.g.clone() };
@@ -186,7 +188,7 @@ fn bad_samples_are_named_and_shapes_refused() {
             }
         }
         layer.a.pop();
-        for backend in exact() {
+        for backend in everywhere() {
             let error = backend.ghost_norms(&layer.a.clone().into(), &layer.g.clone().into(), &p).unwrap_err();
             assert!(matches!(error, BackendError::WrongLength { what: "activations", .. }), "{error}");
         }
@@ -197,7 +199,7 @@ fn bad_samples_are_named_and_shapes_refused() {
 fn edges_of_the_ghost_parameters() {
     let p = GhostParams::new(1, 1, 1, 1);
     let one = |v: f32| Buffer::from(vec![v]);
-    for backend in exact() {
+    for backend in everywhere() {
         for (bad, name) in [
             (GhostParams { positions: 0, ..p }, "positions"),
             (GhostParams { inputs: 0, ..p }, "inputs"),

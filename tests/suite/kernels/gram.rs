@@ -37,25 +37,10 @@ fn assert_close(found: &Gram, x: &[f32], dim: usize, what: &str) {
     }
 }
 
-/// The devices with doubles; the others say that they have no `gram`.
-fn doubles() -> Vec<DeviceBackend> {
-    let one = Rows::dense(vec![1.0], 1, 1).unwrap();
-    let (with, without): (Vec<_>, Vec<_>) = devices().into_iter().partition(|d| d.kind() == BackendKind::Cuda);
-    for backend in without {
-        assert_eq!(backend.gram(&one), Err(BackendError::Unsupported { stage: "gram", backend: "wgpu" }));
-    }
-    with
-}
-
-/// The host's backends and those of [`doubles`].
-fn exact() -> Vec<Box<dyn Backend>> {
-    all().into_iter().chain(doubles().into_iter().map(|d| Box::new(d) as Box<dyn Backend>)).collect()
-}
-
 #[test]
 fn three_points_on_every_backend() {
     let rows = Rows::dense(vec![0.0, 0.0, 3.0, 4.0, 3.0, 0.0], 3, 2).unwrap();
-    for backend in exact() {
+    for backend in everywhere() {
         let gram = backend.gram(&rows).unwrap();
         assert_eq!(gram.products(), [0.0, 0.0, 0.0, 0.0, 25.0, 9.0, 0.0, 9.0, 9.0], "{}", backend.describe());
         assert_eq!(gram.distances2(), [0.0, 25.0, 9.0, 25.0, 0.0, 16.0, 9.0, 16.0, 0.0]);
@@ -100,7 +85,7 @@ proptest! {
 
 /// Segments that end early, tiles beyond the last row, rows apart in device memory.
 #[test]
-fn devices_with_doubles_keep_the_bound() {
+fn devices_keep_the_bound() {
     for (n, dim, kind) in [(1, 5, 0), (3, 20_000, 1), (17, 1500, 2), (33, 70, 3), (5, 8193, 4)] {
         let base = numbers(dim, 77);
         let mut x = Vec::new();
@@ -115,7 +100,7 @@ fn devices_with_doubles_keep_the_bound() {
             }));
         }
         let spread: Vec<f32> = x.chunks_exact(dim).flat_map(|row| row.iter().copied().chain([f32::NAN; 3])).collect();
-        for backend in doubles() {
+        for backend in devices() {
             let buffer = backend.upload(&Buffer::from(spread.clone())).unwrap();
             let rows = Rows { buffer, offset: 0, stride: dim + 3, rows: n, dim };
             let found = backend.gram(&rows).unwrap();
@@ -138,7 +123,7 @@ fn one_huge_row_changes_no_other_distance() {
         let fresh = numbers(dim, 100 + i);
         x.extend(base.iter().zip(fresh).map(|(b, f)| b + 1e-4 * f));
     }
-    for backend in exact() {
+    for backend in everywhere() {
         let calm = backend.gram(&Rows::dense(x.clone(), 9, dim).unwrap()).unwrap();
         let mut hostile = x.clone();
         hostile[..dim].fill(1e30);
@@ -172,7 +157,7 @@ fn threads_change_no_bit() {
 
 #[test]
 fn bad_rows_are_named() {
-    for backend in exact() {
+    for backend in everywhere() {
         for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 3 * 700];
             x[700 + 650] = poison;
