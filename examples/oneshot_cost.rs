@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example oneshot_cost -- [planned] [delivering] [coordinates] [bits] [holders] [needed] [corrupt]
-//! RAYON_NUM_THREADS=1 cargo run --release --example oneshot_cost -- 1000 12 1000000 16 32 24 0
+//! RAYON_NUM_THREADS=1 cargo run --release --example oneshot_cost -- 1000 12 1000000 16 32 29 1
 //! ```
 //! The session is planned for `planned` clients; the last ones vanish, so that a few tell what each of many costs.
 
@@ -36,7 +36,7 @@ fn timed<T>(clock: &mut Duration, run: impl FnOnce() -> T) -> T {
 fn main() -> Result<(), Box<dyn Error>> {
     let (planned, delivering) = (argument(1, 1000usize)?, argument(2, 12usize)?);
     let shape = VectorShape { len: argument(3, 1_000_000u32)?, bits: argument(4, 16u32)? };
-    let holders = (argument(5, 32u16)?, argument(6, 24u16)?, argument(7, 0u16)?);
+    let holders = (argument(5, 32u16)?, argument(6, 29u16)?, argument(7, 1u16)?);
     let bound = 1u64 << (shape.bits - 1);
     let plan = Plan::choose(&Request::new(planned, shape, bound, holders))?;
     let backend = backend::open(Some(BackendKind::Simd))?;

@@ -21,10 +21,9 @@
 //!
 //! - Shares are hidden from the server by the AEAD, and `t - l` of them tell nothing about s (not computationally: at all).
 //! - A holder answers for one set in a session ([`holder`]), and only with the signature of every client in it.
-//! - Two sets cannot be opened side by side, **not even in part**: honest holders and the f others give `K + f` answers
-//!   to two sets at most, so that one of both has `(K + f)/2` at most, and [`plan`] demands that these tell nothing. A rule
-//!   for t alone is not enough: between `t - l + 1` and t every answer tells an equation mod p of l small numbers, and a
-//!   difference of two sums is one client's key.
+//! - Answers for different sets tell nothing together: more than two thirds of the honest holders have to answer for one
+//!   set before anything is told, with the other bounds of [`plan`], where that is proved. A rule for t alone, as for a
+//!   threshold of half, is not enough: sums of shares can be mixed, and packed shares tell parts of a sum.
 //! - What is opened is a sum of integers `z + B`, not of residues: how often a sum mod 2^b wrapped would tell signs.
 //!
 //! Not protected: the round itself. A malicious server, t holders less than K, or one client that deals wrong shares can make

@@ -113,8 +113,8 @@ fn a_run_under_masks_as_a_user_starts_it() {
         (r#"{"masks":{"corrupt":0.5,"dropouts":0.4}}"#, "dropouts"),
         (r#"{"masks":{"server":"friendly"}}"#, "friendly"),
         (r#"{"oneshot":{"corrupt":1}}"#, "secagg.oneshot.corrupt"),
-        (r#"{"oneshot":{"holders":5,"needed":3}}"#, "4"),
-        (r#"{"oneshot":{"holders":0}}"#, "number of holders"),
+        (r#"{"oneshot":{"holders":5,"needed":3}}"#, "needed holders"),
+        (r#"{"oneshot":{"holders":0}}"#, "needed holders"),
         (r#"{"oneshot":{"key":"mphe"}}"#, "key"),
         (r#""threeshot""#, "threeshot"),
     ] {

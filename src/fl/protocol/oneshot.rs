@@ -10,6 +10,7 @@ use crate::fl::FlError;
 use crate::fl::magnitude;
 use crate::fl::plan::Plan;
 use crate::secagg::identity::{Identity, Roster};
+use crate::secagg::oneshot::plan::least_needed;
 use crate::secagg::oneshot::{Plan as Sum, Request, Session, Setup, Weighting, simulated_holder};
 use crate::secagg::{SecAggError, VectorShape};
 
@@ -26,7 +27,7 @@ pub struct OneshotConfig {
     /// Key holders that may be in league with the server.
     #[serde(default = "one")]
     pub corrupt_holders: u16,
-    /// t: holders that open a sum, more than half of all and the corrupt. Absent: a fifth of the holders may vanish, if
+    /// t: holders that open a sum, more than (2 K + f)/3 of K with f corrupt. Absent: a fifth of the holders may vanish, if
     /// that is possible. More than the least makes keys shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed: Option<u16>,
@@ -50,7 +51,7 @@ impl OneshotConfig {
     /// t.
     #[must_use]
     pub fn needed(&self) -> u16 {
-        let least = self.holders.midpoint(self.corrupt_holders).saturating_add(1);
+        let least = least_needed(self.holders, self.corrupt_holders);
         self.needed.unwrap_or_else(|| least.max(self.holders.saturating_sub((self.holders / 5).max(1))))
     }
 

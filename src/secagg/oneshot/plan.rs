@@ -2,13 +2,26 @@
 //!
 //! | what must hold | condition |
 //! |---|---|
-//! | f holders learn nothing of a key, and no two sets learn anything beside one another's sum | `t - l + 1 > (K + f)/2` |
+//! | f holders learn nothing of a key, and all others together the sum of one set of keys at most | `t - l + 1 > (2 K + f)/3` |
 //! | a sum of keys does not wrap in the field of the shares | `2 eta W < p` |
 //! | no sum of values leaves its slot, and errors leave their bits with probability below `2^-40` or never | `k w + o <= floor(log2 Q)`: [`crate::he::chooser`] |
 //! | the ring is safe once the sums of keys and errors are public | two honest clients, weights of ciphertexts at most 3: the same |
 //!
-//! The first, with `X_A`, `X_B` the holders that answer for two sets: honest ones answer for one of them, so that
-//! `|X_A| + |X_B| <= K + f`; the smaller has at most `(K + f)/2 < t - l + 1` answers, and as many tell nothing.
+//! **The first, proved.** A malicious server may name another set to every honest holder, of which there are `h = K - f`,
+//! and knows what the f others hold of every client. What it learns of the keys are linear combinations of answers, with a
+//! factor `c_j` for that of honest holder j, in which the uniform part of **every** honest client's polynomial cancels. For a
+//! client i, let `J_i` be the honest holders with `c_j != 0` whose set has i. That its part cancels says: there is a word of
+//! the dual of the Reed-Solomon code of degree `t - 1` at the K points of the holders and the l of the secrets which is
+//! `c_j` on `J_i`, 0 at the other honest holders, anything elsewhere. The dual has dimension `K + l - t` and is MDS, and
+//! stays so without the `f + l` other places: a word has 0 or at least `d = h - (K + l - t) + 1` places that are not 0, and
+//! `3 d > 2 h` is the condition. If two clients had different `J_u`, `J_v`, not empty, then the difference of their words
+//! would have at least d places too, so that `3 d <= |J_u| + |J_v| + |J_u - J_v| + |J_v - J_u| = 2 |J_u + J_v| <= 2 h`. So all
+//! clients of a combination have the same J: its holders were told sets with the same honest clients C, of which the
+//! combination tells functions of the summed key. Of another combination the J meets this one, as `2 d > h`: the same C. QED.
+//!
+//! `t > (K + f)/2`, by which two sets are not **opened** side by side, is not enough, twice. Between `t - l + 1` and t every
+//! answer tells an equation mod p of l small numbers. And sets can be mixed: with K = 3, t = 2, l = 1, holder 1 told the
+//! clients U and V, 2 only U, 3 only V, the answers give `6 P_1 - 4 P_2 - 3 P_3 = 2 S_U + 3 S_V`.
 
 use std::fmt;
 
@@ -113,13 +126,24 @@ pub struct Plan {
     input_bits: u32,
 }
 
-/// The most coefficients of a key on a polynomial: `l <= t - floor((K + f)/2)`.
+/// The most coefficients of a key on a polynomial: `l <= t - floor((2 K + f)/3)`.
 ///
 /// # Errors
-/// None are safe: `2 t <= K + f`, or not `1 <= K <= 256`, `t <= K` (with the least t).
+/// None are safe: `3 t <= 2 K + f`, or not `1 <= K <= 256`, `t <= K`.
 pub fn most_packed(holders: u16, needed: u16, corrupt: u16) -> Result<u16, SecAggError> {
+    let least = least_needed(holders, corrupt);
+    if needed < least || needed > holders {
+        let expected = "above (2 K + f)/3 and at most K, so that answers for different sets tell nothing together";
+        return Err(range("needed holders", expected, u64::from(needed)));
+    }
     Threshold::new(holders, needed, corrupt)?;
-    Ok(needed - holders.midpoint(corrupt))
+    Ok(needed - least + 1)
+}
+
+/// The least t: `floor((2 K + f)/3) + 1`.
+#[must_use]
+pub const fn least_needed(holders: u16, corrupt: u16) -> u16 {
+    ((2 * holders as u32 + corrupt as u32) / 3 + 1) as u16
 }
 
 impl Plan {
@@ -130,11 +154,11 @@ impl Plan {
     /// nearest request that has a safe set.
     pub fn choose(request: &Request) -> Result<Self, SecAggError> {
         check(request)?;
-        let threshold = Threshold::new(request.holders, request.needed, request.corrupt_holders)?;
         let most = most_packed(request.holders, request.needed, request.corrupt_holders)?;
+        let threshold = Threshold::new(request.holders, request.needed, request.corrupt_holders)?;
         let secrets = request.packing.unwrap_or(most);
         if !(1..=most).contains(&secrets) {
-            return Err(range("packing", "1 to t - floor((K + f)/2)", u64::from(secrets)));
+            return Err(range("packing", "1 to t - floor((2 K + f)/3)", u64::from(secrets)));
         }
         let packing = Packing::new(request.holders, request.needed, secrets)?;
         let (weight_sum, ciphertexts, heaviest_inside) = totals(request)?;
@@ -319,12 +343,12 @@ fn positive(least: Option<u64>) -> Result<(), SecAggError> {
     if least == Some(0) { Err(range("weight", "at least 1", 0)) } else { Ok(()) }
 }
 
-/// Magnitudes stay below `2^62`.
+/// Magnitudes stay below `2^62`: twice that, and differences, have a sign in 64 bits.
 fn bounded(r: &Request, totals: (u64, Weights, u64)) -> Result<(u64, Weights, u64), SecAggError> {
     match r.bound.checked_mul(totals.2) {
         Some(0) => Err(range("bound", "at least 1", 0)),
-        Some(most) if most <= 1 << 62 => Ok(totals),
-        _ => Err(range("bound", "at most 2^62, its heaviest weight included", r.bound)),
+        Some(most) if most < 1 << 62 => Ok(totals),
+        _ => Err(range("bound", "below 2^62, its heaviest weight included", r.bound)),
     }
 }
 
@@ -336,7 +360,7 @@ mod tests {
 
     #[test]
     fn the_figures_of_the_specification() {
-        let plan = Plan::choose(&Request::new(1000, SHAPE, 1 << 15, (32, 24, 0))).unwrap();
+        let plan = Plan::choose(&Request::new(1000, SHAPE, 1 << 15, (32, 29, 1))).unwrap();
         let (vector, layout) = (plan.vector(), plan.vector().layout);
         assert_eq!((vector.ring.degree(), vector.ring.limbs()), (4096, 3));
         assert_eq!((layout.width, layout.slots, layout.offset), (26, 3, 11));
@@ -348,19 +372,22 @@ mod tests {
     }
 
     #[test]
-    fn packing_keeps_two_sets_apart() {
+    fn packing_keeps_sets_apart() {
         for (k, f) in [(1u16, 0u16), (3, 0), (4, 1), (5, 1), (16, 3), (32, 8), (256, 80)] {
             for t in 1..=k {
                 match most_packed(k, t, f) {
-                    Err(_) => assert!(2 * t <= k + f),
+                    Err(_) => assert!(3 * t <= 2 * k + f),
                     Ok(l) => {
-                        assert!(l >= 1 && 2 * (t - l + 1) > k + f && 2 * (t - l) <= k + f, "{k} {t} {f}: {l}");
+                        assert!(l >= 1 && 3 * (t - l + 1) > 2 * k + f && 3 * (t - l) <= 2 * k + f, "{k} {t} {f}: {l}");
+                        // Least distance of the words in the proof.
+                        let (h, d) = (k - f, (k - f) + t + 1 - k - l);
+                        assert!(3 * d > 2 * h);
                         assert!(f <= t - l, "f holders learn nothing");
                     }
                 }
             }
         }
-        let asked = Request { packing: Some(9), ..Request::new(1000, SHAPE, 1 << 15, (32, 24, 0)) };
+        let asked = Request { packing: Some(9), ..Request::new(1000, SHAPE, 1 << 15, (32, 29, 1)) };
         assert!(matches!(Plan::choose(&asked), Err(SecAggError::OutOfRange { name: "packing", found: 9, .. })));
     }
 
@@ -368,7 +395,7 @@ mod tests {
     fn inputs_get_a_ring_that_holds_them() {
         let bits = |bound: u64, weights: Weighting| {
             let shape = VectorShape { len: 10, bits: 8 };
-            let plan = Plan::choose(&Request { weights, ..Request::new(3, shape, bound, (3, 2, 0)) }).unwrap();
+            let plan = Plan::choose(&Request { weights, ..Request::new(3, shape, bound, (4, 3, 0)) }).unwrap();
             (plan.input_shape().bits, plan.parts(), plan.kernel().width)
         };
         assert_eq!(bits(1, Weighting::Equal), (8, 1, 3));
@@ -400,7 +427,10 @@ mod tests {
             Err(SecAggError::Lattice(error)) => error.to_string(),
             other => panic!("{other:?}"),
         };
-        assert!(lattice(Request { needed: 3, ..base.clone() }).contains('4'));
+        for needed in [0, 3, 6] {
+            assert_eq!(name(Request { needed, ..base.clone() }), "needed holders");
+        }
+        assert!(lattice(Request { holders: 0, needed: 1, ..base.clone() }).contains("number of holders"));
         let mut heavy = vec![1; 10];
         heavy[3] = 4;
         let refused = lattice(Request { weights: Weighting::Server(heavy), ..base.clone() });

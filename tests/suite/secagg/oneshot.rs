@@ -171,7 +171,7 @@ impl Stage {
 #[test]
 fn widths_weights_and_holders_give_the_sum_of_plain() {
     let shape = |bits| VectorShape { len: 37, bits };
-    let request = |bits, bound| Request::new(5, shape(bits), bound, (3, 2, 0));
+    let request = |bits, bound| Request::new(5, shape(bits), bound, (4, 3, 0));
     for (name, asked) in [
         ("bits", Request { shape: shape(1), ..request(1, 1) }),
         ("wider than its ring", request(8, 1000)),
@@ -183,7 +183,7 @@ fn widths_weights_and_holders_give_the_sum_of_plain() {
         ("server", Request { weights: Weighting::Server(vec![1, 2, 3, 1, 3]), ..request(16, 1 << 15) }),
         ("one holder", Request { holders: 1, needed: 1, ..request(16, 100) }),
         ("packed", Request { holders: 9, needed: 8, corrupt_holders: 1, ..request(16, 100) }),
-        ("not all", Request { holders: 7, needed: 5, corrupt_holders: 1, packing: Some(1), ..request(16, 100) }),
+        ("not all", Request { holders: 7, needed: 7, corrupt_holders: 1, packing: Some(1), ..request(16, 100) }),
     ] {
         let plan = Plan::choose(&asked).unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut stage = Stage::new(plan, 7);
@@ -198,7 +198,7 @@ fn widths_weights_and_holders_give_the_sum_of_plain() {
 #[test]
 fn several_blocks_are_summed() {
     let shape = VectorShape { len: 30_000, bits: 20 };
-    let mut stage = Stage::new(Plan::choose(&Request::new(3, shape, 1 << 18, (3, 2, 0))).unwrap(), 2);
+    let mut stage = Stage::new(Plan::choose(&Request::new(3, shape, 1 << 18, (4, 3, 0))).unwrap(), 2);
     assert!(stage.session.plan().vector().blocks > 1);
     assert_eq!(stage.finish(), stage.expected());
 }
