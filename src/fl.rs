@@ -10,6 +10,7 @@ pub mod cohort;
 pub mod coordinator;
 mod correlated;
 pub mod dropout;
+pub mod magnitude;
 pub mod optimizer;
 pub mod plan;
 pub mod protocol;

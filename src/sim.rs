@@ -5,6 +5,7 @@ pub mod dse;
 pub mod ledger;
 pub mod loss;
 mod masked;
+mod oneshot;
 pub mod page;
 pub mod query;
 pub mod run_dir;

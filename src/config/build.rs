@@ -341,6 +341,14 @@ fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
     }
 }
 
+/// Clients that are in league with the server know their own noise.
+fn warn_of_told_noise(notes: &mut Vec<String>, plan: &Plan, corrupt: f64) {
+    let told = plan.dropout.map_or(0, |dropout| dropout.colluders);
+    if plan.placement == NoisePlacement::PerClient && told == 0 && corrupt > 0.0 {
+        notes.push("Epsilon counts the noise of clients that are in league with the server as unknown to it (privacy.dropout.colluders).".into());
+    }
+}
+
 fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if on_device {
@@ -364,10 +372,17 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
             "Masks: the server sees the sum alone, {server}, with up to {} of a cohort in league with it.",
             masks.corrupt
         ));
-        let told = plan.dropout.map_or(0, |dropout| dropout.colluders);
-        if plan.placement == NoisePlacement::PerClient && told == 0 && masks.corrupt > 0.0 {
-            notes.push("Epsilon counts the noise of clients that are in league with the server as unknown to it (privacy.dropout.colluders).".into());
-        }
+        warn_of_told_noise(&mut notes, plan, masks.corrupt);
+    }
+    if let Protocol::Oneshot(oneshot) = &plan.protocol {
+        notes.push(format!(
+            "One message a client: the server sees the sum alone, whatever it does, with up to {} of a cohort and {} of {} key holders in league with it; {} holders open.",
+            oneshot.corrupt,
+            oneshot.corrupt_holders,
+            oneshot.holders,
+            oneshot.needed()
+        ));
+        warn_of_told_noise(&mut notes, plan, oneshot.corrupt);
     }
     if !plan.mechanism.distributed() {
         notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());

@@ -5,22 +5,19 @@ use std::sync::Arc;
 use super::FlError;
 use super::coordinator::RoundTask;
 use super::dropout;
+use super::magnitude;
 use super::plan::Plan;
+use super::protocol::RoundProtocol;
 use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, Packed, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
-use crate::privacy::mechanism::NoiseLaw;
-use crate::sample::binomial::CentredBinomial;
+use crate::params::EncodeParams;
 use crate::sample::noise::Noise;
-use crate::sample::table::NoiseTable;
+use crate::secagg::VectorShape;
 use crate::secagg::frame;
 use crate::secagg::identity::Identity;
 use crate::secagg::masks::{MasksClient, Session};
+use crate::secagg::oneshot::{self, OneshotClient};
 use crate::secagg::plain::PlainClient;
-
-/// Coins as the sampler counts them; what is too many for it stays so.
-fn binomial_k(coins: u64) -> u32 {
-    u32::try_from(coins).unwrap_or(u32::MAX)
-}
 
 /// A client's key in a round; `copy` counts further draws of one kind.
 fn key(plan: &Plan, task: &RoundTask, secret: &Secret, client: u64, (purpose, copy): (Purpose, u32)) -> StreamKey {
@@ -49,6 +46,9 @@ pub struct ClientRound<'a> {
     backend: Arc<dyn Backend>,
     signs: StreamKey,
     table: Option<Noise>,
+    /// What the clients compute, and the shape of their vectors: of the round, or of a wider ring.
+    encode: EncodeParams,
+    shape: VectorShape,
     layers: Vec<Noise>,
 }
 
@@ -60,20 +60,21 @@ impl<'a> ClientRound<'a> {
         secret: &'a Secret,
         backend: Arc<dyn Backend>,
     ) -> Result<Self, FlError> {
-        let table = match task.share {
-            NoiseLaw::Skellam { mu } => Some(NoiseTable::skellam(mu)?.into()),
-            NoiseLaw::DiscreteGaussian { sigma } => Some(NoiseTable::discrete_gaussian(sigma)?.into()),
-            NoiseLaw::CenteredBinomial { coins } => Some(CentredBinomial::new(binomial_k(coins))?.into()),
-            // The share of one client is neither.
-            NoiseLaw::None | NoiseLaw::DiscreteGaussianShares { .. } => None,
+        let shape = match &task.protocol {
+            RoundProtocol::Oneshot(session) => session.input_shape(),
+            RoundProtocol::Plain | RoundProtocol::Masks(_) => task.shape,
         };
+        // A ring in which the integers do not wrap; the sum is reduced to the ring of the round, so that its bits are the same.
+        let bits = if plan.is_private() { shape.bits } else { task.encode.bits };
         Ok(Self {
             plan,
             task,
             secret,
             backend,
             signs: task.signs.clone(),
-            table,
+            table: magnitude::sampler(task.share)?,
+            encode: EncodeParams { bits, ..task.encode },
+            shape,
             layers: dropout::tables(&task.layers)?,
         })
     }
@@ -89,6 +90,20 @@ impl<'a> ClientRound<'a> {
     pub fn masked(&self, session: &Arc<Session>, client: u64) -> Result<MasksClient, FlError> {
         let identity = Identity::simulated(self.secret, client);
         Ok(MasksClient::new(session, client, &identity, self.secret, Arc::clone(&self.backend))?)
+    }
+
+    /// The machine of a client of `oneshot` with its vector, packed.
+    ///
+    /// # Errors
+    /// A client that is not in the cohort, a vector beyond the bound of the session.
+    pub fn sealed(
+        &self,
+        session: &Arc<oneshot::Session>,
+        client: u64,
+        vector: &[u8],
+    ) -> Result<OneshotClient, FlError> {
+        let identity = Identity::simulated(self.secret, client);
+        Ok(OneshotClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
     }
 
     /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its machine of `plain`.
@@ -121,7 +136,7 @@ impl<'a> ClientRound<'a> {
             .map(|&c| RowKeys { rounding: self.key(c, Purpose::Rounding), noise: self.key(c, Purpose::Noise) })
             .collect();
         let job = EncodeJob {
-            params: self.task.encode,
+            params: self.encode,
             signs: &self.signs,
             keys: &keys,
             noise: self.table.as_ref(),
@@ -132,13 +147,13 @@ impl<'a> ClientRound<'a> {
         }
         let (words, report) = self.backend.encode(rows, &job)?;
         let words = self.backend.to_host(words)?;
-        let rows = words.as_u32()?.chunks_exact(self.task.encode.padded as usize);
-        let mut packed = Packed { bytes: Vec::new(), row_bytes: self.task.shape.packed_len() };
+        let rows = words.as_u32()?.chunks_exact(self.encode.padded as usize);
+        let mut packed = Packed { bytes: Vec::new(), row_bytes: self.shape.packed_len() };
         for (&client, row) in clients.iter().zip(rows) {
             if self.plan.is_private() {
                 packed.bytes.extend(self.layered(client, row)?);
             } else {
-                frame::pack(self.weighted(client, row), self.task.shape.bits, &mut packed.bytes);
+                frame::pack(self.weighted(client, row), self.shape.bits, &mut packed.bytes);
             }
         }
         Ok((packed, report))
@@ -146,7 +161,7 @@ impl<'a> ClientRound<'a> {
 
     /// A row with the layers of noise that may be taken out again, packed.
     fn layered(&self, client: u64, words: &[u32]) -> Result<Vec<u8>, FlError> {
-        let bits = self.task.shape.bits;
+        let bits = self.shape.bits;
         let mut row = Buffer::HostU32(words.into());
         for (layer, table) in self.layers.iter().enumerate() {
             self.backend.noise(&mut row, bits, table, &layer_key(self.plan, self.task, self.secret, client, layer))?;
@@ -158,7 +173,7 @@ impl<'a> ClientRound<'a> {
     /// wide ring of the round.
     fn weighted<'w>(&self, client: u64, words: &'w [u32]) -> impl Iterator<Item = u64> + use<'w> {
         let weight = self.plan.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0)) as i64;
-        let mask = (1u64 << self.task.shape.bits) - 1;
+        let mask = (1u64 << self.shape.bits) - 1;
         words.iter().map(move |&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask)
     }
 }

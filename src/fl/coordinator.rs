@@ -365,7 +365,7 @@ impl Coordinator {
         };
         Ok(RoundTask {
             id,
-            protocol: plan.protocol.session(&parties)?,
+            protocol: plan.protocol.session(plan, &parties)?,
             share: plan.share(round, cohort.len()),
             layers: plan.layers(round, cohort.len()),
             threshold,

@@ -152,7 +152,7 @@ impl Plan {
         }
         self.check_coins()?;
         self.check_dropout()?;
-        self.protocol.validate(self.cohort)?;
+        self.protocol.validate(self)?;
         if self.placement == NoisePlacement::PerClient && self.is_private() && !self.mechanism.distributed() {
             return bad(
                 "privacy.noise",

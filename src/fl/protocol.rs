@@ -1,16 +1,21 @@
 //! Which protocol adds a round's vectors. The bits of the sum are the same under each.
 
+pub mod oneshot;
+
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::oneshot::OneshotConfig;
 use super::FlError;
 use super::coordinator::RoundTask;
+use super::plan::Plan;
 use crate::backend::Backend;
 use crate::math::prg::{Secret, StreamKey};
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::masks::{self, MasksServer, Request, ServerModel, Session, Setup};
+use crate::secagg::oneshot::OneshotServer;
 use crate::secagg::plain::PlainServer;
 use crate::secagg::{Party, SecAggError, SessionId, VectorShape};
 
@@ -26,6 +31,9 @@ pub enum Protocol {
     Plain,
     /// Masks that cancel in the sum (Bonawitz et al. 2017; Bell et al. 2020): the server sees the sum and nothing else.
     Masks(MasksConfig),
+    /// Every vector encrypted under a key of its own, and key holders who open the sum of the keys: a client says one thing,
+    /// and the server sees the sum and nothing else.
+    Oneshot(OneshotConfig),
 }
 
 /// Who is expected to be corrupt and who to vanish.
@@ -58,43 +66,61 @@ fn tenth() -> f64 {
     0.1
 }
 
+/// A share of some clients, rounded up; a product a little above an integer is that integer.
+fn share_of(share: f64, clients: usize) -> usize {
+    (share * clients as f64 * (1.0 - 1e-12)).ceil() as usize
+}
+
 impl MasksConfig {
     /// What a cohort of so many clients asks of its graph.
     #[must_use]
     pub fn request(&self, clients: usize) -> Request {
-        // A product a little above an integer is that integer.
-        let share = |x: f64| (x * clients as f64 * (1.0 - 1e-12)).ceil() as usize;
         let server = match self.server {
             ServerBehavior::Malicious => ServerModel::Malicious,
             ServerBehavior::SemiHonest => ServerModel::SemiHonest,
         };
-        Request::new(clients, share(self.corrupt), share(self.dropouts), server)
+        Request::new(clients, share_of(self.corrupt, clients), share_of(self.dropouts, clients), server)
     }
 }
 
 impl Protocol {
-    /// Checks the ranges, and that some graph of masks bears a cohort of the expected size.
+    /// Checks the ranges, and that some graph of masks, or some ring, bears a cohort of the expected size.
     ///
     /// # Errors
-    /// [`FlError::OutOfRange`]; those of [`masks::Plan::choose`].
-    pub fn validate(&self, cohort: f64) -> Result<(), FlError> {
-        let Self::Masks(config) = self else { return Ok(()) };
+    /// [`FlError::OutOfRange`]; those of [`masks::Plan::choose`] and [`crate::secagg::oneshot::Plan::choose`].
+    pub fn validate(&self, plan: &Plan) -> Result<(), FlError> {
+        let config = match self {
+            Self::Plain => return Ok(()),
+            Self::Oneshot(config) => return config.validate(plan),
+            Self::Masks(config) => config,
+        };
         for (name, value) in [("secagg.masks.corrupt", config.corrupt), ("secagg.masks.dropouts", config.dropouts)] {
             if !(0.0..1.0).contains(&value) {
                 return Err(FlError::OutOfRange { name, expected: "in [0, 1)".into(), found: value.to_string() });
             }
         }
-        masks::Plan::choose(&config.request(cohort.ceil() as usize))?;
+        masks::Plan::choose(&config.request(plan.cohort.ceil() as usize))?;
         Ok(())
     }
 
     /// What the parties of a round have to agree on. A cohort of nobody needs no protocol.
     ///
     /// # Errors
-    /// Those of [`masks::Plan::choose`]: more corrupt and lost clients than any graph bears.
-    pub(super) fn session(&self, round: &RoundParties<'_>) -> Result<RoundProtocol, SecAggError> {
-        let (Self::Masks(config), false) = (self, round.cohort.is_empty()) else { return Ok(RoundProtocol::Plain) };
-        let request = config.request(round.cohort.len());
+    /// Those of [`masks::Plan::choose`]: more corrupt and lost clients than any graph bears; those of
+    /// [`crate::secagg::oneshot::Plan::choose`].
+    pub(super) fn session(&self, plan: &Plan, round: &RoundParties<'_>) -> Result<RoundProtocol, FlError> {
+        match self {
+            _ if round.cohort.is_empty() => Ok(RoundProtocol::Plain),
+            Self::Plain => Ok(RoundProtocol::Plain),
+            Self::Masks(config) => Ok(RoundProtocol::Masks(config.session(round)?)),
+            Self::Oneshot(config) => Ok(RoundProtocol::Oneshot(config.session(plan, round)?)),
+        }
+    }
+}
+
+impl MasksConfig {
+    fn session(&self, round: &RoundParties<'_>) -> Result<Arc<Session>, SecAggError> {
+        let request = self.request(round.cohort.len());
         let min_survivors = request.min_survivors.max(round.threshold);
         // Losses that the noise does not bear the graph need not bear either.
         let dropouts = request.dropouts.min(round.cohort.len() - round.threshold.min(round.cohort.len()));
@@ -110,7 +136,7 @@ impl Protocol {
             graph_seed,
             deadlines: Some([1, 2, 3, 4, 5].map(|phase| phase * PATIENCE)),
         };
-        Ok(RoundProtocol::Masks(Session::new(setup)?))
+        Session::new(setup)
     }
 }
 
@@ -134,6 +160,8 @@ pub enum RoundProtocol {
     Plain,
     /// `masks`.
     Masks(Arc<Session>),
+    /// `oneshot`.
+    Oneshot(Arc<crate::secagg::oneshot::Session>),
 }
 
 impl RoundProtocol {
@@ -148,6 +176,7 @@ impl RoundProtocol {
                 Box::new(PlainServer::new(task.id, &task.cohort, task.shape, task.threshold, deadline, backend)?)
             }
             Self::Masks(session) => Box::new(MasksServer::new(session, backend)),
+            Self::Oneshot(session) => Box::new(OneshotServer::new(session, backend)),
         })
     }
 }

@@ -62,8 +62,8 @@ pub(super) fn play(
     }
 }
 
-/// What the server asks, by client: one request at most of each phase.
-fn requests(coordinator: &mut Coordinator) -> BTreeMap<u64, Vec<u8>> {
+/// What the server asks of clients: one request at most of each phase.
+pub(super) fn requests(coordinator: &mut Coordinator) -> BTreeMap<u64, Vec<u8>> {
     let all = std::iter::from_fn(|| coordinator.poll_transmit());
     all.filter_map(|transmit| match transmit.to {
         PartyId::Client(client) => Some((client, transmit.frame)),
@@ -88,7 +88,8 @@ fn answers(machines: &mut Machines, asked: &BTreeMap<u64, Vec<u8>>) -> Result<Ve
     Ok(answers.into_iter().flatten().collect())
 }
 
-fn forward(coordinator: &mut Coordinator, answers: Vec<(u64, Transmit)>) -> Result<(), SimError> {
+/// Hands the clients' answers to the server.
+pub(super) fn forward(coordinator: &mut Coordinator, answers: Vec<(u64, Transmit)>) -> Result<(), SimError> {
     for (client, answer) in answers {
         coordinator.handle(PartyId::Client(client), &answer.frame)?;
     }

@@ -23,8 +23,14 @@ pub fn play_clients(
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
-    if let RoundProtocol::Masks(session) = &task.protocol {
-        return super::masked::play(experiment, task, session, coordinator, interrupt);
+    match &task.protocol {
+        RoundProtocol::Plain => {}
+        RoundProtocol::Masks(session) => {
+            return super::masked::play(experiment, task, session, coordinator, interrupt);
+        }
+        RoundProtocol::Oneshot(session) => {
+            return super::oneshot::play(experiment, task, session, coordinator, interrupt);
+        }
     }
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
     let mut announcements = HashMap::new();

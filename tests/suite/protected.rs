@@ -19,6 +19,10 @@ fn run(experiment: &Experiment) -> Result<RunResult, SimError> {
 const SMM: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client"}"#;
 const LOSSY: &str =
     r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client","dropout":{"tolerated":0.4}}"#;
+/// Rings that the integers of one client wrap in: under `oneshot` they are encoded in a wider one.
+const NARROW: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":4,"noise":"per_client"}"#;
+const SKELLAM: &str = r#"{"mechanism":"skellam","clip":1.0,"gamma":16,"mu":3000,"bits":7,"noise":"per_client"}"#;
+const AGGREGATE: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":5}"#;
 const NONE: &str = r#"{"mechanism":"none","clip":1.0}"#;
 
 #[test]
@@ -29,6 +33,9 @@ fn every_protocol_trains_the_same_model() {
         (SMM, "poisson", 0.0),
         (LOSSY, "all", 0.2),
         (LOSSY, "poisson", 0.2),
+        (NARROW, "all", 0.0),
+        (SKELLAM, "poisson", 0.0),
+        (AGGREGATE, "all", 0.2),
         (NONE, "all", 0.2),
         (NONE, "fixed", 0.0),
     ] {
@@ -43,11 +50,14 @@ fn every_protocol_trains_the_same_model() {
         };
         let plain = with("plain");
         assert!(rate == 0.0 || plain.history.iter().any(|r| r.survivors < r.cohort), "somebody vanishes");
-        for masks in
-            [r#"{"masks":{"corrupt":0.1,"dropouts":0.4}}"#, r#"{"masks":{"dropouts":0.4,"server":"semi-honest"}}"#]
-        {
-            let hidden = with(masks);
-            assert_eq!(hidden.weights, plain.weights, "{privacy} {sampling} {masks}");
+        for secagg in [
+            r#"{"masks":{"corrupt":0.1,"dropouts":0.4}}"#,
+            r#"{"masks":{"dropouts":0.4,"server":"semi-honest"}}"#,
+            r#"{"oneshot":{}}"#,
+            r#"{"oneshot":{"holders":8,"corrupt_holders":0,"needed":7}}"#,
+        ] {
+            let hidden = with(secagg);
+            assert_eq!(hidden.weights, plain.weights, "{privacy} {sampling} {secagg}");
             let counts = |run: &RunResult| run.history.iter().map(|r| (r.cohort, r.survivors)).collect::<Vec<_>>();
             assert_eq!(counts(&hidden), counts(&plain));
             assert_eq!(hidden.epsilon.server.epsilon, plain.epsilon.server.epsilon);
@@ -88,18 +98,25 @@ fn a_run_under_masks_as_a_user_starts_it() {
         rounds.iter_mut().for_each(|round| drop(round.as_object_mut().unwrap().remove("seconds")));
         rounds
     };
-    let (masks, plain) = (dir.path().join("masks"), dir.path().join("plain"));
-    let (code, err) = train(&masks, r#"{"masks":{}}"#, 2);
-    assert_eq!(code, Some(0), "{err}");
+    let [masks, oneshot, plain] = ["masks", "oneshot", "plain"].map(|name| dir.path().join(name));
+    for (folder, secagg) in [(&masks, r#"{"masks":{}}"#), (&oneshot, r#"{"oneshot":{}}"#)] {
+        let (code, err) = train(folder, secagg, 2);
+        assert_eq!(code, Some(0), "{err}");
+    }
     let (code, err) = train(&plain, "plain", 2);
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(metrics(&masks), metrics(&plain));
+    assert_eq!(metrics(&oneshot), metrics(&plain));
     for (secagg, says) in [
         (r#"{"masks":{"corrupt":1}}"#, "secagg.masks.corrupt"),
         (r#"{"masks":{"dropouts":-0.1}}"#, "secagg.masks.dropouts"),
         (r#"{"masks":{"corrupt":0.5,"dropouts":0.4}}"#, "dropouts"),
         (r#"{"masks":{"server":"friendly"}}"#, "friendly"),
-        (r#""oneshot""#, "oneshot"),
+        (r#"{"oneshot":{"corrupt":1}}"#, "secagg.oneshot.corrupt"),
+        (r#"{"oneshot":{"holders":5,"needed":3}}"#, "needed holders"),
+        (r#"{"oneshot":{"holders":0}}"#, "needed holders"),
+        (r#"{"oneshot":{"key":"mphe"}}"#, "key"),
+        (r#""threeshot""#, "threeshot"),
     ] {
         let (code, err) = train(&dir.path().join("refused"), secagg, 1);
         assert!(code.is_some_and(|code| code == 1 || code == 2) && err.contains(says), "{secagg}: {code:?} {err}");
