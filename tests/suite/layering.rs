@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("report", &["math", "files"]),
     ("bench", &["backend", "report", "params", "math", "sample"]),
     ("model", &["backend", "data", "math", "files"]),
-    ("secagg", &["backend", "params", "math", "sample"]),
+    ("secagg", &["he", "backend", "params", "math", "sample"]),
     ("fl", &["secagg", "privacy", "model", "data", "backend", "sample", "params", "math"]),
     ("config", &["fl", "privacy", "model", "data", "secagg", "backend", "params", "math"]),
     (

@@ -2,5 +2,6 @@
 
 mod drops;
 mod frames;
+mod mphe;
 mod net;
 mod rogue;
