@@ -9,6 +9,7 @@ mod accumulator;
 pub mod channel;
 pub mod frame;
 pub mod identity;
+pub mod local;
 pub mod masks;
 pub mod mphe;
 pub mod plain;
