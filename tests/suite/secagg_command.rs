@@ -75,7 +75,10 @@ fn whoever_vanishes_the_sum_is_that_of_the_others() {
     let raw = "--input rows.bin --raw i32 --dim 50 --bits 12 --json --output out.npy";
     for (args, who) in [
         ("--drop-clients 2,4-5@input", vec![0, 2, 5]),
-        ("--protocol masks --server semi-honest --dropouts 0.3 --drop-clients 2@input --drop-clients 3@unmask", vec![0, 2, 3, 4, 5]),
+        (
+            "--protocol masks --server semi-honest --dropouts 0.3 --drop-clients 2@input --drop-clients 3@unmask",
+            vec![0, 2, 3, 4, 5],
+        ),
         ("--protocol mphe --rounds 5 --holders 4 --drop-clients 1-3@input --drop-holders 2@agree", vec![3, 4, 5]),
         ("--protocol mphe --rounds 5 --holders 4 --drop-clients 6@input --drop-holders 1@open", vec![0, 1, 2, 3, 4]),
     ] {
@@ -95,7 +98,6 @@ fn whoever_vanishes_the_sum_is_that_of_the_others() {
 #[test]
 fn what_cannot_be_done_says_so_and_writes_nothing() {
     let (folder, _) = rows();
-    let raw = "--input rows.bin --raw i32 --dim 50 --output none.npy";
     for (args, code, says) in [
         ("--bits 12 --drop-clients 1-5@input", 1, "no sum"),
         ("--bits 12 --protocol mphe --holders 4 --rounds 5 --drop-holders 1-2@open", 1, "key holders are left"),
@@ -110,17 +112,23 @@ fn what_cannot_be_done_says_so_and_writes_nothing() {
         ("--bits 12 --protocol masks --min-clients 7", 3, ""),
         ("--bits 12 --bound 10", 4, "row 1, value 1"),
         ("--bits 8", 4, "row 1, value 1"),
-        ("--bits 12 --input missing.npy --raw i32", 4, "missing.npy"),
     ] {
-        let input = if args.contains("--input") { raw.replace("--input rows.bin ", "") } else { raw.to_owned() };
-        let output = run(
-            folder.path(),
-            &format!("{} {args}", input.replace("--raw i32 ", if args.contains("--raw") { "" } else { "--raw i32 " })),
-        );
+        let output = run(folder.path(), &format!("--input rows.bin --raw i32 --dim 50 --output none.npy {args}"));
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{args}: {text}");
         assert!(text.contains(says), "{args}: {text}");
         assert!(!folder.path().join("none.npy").exists(), "{args}");
+    }
+    for (input, code, says) in [
+        ("missing.npy", 4, "missing.npy"),
+        ("rows.bin", 2, "raw numbers with their type"),
+        ("c0.npy rows.bin --raw i8 --dim 6", 4, "has rows of 6 values, c0.npy has rows of 50"),
+        ("rows.bin --raw i8 --dim 7", 4, "whole rows"),
+    ] {
+        let output = run(folder.path(), &format!("--input {input} --output none.npy"));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{input}: {text}");
+        assert!(text.contains(says), "{input}: {text}");
     }
     let help = run(folder.path(), "--help");
     let text = String::from_utf8_lossy(&help.stdout).into_owned();

@@ -255,6 +255,7 @@ fn mphe(args: &RunArgs, what: &Aggregation<'_>, lost: &Lost, backend: Arc<dyn Ba
         min_survivors: args.min_clients,
         rounds: args.rounds,
         lambda: args.lambda,
+        degree: args.degree,
         ..request
     });
     let plan = plan.map_err(refused)?;

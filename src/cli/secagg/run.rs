@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::protocols::{self, Aggregation, PhaseCount};
 use crate::cli::{Exit, Failure};
+use crate::data::DataError;
 use crate::data::vectors::{self, IntegerRows, RawLayout};
 use crate::files::write_atomic;
 use crate::math::prg::Secret;
@@ -102,6 +103,9 @@ pub(super) struct RunArgs {
     /// Bits of statistical distance of all openings under the key (mphe).
     #[arg(long, default_value_t = 40)]
     pub(super) lambda: u32,
+    /// Ring degree N; the one with the fewest bytes a client if not given. A smaller one makes keys faster (mphe).
+    #[arg(long)]
+    pub(super) degree: Option<usize>,
     /// Draw everything from this seed in place of fresh randomness: a simulation that repeats, and protects nothing.
     #[arg(long)]
     seed: Option<u64>,
@@ -239,7 +243,10 @@ fn read(args: &RunArgs) -> Result<IntegerRows, Failure> {
     let layout = args.raw.zip(args.dim).map(|(raw, cols)| raw.layout(cols));
     let mut all: Option<IntegerRows> = None;
     for path in &args.input {
-        let next = vectors::read(path, args.tensor.as_deref(), layout).map_err(|e| Failure::new(Exit::Data, e))?;
+        let next = vectors::read(path, args.tensor.as_deref(), layout).map_err(|e| {
+            let exit = if matches!(e, DataError::Config { .. }) { Exit::Usage } else { Exit::Data };
+            Failure::new(exit, e)
+        })?;
         match &mut all {
             None => all = Some(next),
             Some(all) if all.cols == next.cols => {

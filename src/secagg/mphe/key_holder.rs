@@ -53,7 +53,7 @@ enum Step {
     /// Has committed.
     Committed(Own),
     /// Has opened its contribution and dealt its shares.
-    Shared { own: Own, peers: Vec<Peer>, ceremony: KeyCeremony, view: [u8; 32] },
+    Shared { kept: ShareDeal, answers: Secret, peers: Vec<Peer>, ceremony: KeyCeremony, view: [u8; 32] },
     /// Has signed the key.
     Signed { key: CollectiveKey, share: HolderShare, answers: Secret, pairs: BTreeMap<u16, Secret> },
     /// Has its keys, or has given up.
@@ -216,22 +216,22 @@ impl KeyHolder {
         for (holder, entry) in (1..).zip(&entries).filter(|(holder, _)| *holder != self.holder) {
             peers.push(Peer { holder, agreement: own.channel.agree(&entry.channel)? });
         }
-        let parts = self.shares(own, &peers, &view)?;
+        let (parts, kept) = self.shares(own, &peers, &view)?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         self.push(KeyPhase::Share, wire::SHARES, &parts);
         if let Step::Committed(own) = std::mem::replace(&mut self.step, Step::Over) {
-            self.step = Step::Shared { own, peers, ceremony, view };
+            self.step = Step::Shared { kept, answers: own.answers, peers, ceremony, view };
         }
         Ok(Heard::Done)
     }
 
-    /// The contribution and the encrypted shares, each with its signature.
-    fn shares(&self, own: &Own, peers: &[Peer], view: &[u8; 32]) -> Result<Vec<Vec<u8>>, SecAggError> {
+    /// The contribution and the encrypted shares, each with its signature; and the share that this holder keeps.
+    fn shares(&self, own: &Own, peers: &[Peer], view: &[u8; 32]) -> Result<(Vec<Vec<u8>>, ShareDeal), SecAggError> {
         let setup = self.session.setup();
         let contribution = own.contribution.to_bytes(&setup.ring);
         let signature = self.sign(wire::SHARES, &statements::deal(view, 0, &contribution)).to_vec();
         let mut parts = vec![contribution, signature];
-        let deals = own.share.deal(setup, &own.sharing)?;
+        let mut deals = own.share.deal(setup, &own.sharing)?;
         for peer in peers {
             let route = self.route(self.holder, peer.holder, SHARE);
             let deal = deals[usize::from(peer.holder) - 1].to_bytes(&setup.ring);
@@ -239,12 +239,12 @@ impl KeyHolder {
             let signature = self.sign(wire::SHARES, &statements::deal(view, peer.holder, &sealed)).to_vec();
             parts.extend([sealed, signature]);
         }
-        Ok(parts)
+        Ok((parts, deals.swap_remove(usize::from(self.holder) - 1)))
     }
 
     /// Checks all contributions and the shares for this holder, and signs the key.
     fn delivery(&mut self, body: &[u8]) -> Result<Heard, SecAggError> {
-        let Step::Shared { own, peers, ceremony, view } = &self.step else { return Err(SecAggError::Late) };
+        let Step::Shared { kept, answers, peers, ceremony, view } = &self.step else { return Err(SecAggError::Late) };
         let (setup, session) = (self.session.setup(), &self.session);
         let (open_len, sealed_len) = (wire::contribution_len(&setup.ring), wire::sealed_len(&setup.ring));
         wire::exactly(body, usize::from(session.holders()) * open_len + peers.len() * sealed_len)?;
@@ -265,8 +265,7 @@ impl KeyHolder {
                 return Ok(Heard::Accuse(dealer, Misdeed::Contribution));
             }
         }
-        let own_deal = own.share.deal(setup, &own.sharing)?.swap_remove(usize::from(self.holder) - 1);
-        let mut deals = vec![own_deal];
+        let mut deals = vec![kept.clone()];
         for (peer, sealed) in peers.iter().zip(sealed) {
             let Some(deal) = self.unseal(peer, sealed) else {
                 return Ok(Heard::Accuse(peer.holder, Misdeed::Share));
@@ -278,7 +277,7 @@ impl KeyHolder {
         let Ok(key) = ceremony.finish() else { return Ok(Heard::Accuse(0, Misdeed::Cancelled)) };
         let pairs = peers.iter().map(|peer| (peer.holder, self.pair_secret(peer, view))).collect();
         let signature = self.sign(wire::SIGN, &statements::key(&key.digest()));
-        let answers = own.answers.clone();
+        let answers = answers.clone();
         self.push(KeyPhase::Sign, wire::SIGN, &[&signature]);
         self.step = Step::Signed { key, share, answers, pairs };
         Ok(Heard::Done)

@@ -56,6 +56,9 @@ pub struct Request {
     pub spare_sets: u64,
     /// lambda: bits of statistical distance of all openings.
     pub lambda: u32,
+    /// N, if it is given: else the one with the fewest bytes a client. A smaller one makes the set-up of a key cheaper,
+    /// which deals `K t` polynomials a holder.
+    pub degree: Option<usize>,
     /// Whom the sum is protected from.
     pub trust: Trust,
 }
@@ -74,6 +77,7 @@ impl Request {
             rounds: 1000,
             spare_sets: u64::from(threshold.needed() < threshold.holders()),
             lambda: 40,
+            degree: None,
             trust,
         }
     }
@@ -94,7 +98,7 @@ impl Request {
             lambda: self.lambda,
             // The errors of the sums are under the flooding: its bound covers them all but with 2^-(lambda + 5).
             failure: Failure::Statistical,
-            degree: None,
+            degree: self.degree,
         }
     }
 }
@@ -251,6 +255,7 @@ mod tests {
             Request { rounds: 0, ..request() },
             Request { rounds: u64::MAX, ..request() },
             Request { lambda: 0, ..request() },
+            Request { degree: Some(1000), ..request() },
             Request { threshold: Threshold::new(4, 4, 0).unwrap(), ..request() },
             Request { shape: shape(63), bound: 1 << 62, clients: u32::MAX, ..request() },
         ];

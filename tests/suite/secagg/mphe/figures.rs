@@ -117,6 +117,11 @@ fn figures() {
             Request::new(shape(1_000_000), 4, Threshold::new(16, 11, 5).unwrap(), Trust::SemiHonestServer),
         ),
     ];
+    let eleven = Threshold::new(16, 11, 5).unwrap();
+    for (name, degree) in [("the same, N = 16384", 16_384), ("the same, N = 8192", 8192)] {
+        let request = Request::new(shape(1_000_000), 4, eleven, Trust::SemiHonestServer);
+        requests.push((name, Request { degree: Some(degree), ..request }));
+    }
     // The numbers are those of a run: a thousand rounds under a key.
     requests.iter_mut().for_each(|(_, r)| r.rounds = 1000);
     for (name, request) in requests {
