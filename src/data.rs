@@ -15,6 +15,7 @@ mod load;
 mod npz;
 pub mod partition;
 mod table;
+pub mod vectors;
 
 pub use config::{Column, CsvConfig, DataConfig, Fixed, IdxConfig, Missing, Normalize, NpzConfig, OneOrMany};
 pub use error::{Attempt, CellProblem, DataError, PartitionProblem, Unobtainable};

@@ -3,14 +3,16 @@
 //! A protocol is a pair of [`Party`] machines, one for a client and one for the server. They hold no
 //! socket, clock, thread or generator: frames and the time go in, frames and one [`Output`] come out.
 //! `plain` adds in the clear and is the oracle of every later protocol. `masks` hides every vector behind masks that
-//! cancel in the sum; `oneshot` encrypts every vector under a key of its own, and key holders open the sum of the keys;
-//! `identity` and `channel` are what such protocols sign and encrypt with.
+//! cancel in the sum; `mphe` encrypts under a lattice key that key holders have in common; `oneshot` under a key of each
+//! client, and key holders open the sum of the keys; `identity` and `channel` are what such protocols sign and encrypt with.
 
 mod accumulator;
 pub mod channel;
 pub mod frame;
 pub mod identity;
+pub mod local;
 pub mod masks;
+pub mod mphe;
 pub mod oneshot;
 pub mod plain;
 
@@ -254,6 +256,47 @@ pub enum SecAggError {
         found: usize,
         /// The least number.
         needed: usize,
+    },
+    /// The lattice refused.
+    #[error(transparent)]
+    He(#[from] HeError),
+    /// A signature that is not that of a key holder's pinned key over this frame.
+    #[error("the signature of key holder {holder} does not fit the frame and the key that the roster has for it")]
+    HolderSignature {
+        /// The author.
+        holder: u16,
+    },
+    /// What a key holder sent bears its signature and is wrong.
+    #[error("key holder {holder} {problem}")]
+    Holder {
+        /// The author.
+        holder: u16,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A value beyond the bound. Which one, and how large, is not said: it is secret.
+    #[error("a value of the vector is not within -{bound}..={bound}, the bound that the plan was made for")]
+    Bound {
+        /// B.
+        bound: u64,
+    },
+    /// A key set-up that was begun before.
+    #[error("this epoch was begun before: a key set-up that begins again takes a new epoch")]
+    UsedEpoch,
+    /// A public key of another set-up than the one that the parties agreed on.
+    #[error("the public key is not of this key set-up: its epoch, seed, thresholds or ring differ")]
+    ForeignKey,
+    /// Bytes of another format, or of a version that this build does not know.
+    #[error("no {what} of version {expected}: it begins with {magic:02x?}, version {version}")]
+    Format {
+        /// What was expected.
+        what: &'static str,
+        /// Version known here.
+        expected: u8,
+        /// First four bytes.
+        magic: [u8; 4],
+        /// Version found.
+        version: u8,
     },
     /// A share that is no share.
     #[error(transparent)]

@@ -1,4 +1,7 @@
-//! `veilsum secagg`: what secure aggregation needs, before it is used.
+//! `veilsum secagg`: what secure aggregation needs before it is used, and one aggregation from files.
+
+mod protocols;
+mod run;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -19,7 +22,7 @@ PROTOCOLS
   masks    Masks that cancel in the sum (Bonawitz et al. 2017; Bell et al. 2020): as many neighbors as the shares of
            corrupt and lost clients ask for. `veilsum train --set secagg={\"masks\":{}}` runs it.
   oneshot  One lattice ciphertext a client, opened by key holders (parameters only: train does not offer it yet).
-  mphe     Every value under a collective public key (likewise).
+  mphe     Every value under a collective public key (likewise). `veilsum secagg run --protocol mphe` runs one.
 
 The lattice protocols open integers: a field has room for the sum of values of magnitude --bound, and is reduced mod 2^bits
 afterwards. Security is a primal-uSVP estimate, and within the table of HomomorphicEncryption.org; failure is the probability
@@ -44,6 +47,8 @@ pub struct Args {
 enum Command {
     /// Parameters, security, failure and bytes of every protocol for one sum.
     Plan(PlanArgs),
+    /// Add up vectors from files, with all parties in this process.
+    Run(Box<run::RunArgs>),
 }
 
 /// Arguments of `veilsum secagg plan`.
@@ -107,7 +112,10 @@ enum ServerName {
 /// # Errors
 /// [`Exit::Usage`] for a parameter outside its range, [`Exit::Refused`] if no protocol serves.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Command::Plan(plan) = &args.command;
+    let plan = match &args.command {
+        Command::Plan(plan) => plan,
+        Command::Run(args) => return run::run(args),
+    };
     let usage = |message: String| Err(Failure::new(Exit::Usage, message));
     if plan.dim == 0 || plan.clients == 0 {
         return usage("--dim and --clients are at least 1".into());

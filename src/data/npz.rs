@@ -136,10 +136,10 @@ impl<'a> Array<'a> {
 
 /// Element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Element {
-    kind: char,
-    bytes: u8,
-    big_endian: bool,
+pub(super) struct Element {
+    pub(super) kind: char,
+    pub(super) bytes: u8,
+    pub(super) big_endian: bool,
 }
 
 impl Element {
@@ -188,14 +188,14 @@ impl Element {
 }
 
 /// Header of one array.
-struct Header {
-    element: Element,
-    fortran: bool,
-    shape: Vec<u64>,
+pub(super) struct Header {
+    pub(super) element: Element,
+    pub(super) fortran: bool,
+    pub(super) shape: Vec<u64>,
 }
 
 impl Header {
-    fn read(entry: &mut impl Read, path: &Path, key: &str) -> Result<Self, DataError> {
+    pub(super) fn read(entry: &mut impl Read, path: &Path, key: &str) -> Result<Self, DataError> {
         let unreadable = |found: &[u8]| DataError::ArrayHeader {
             path: path.to_owned(),
             key: key.to_owned(),

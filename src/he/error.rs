@@ -242,8 +242,8 @@ pub enum HeError {
     },
     /// A second opening with other data.
     #[error(
-        "this session, or this ciphertext, was answered with other data: a holder answers for one ciphertext and one set of \
-         holders a session, and only repeats that"
+        "this session, or this ciphertext, was answered with other data: a holder answers for one ciphertext a session and \
+         as many sets of holders as planned, and only repeats that"
     )]
     Answered,
     /// All planned openings are used up.

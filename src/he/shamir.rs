@@ -99,6 +99,12 @@ impl ShareDeal {
         self.holder
     }
 
+    /// The session of the key.
+    #[must_use]
+    pub const fn session(&self) -> &[u8; 16] {
+        &self.session
+    }
+
     /// F_i(j), transformed.
     #[must_use]
     pub const fn poly(&self) -> &SecretPoly {

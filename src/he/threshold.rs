@@ -8,7 +8,8 @@
 //! - The Lagrange factor comes **before** the flooding f_j: a factor behind it would blow the noise up to Q.
 //! - `f_j = PRF(holder secret, session, hash(ct), T)`, uniform on `[-B', B']`: an identical request gets the same bytes.
 //!   The same f_j under two sets would give `(lambda - lambda') sigma_j c1` exactly; another set is another stream, and
-//!   [`OpeningGuard`] refuses it besides.
+//!   [`OpeningGuard`] refuses it besides, unless the plan has room for it ([`OpeningPlan::with_sets`]), and counts it as
+//!   another of the R openings.
 //! - `z_j` hides the parts from whoever sees them one by one (the server): `sum_(i > j) G_ij - sum_(i < j) G_ij` over T, with
 //!   G_ij uniform in R_Q from a key that only i and j have. **It is needed where t < K**: a corrupt holder outside T knows
 //!   a share that is worth an equation more than the parts are masked by, so that integer combinations of the f_j and the
@@ -163,8 +164,8 @@ impl Holder {
     /// [`Self::guard`] must be on record before the answer is sent.
     ///
     /// # Errors
-    /// A sum beyond the plan or with a zero half; a set without this holder; a second opening with other data, or of the
-    /// same sum in another session; more openings than planned. Nothing is given away then.
+    /// A sum beyond the plan or with a zero half; a set without this holder; a second opening with other data, of the same
+    /// sum in another session, or by more sets than planned; more openings than planned. Nothing is given away then.
     pub fn answer(
         &mut self,
         backend: &dyn Backend,
@@ -179,7 +180,7 @@ impl Holder {
             return Err(HeError::NotInSet { holder });
         }
         let digest = sum.digest();
-        self.guard.admit(session, &digest, &set, self.plan.openings())?;
+        self.guard.admit(session, &digest, &set, (self.plan.openings(), self.plan.sets()))?;
         let ring = self.plan.ring();
         let mut factor = Zeroizing::new(self.share.poly().expose().to_vec());
         poly::scale(ring, &mut factor, &lagrange(ring, set.holders(), holder));

@@ -28,6 +28,11 @@ pub const MAGIC: [u8; 4] = *b"VSHE";
 /// Version written and accepted.
 pub const VERSION: u8 = 1;
 
+/// Bytes before the fields of a kind.
+fn header_len(ring: &Ring) -> usize {
+    8 + 4 * ring.limbs()
+}
+
 impl Commitment {
     /// Holder, digest.
     #[must_use]
@@ -47,6 +52,12 @@ impl Commitment {
 }
 
 impl Contribution {
+    /// Bytes of a contribution.
+    #[must_use]
+    pub fn encoded_len(ring: &Ring) -> usize {
+        header_len(ring) + 2 + 32 + ring.bytes()
+    }
+
     /// Holder, opening, p_i.
     #[must_use]
     pub fn to_bytes(&self, ring: &Ring) -> Vec<u8> {
@@ -111,6 +122,12 @@ impl KeyShare {
 }
 
 impl ShareDeal {
+    /// Bytes of a share.
+    #[must_use]
+    pub fn encoded_len(ring: &Ring) -> usize {
+        header_len(ring) + 16 + 2 + 2 + ring.bytes()
+    }
+
     /// Session, dealer, holder, F_i(j). Secret.
     #[must_use]
     pub fn to_bytes(&self, ring: &Ring) -> Zeroizing<Vec<u8>> {
@@ -150,6 +167,12 @@ impl HolderShare {
 }
 
 impl Ciphertext {
+    /// Bytes of a ciphertext of `blocks` blocks.
+    #[must_use]
+    pub fn encoded_len(ring: &Ring, blocks: usize) -> usize {
+        header_len(ring) + 3 * 8 + 2 * blocks * ring.bytes()
+    }
+
     /// W, V, blocks, c0, c1.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -234,13 +257,16 @@ impl PartialOpening {
 }
 
 impl OpeningGuard {
-    /// Number of openings; session, hash of the sum, hash of sum and set of each, in the order of the sessions.
+    /// Number of openings; session, hash of the sum, hash of sum and set of each, in the order of the sessions; the sets of
+    /// a session in the order in which they were answered.
     #[must_use]
     pub fn to_bytes(&self, ring: &Ring) -> Vec<u8> {
         let mut w = Writer::new(Kind::OpeningGuard, ring, 0);
         w.long(self.len());
-        for (session, (digest, request)) in &self.answered {
-            w.bytes(session).bytes(digest).bytes(request);
+        for (session, (digest, requests)) in &self.answered {
+            for request in requests {
+                w.bytes(session).bytes(digest).bytes(request);
+            }
         }
         w.public()
     }
@@ -251,15 +277,15 @@ impl OpeningGuard {
         let what = "a record of openings";
         let mut r = Reader::of(what, bytes, Kind::OpeningGuard, ring)?;
         let count = r.count("openings on record", 80)?;
-        let mut answered = std::collections::BTreeMap::new();
-        let mut last: Option<[u8; 16]> = None;
+        let mut answered = std::collections::BTreeMap::<[u8; 16], ([u8; 32], Vec<[u8; 32]>)>::new();
         for _ in 0..count {
-            let session: [u8; 16] = r.take()?;
-            if last.is_some_and(|last| last >= session) {
+            let (session, digest, request) = (r.take()?, r.take()?, r.take()?);
+            let ascending = answered.last_key_value().is_none_or(|(last, _)| *last <= session);
+            let (known, requests) = answered.entry(session).or_insert_with(|| (digest, Vec::new()));
+            if !ascending || *known != digest || requests.contains(&request) {
                 return Err(HeError::ForeignSession { what });
             }
-            last = Some(session);
-            answered.insert(session, (r.take()?, r.take()?));
+            requests.push(request);
         }
         r.end()?;
         Ok(Self { answered })

@@ -87,6 +87,14 @@ pub enum Purpose {
     HolderIdentity = 54,
     /// A holder's key for shares, likewise.
     HolderChannel = 55,
+    /// A key holder's X25519 key of one key set-up.
+    SetupChannel = 60,
+    /// What a key holder derives its part of a collective key and its shares from, in one key set-up.
+    HolderKey = 61,
+    /// What a key holder derives the flooding of its answers from, under one key.
+    HolderAnswers = 62,
+    /// What a client of `mphe` derives the randomness of one ciphertext from, bound to its plaintext.
+    MpheClient = 63,
 }
 
 /// The stream cipher under a key.

@@ -23,4 +23,5 @@ mod rounded;
 mod sample_command;
 mod samplers;
 mod secagg;
+mod secagg_command;
 mod training;

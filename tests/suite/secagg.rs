@@ -2,6 +2,7 @@
 
 mod drops;
 mod frames;
+mod mphe;
 mod net;
 mod oneshot;
 mod rogue;

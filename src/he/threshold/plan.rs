@@ -16,6 +16,7 @@ pub struct OpeningPlan {
     threshold: Threshold,
     weights: Weights,
     openings: u64,
+    sets: u64,
     blocks: u64,
     flooding: Flooding,
 }
@@ -48,7 +49,7 @@ impl OpeningPlan {
             let found = u64::from(layout.offset);
             return Err(HeError::OutOfRange { name: "offset of the layout", found, least, most });
         }
-        Ok(Self { ring: ring.clone(), layout, threshold, weights, openings, blocks, flooding })
+        Ok(Self { ring: ring.clone(), layout, threshold, weights, openings, sets: 1, blocks, flooding })
     }
 
     /// The plan of a chosen set.
@@ -58,6 +59,25 @@ impl OpeningPlan {
     pub fn of(choice: &MpheChoice, request: &Request) -> Result<Self, HeError> {
         let sizes = (request.openings, choice.blocks, request.lambda);
         Self::new(&choice.ring, choice.layout, request.threshold, request.ciphertexts, sizes)
+    }
+
+    /// The same plan where a sum may be opened by this many different sets of holders, because a holder of the first one
+    /// has vanished: each is one of the R openings. One if this is not called.
+    ///
+    /// # Errors
+    /// None, or more than all openings.
+    pub fn with_sets(self, sets: u64) -> Result<Self, HeError> {
+        let most = self.openings;
+        if !(1..=most).contains(&sets) {
+            return Err(HeError::OutOfRange { name: "number of sets of holders", found: sets, least: 1, most });
+        }
+        Ok(Self { sets, ..self })
+    }
+
+    /// Most sets of holders that answer for one sum.
+    #[must_use]
+    pub const fn sets(&self) -> u64 {
+        self.sets
     }
 
     /// N and the primes.

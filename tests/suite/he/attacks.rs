@@ -252,6 +252,16 @@ fn a_holder_answers_once() {
     };
     let (f, g) = (residue(&first, &set), residue(&apart, &second));
     assert!(f.iter().zip(&g).filter(|(f, g)| f == g).count() < 20);
+    // Where the plan has room for a second set it is another release with other noise, and a third is refused.
+    let mut roomy = world.holder(&plan.clone().with_sets(2).unwrap(), 1);
+    assert_eq!(roomy.answer(&Scalar, &[1; 16], &sum, &set).unwrap(), first);
+    assert_eq!(roomy.answer(&Scalar, &[1; 16], &sum, &second).unwrap(), apart);
+    assert_eq!((roomy.guard().len(), holder.guard().len()), (2, 1));
+    let third = HolderSet::new(threshold, &[1, 3, 4]).unwrap();
+    assert_eq!(roomy.answer(&Scalar, &[1; 16], &sum, &third), Err(HeError::Answered));
+    assert_eq!(roomy.answer(&Scalar, &[1; 16], &other, &set), Err(HeError::Answered), "nor another sum");
+    assert_eq!(OpeningGuard::from_bytes(&ring, &roomy.guard().to_bytes(&ring)).unwrap(), *roomy.guard());
+    assert!(plan.clone().with_sets(0).is_err() && plan.clone().with_sets(9).is_err());
     // What was answered survives a restart.
     let guard = OpeningGuard::from_bytes(&ring, &holder.guard().to_bytes(&ring)).unwrap();
     let pairs = (2..=4).map(|j| (j, Secret::from_seed(u64::from(j)))).collect();

@@ -71,6 +71,11 @@ fn kinds() -> (Ring, Vec<Kind>) {
 #[test]
 fn what_is_written_is_read_again_and_nothing_else() {
     let (ring, kinds) = kinds();
+    let length = |name: &str| kinds.iter().find(|(n, ..)| *n == name).unwrap().1.len();
+    assert_eq!(length("contribution"), Contribution::encoded_len(&ring));
+    assert_eq!(length("deal"), ShareDeal::encoded_len(&ring));
+    let blocks = (length("ciphertext") - 40) / (2 * ring.bytes());
+    assert_eq!(length("ciphertext"), Ciphertext::encoded_len(&ring, blocks));
     let header = 8 + 4 * ring.limbs();
     for (name, bytes, read) in &kinds {
         assert_eq!(read(bytes).as_ref(), Ok(bytes), "{name}");
