@@ -257,15 +257,6 @@ pub enum SecAggError {
         /// The least number.
         needed: usize,
     },
-    /// The lattice refused.
-    #[error(transparent)]
-    He(#[from] HeError),
-    /// A signature that is not that of a key holder's pinned key over this frame.
-    #[error("the signature of key holder {holder} does not fit the frame and the key that the roster has for it")]
-    HolderSignature {
-        /// The author.
-        holder: u16,
-    },
     /// What a key holder sent bears its signature and is wrong.
     #[error("key holder {holder} {problem}")]
     Holder {
@@ -310,12 +301,6 @@ pub enum SecAggError {
     /// Packed shares that are no shares.
     #[error(transparent)]
     Packing(#[from] PackingError),
-    /// An integer of a vector above the magnitude that the session is planned for.
-    #[error("a value of the vector is above {bound} in magnitude, the most that this session is planned for")]
-    BeyondBound {
-        /// The bound, the client's weight included.
-        bound: u64,
-    },
     /// A key that is not the pinned one.
     #[error("key holder {holder} has other keys in the session")]
     HolderKey {

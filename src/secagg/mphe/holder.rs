@@ -108,7 +108,7 @@ impl RoundHolder {
         let root = statements::root(self.session.context(), &request.survivors, &request.hashes, &sum.digest());
         match &self.agreed {
             Some(agreed) if agreed.root == root => {
-                return Err(SecAggError::He(HeError::Duplicate { what: "the answer", holder: self.number }));
+                return Err(SecAggError::Lattice(HeError::Duplicate { what: "the answer", holder: self.number }));
             }
             Some(_) => return Err(SecAggError::AnotherSet),
             None => {}
@@ -137,7 +137,7 @@ impl RoundHolder {
         }
         let set = HolderSet::new(threshold, &holders)?;
         if agreed.sets.contains(&set) {
-            return Err(SecAggError::He(HeError::Duplicate { what: "the part", holder: self.number }));
+            return Err(SecAggError::Lattice(HeError::Duplicate { what: "the part", holder: self.number }));
         }
         let part = self.holder.answer(&*self.backend, &self.session.opening(), &agreed.sum, &set)?;
         agreed.sets.push(set);
@@ -213,12 +213,12 @@ fn take_sum(session: &RoundSession, request: &Request<'_>) -> Result<Ciphertext,
     let planned = request.hashes.len() as u64;
     for (what, found) in [("weight of a sum", sum.weight()), ("squared weights of a sum", sum.squares())] {
         if found != planned {
-            return Err(SecAggError::He(HeError::BeyondPlan { what, found, planned }));
+            return Err(SecAggError::Lattice(HeError::BeyondPlan { what, found, planned }));
         }
     }
     let (expected, found) = (session.plan().blocks(), sum.blocks());
     if found != expected {
-        return Err(SecAggError::He(HeError::Length { what: "a sum (in blocks)", expected, found }));
+        return Err(SecAggError::Lattice(HeError::Length { what: "a sum (in blocks)", expected, found }));
     }
     Ok(sum)
 }

@@ -260,7 +260,7 @@ impl Party for KeyServer {
         }
         let body = place.body(bytes, expected, from)?;
         if Self::has_answered(&self.members[usize::from(holder) - 1], phase) {
-            return Err(SecAggError::He(crate::he::HeError::Duplicate { what: "the answer", holder }));
+            return Err(SecAggError::Lattice(crate::he::HeError::Duplicate { what: "the answer", holder }));
         }
         match phase {
             KeyPhase::Commit => self.take_entry(holder, body)?,

@@ -256,11 +256,11 @@ impl MpheServer {
             return Err(SecAggError::Late);
         }
         if opening.parts.iter().any(|p| p.holder() == holder) {
-            return Err(SecAggError::He(HeError::Duplicate { what: "the part", holder }));
+            return Err(SecAggError::Lattice(HeError::Duplicate { what: "the part", holder }));
         }
         if part.poly().len() != plan.blocks() * plan.ring().len() {
             let (expected, found) = (plan.blocks(), part.poly().len() / plan.ring().len());
-            return Err(SecAggError::He(HeError::Length { what: "a part (in blocks)", expected, found }));
+            return Err(SecAggError::Lattice(HeError::Length { what: "a part (in blocks)", expected, found }));
         }
         opening.parts.push(part);
         if opening.parts.len() == opening.set.holders().len() {
@@ -324,7 +324,7 @@ impl Party for MpheServer {
                 let holder = self.holder(from)?;
                 let body = place.body(bytes, kind, from)?;
                 if self.agreed[usize::from(holder) - 1].is_some() {
-                    return Err(SecAggError::He(HeError::Duplicate { what: "the answer", holder }));
+                    return Err(SecAggError::Lattice(HeError::Duplicate { what: "the answer", holder }));
                 }
                 self.take_agreement(holder, body)?;
                 self.traffic.receive(Phase::Agree as usize, bytes.len());

@@ -66,7 +66,7 @@ impl Message {
             });
             Self(Buffer::HostU32(words))
         };
-        if over >> 63 != 0 { Err(SecAggError::BeyondBound { bound }) } else { Ok(message) }
+        if over >> 63 != 0 { Err(SecAggError::Bound { bound }) } else { Ok(message) }
     }
 }
 

@@ -194,7 +194,7 @@ fn a_second_opening_is_refused() {
         for j in 1..=3u16 {
             let frame = open_by(&round, u64::from(j), &[1, 2, 3], &again);
             let heard = round.holders[usize::from(j) - 1].handle(PartyId::Server, &frame);
-            assert_eq!(heard, Err(SecAggError::He(HeError::Answered)), "{trust}");
+            assert_eq!(heard, Err(SecAggError::Lattice(HeError::Answered)), "{trust}");
         }
         // The next attempt of the same round, with the same vectors of fewer clients.
         let session = world::round(keys, 7, 1, false);
@@ -203,7 +203,7 @@ fn a_second_opening_is_refused() {
         for (to, frame) in next.openings() {
             let PartyId::Holder(j) = to else { panic!("{to}") };
             let heard = next.holders[usize::from(j) - 1].handle(PartyId::Server, &frame);
-            assert_eq!(heard, Err(SecAggError::He(HeError::Answered)), "{trust}");
+            assert_eq!(heard, Err(SecAggError::Lattice(HeError::Answered)), "{trust}");
         }
     }
 }

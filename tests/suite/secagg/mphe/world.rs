@@ -135,7 +135,7 @@ pub(super) fn play(parties: &mut [(PartyId, &mut dyn Party)], weather: &mut Weat
 
 /// What a late or repeated frame is answered with.
 fn harmless(error: &SecAggError) -> bool {
-    matches!(error, SecAggError::Late | SecAggError::Duplicate { .. } | SecAggError::He(HeError::Duplicate { .. }))
+    matches!(error, SecAggError::Late | SecAggError::Duplicate { .. } | SecAggError::Lattice(HeError::Duplicate { .. }))
 }
 
 /// Plays a set-up; server, holders and outputs afterwards.

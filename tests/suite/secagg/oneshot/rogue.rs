@@ -458,7 +458,7 @@ fn values_out_of_range_are_refused() {
             let packed = super::packed(session.input_shape(), &integers);
             let found =
                 OneshotClient::packed(session, net::id(0), &net::identity(0), &net::secret(0), net::backend(), &packed);
-            assert_eq!(found.unwrap_err(), SecAggError::BeyondBound { bound: 1000 }, "{bad} at {at}");
+            assert_eq!(found.unwrap_err(), SecAggError::Bound { bound: 1000 }, "{bad} at {at}");
         }
     }
     let mut stage = stage;
