@@ -6,6 +6,7 @@ pub mod interval;
 pub mod minimize;
 pub mod modular;
 pub mod ntt;
+pub mod packed;
 pub mod prg;
 pub mod primes;
 pub mod search;

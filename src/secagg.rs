@@ -3,18 +3,22 @@
 //! A protocol is a pair of [`Party`] machines, one for a client and one for the server. They hold no
 //! socket, clock, thread or generator: frames and the time go in, frames and one [`Output`] come out.
 //! `plain` adds in the clear and is the oracle of every later protocol. `masks` hides every vector behind masks that
-//! cancel in the sum; `identity` and `channel` are what such protocols sign and encrypt with.
+//! cancel in the sum; `oneshot` encrypts every vector under a key of its own, and key holders open the sum of the keys;
+//! `identity` and `channel` are what such protocols sign and encrypt with.
 
 mod accumulator;
 pub mod channel;
 pub mod frame;
 pub mod identity;
 pub mod masks;
+pub mod oneshot;
 pub mod plain;
 
 use std::fmt;
 
 use crate::backend::{BackendError, packed_len};
+use crate::he::HeError;
+use crate::math::packed::PackingError;
 use crate::math::shamir::ShamirError;
 
 /// Who sent a frame, or who gets one.
@@ -257,4 +261,34 @@ pub enum SecAggError {
     /// A kernel refused.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Parameters that no safe ring carries, or polynomials that are none of the session's.
+    #[error(transparent)]
+    Lattice(#[from] HeError),
+    /// Packed shares that are no shares.
+    #[error(transparent)]
+    Packing(#[from] PackingError),
+    /// An integer of a vector above the magnitude that the session is planned for.
+    #[error("a value of the vector is above {bound} in magnitude, the most that this session is planned for")]
+    BeyondBound {
+        /// The bound, the client's weight included.
+        bound: u64,
+    },
+    /// A key that is not the pinned one.
+    #[error("key holder {holder} has other keys in the session")]
+    HolderKey {
+        /// The holder.
+        holder: u16,
+    },
+    /// A signature that is not that of the holder's pinned key over this frame.
+    #[error("the signature of key holder {holder} does not fit the frame and the key that the session has for it")]
+    HolderSignature {
+        /// The holder.
+        holder: u16,
+    },
+    /// A second answer of a holder, or a second request for the same.
+    #[error("key holder {holder} has answered in this session")]
+    HolderAnswered {
+        /// The holder.
+        holder: u16,
+    },
 }

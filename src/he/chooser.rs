@@ -70,6 +70,23 @@ pub struct MpheChoice {
     pub bytes_per_value: f64,
 }
 
+/// A set for a vector under one-shot encryption, whatever becomes of its key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorChoice {
+    /// N and the primes.
+    pub ring: Ring,
+    /// w, k, o.
+    pub layout: Layout,
+    /// Security once the sums of secrets and errors are known.
+    pub security: Security,
+    /// log2 of the probability that a value of the vector decodes wrongly.
+    pub log2_failure: f64,
+    /// Blocks of a vector.
+    pub blocks: u64,
+    /// Bytes of a client's ciphertext without its header and its key.
+    pub ciphertext_bytes: u64,
+}
+
 /// A set for a vector under one-shot encryption.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OneshotChoice {
@@ -151,7 +168,17 @@ pub fn oneshot(request: &Request) -> Result<OneshotChoice, HeError> {
     found.map_err(|error| explain(error, request, |r| oneshot_unaided(r, field_width(r.bound, r.weight_sum)?)))
 }
 
-fn oneshot_unaided(request: &Request, width: u32) -> Result<OneshotChoice, HeError> {
+/// The same for the vector alone: its key travels by other means, and threshold, openings and lambda say nothing.
+///
+/// # Errors
+/// Those of [`oneshot`].
+pub fn oneshot_vector(request: &Request) -> Result<VectorChoice, HeError> {
+    let width = width(request)?;
+    let found = vector_unaided(request, width);
+    found.map_err(|error| explain(error, request, |r| vector_unaided(r, field_width(r.bound, r.weight_sum)?)))
+}
+
+fn vector_unaided(request: &Request, width: u32) -> Result<VectorChoice, HeError> {
     let given = request.degree;
     let small = [2048, 4096, 8192].into_iter().filter(|&n| given.is_none_or(|g| g == n));
     let large = [16_384, 32_768].into_iter().filter(|&n| given.is_none_or(|g| g == n));
@@ -165,14 +192,25 @@ fn oneshot_unaided(request: &Request, width: u32) -> Result<OneshotChoice, HeErr
     let layout = Layout::new(&ring, width, best.slots, best.offset)?;
     let blocks = request.values.div_ceil(layout.block(&ring) as u64);
     let coefficients = blocks as f64 * best.degree as f64;
+    Ok(VectorChoice {
+        layout,
+        security: security::oneshot(best.degree, ring.log2_modulus(), ETA, request.ciphertexts.heaviest()),
+        log2_failure: oneshot_failure(ETA, request.ciphertexts, best.offset, coefficients),
+        blocks,
+        ciphertext_bytes: bytes(best.degree, &best.primes, blocks),
+        ring,
+    })
+}
+
+fn oneshot_unaided(request: &Request, width: u32) -> Result<OneshotChoice, HeError> {
+    let vector = vector_unaided(request, width)?;
+    let VectorChoice { ring, layout, security, log2_failure, blocks, ciphertext_bytes } = vector;
     let key =
-        mphe_unaided(&key_request(request, best.degree), field_width(u64::from(ETA), request.ciphertexts.sum())?)?;
-    let security = security::oneshot(best.degree, ring.log2_modulus(), ETA, request.ciphertexts.heaviest());
-    let ciphertext_bytes = bytes(best.degree, &best.primes, blocks);
+        mphe_unaided(&key_request(request, ring.degree()), field_width(u64::from(ETA), request.ciphertexts.sum())?)?;
     Ok(OneshotChoice {
         layout,
         security,
-        log2_failure: oneshot_failure(ETA, request.ciphertexts, best.offset, coefficients),
+        log2_failure,
         blocks,
         ciphertext_bytes,
         bytes_per_value: (ciphertext_bytes + key.ciphertext_bytes) as f64 / request.values as f64,

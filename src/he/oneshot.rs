@@ -12,7 +12,7 @@ use super::error::HeError;
 use super::params::{Layout, Ring};
 use super::poly;
 use super::rns::round_to_values;
-use crate::backend::scalar::encrypt::expand;
+use crate::backend::simd::Simd;
 use crate::backend::{Backend, LatticeSecret};
 use crate::math::prg::StreamKey;
 
@@ -103,10 +103,12 @@ pub fn open(
     poly::check(ring, "the opened key", secret_sum, 1)?;
     poly::check(ring, "a sum of vectors", sums, blocks)?;
     let mut masks = vec![0u32; sums.len()];
-    masks.par_chunks_mut(ring.len()).enumerate().for_each(|(j, mask)| {
-        mask.copy_from_slice(&expand(ring.basis(), expand_key, j));
+    let simd = Simd::new();
+    masks.par_chunks_mut(ring.len()).enumerate().try_for_each(|(j, mask)| {
+        expand(&simd, ring, expand_key, j, mask)?;
         poly::multiply(ring, mask, secret_sum);
-    });
+        Ok::<_, HeError>(())
+    })?;
     poly::inverse(backend, ring, &mut masks)?;
     poly::negate(ring, &mut masks);
     poly::add(ring, &mut masks, sums);
@@ -117,4 +119,35 @@ pub fn open(
     }
     fields.truncate(values);
     Ok(fields)
+}
+
+/// a_j as [`crate::backend::scalar::encrypt::expand`] defines it, from a vector keystream.
+fn expand(simd: &Simd, ring: &Ring, key: &StreamKey, j: usize, out: &mut [u32]) -> Result<(), HeError> {
+    let n = ring.degree();
+    let mut uniform = vec![0u8; 8 * n];
+    for (l, (row, p)) in out.chunks_exact_mut(n).zip(ring.basis().primes()).enumerate() {
+        simd.keystream(key, 8 * ((j * ring.limbs() + l) * n) as u64, &mut uniform)?;
+        for (a, u) in row.iter_mut().zip(uniform.as_chunks::<8>().0) {
+            *a = ((u128::from(u64::from_le_bytes(*u)) * u128::from(p)) >> 64) as u32;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::scalar;
+    use crate::math::prg::Cipher;
+
+    #[test]
+    fn public_polynomials_are_those_of_the_oracle() {
+        let ring = Ring::find(2048, 27, 2).unwrap();
+        let key = StreamKey::from_bytes([8; 32], Cipher::ChaCha20);
+        for j in [0, 1, 7] {
+            let mut found = vec![0; ring.len()];
+            expand(&Simd::new(), &ring, &key, j, &mut found).unwrap();
+            assert_eq!(found, scalar::encrypt::expand(ring.basis(), &key, j));
+        }
+    }
 }

@@ -75,6 +75,18 @@ pub enum Purpose {
     FirstError = 39,
     /// The errors of its second half.
     SecondError = 40,
+    /// The secret polynomial of one message of a client of `oneshot`.
+    OneshotSecret = 50,
+    /// The errors of that message.
+    OneshotError = 51,
+    /// The uniform values in the packed shares of the secret polynomial.
+    OneshotShares = 52,
+    /// The key with which a client of `oneshot` agrees on keys with the holders.
+    OneshotChannel = 53,
+    /// A holder's signing key, where a simulation makes the identities; the holder's number is the client.
+    HolderIdentity = 54,
+    /// A holder's key for shares, likewise.
+    HolderChannel = 55,
 }
 
 /// The stream cipher under a key.

@@ -3,4 +3,5 @@
 mod drops;
 mod frames;
 mod net;
+mod oneshot;
 mod rogue;

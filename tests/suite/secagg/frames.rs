@@ -14,7 +14,7 @@ fn plan() -> Plan {
 
 /// One way to spoil a frame.
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     Flip(usize, u8),
     Cut(usize),
     Grow(Vec<u8>),
@@ -22,7 +22,7 @@ enum Change {
     Zero(usize, usize),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (any::<usize>(), 1u8..).prop_map(|(at, bits)| Change::Flip(at, bits)),
         1 => any::<usize>().prop_map(Change::Cut),
@@ -32,7 +32,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn spoil(frame: &[u8], change: &Change) -> Vec<u8> {
+pub(super) fn spoil(frame: &[u8], change: &Change) -> Vec<u8> {
     let mut out = frame.to_vec();
     let len = out.len();
     match change {

@@ -1,0 +1,55 @@
+//! `oneshot`: a client speaks once. Its vector is encrypted under a key that adds up with those of the others, the key is
+//! shared among K holders, and the holders open the sum of the keys.
+//!
+//! ```text
+//! c_j = a_j s + e_j + 2^o sum_(z < k) 2^(w z) (m_(j,z) + B) mod Q        the server adds: C_j = sum c_j
+//! s   = packed Shamir shares, one for each holder, sealed to it          holder h adds those of the survivors
+//! sum m = decode(C_j - a_j sum s)                                        from t holders' sums
+//! ```
+//! s is fresh in every (session, round, attempt) and for every plaintext: all that a client draws is keyed by its secret, what
+//! the parties agree on, and a hash of its vector. A retry repeats its bytes, other data get another s.
+//!
+//! | phase | request of the server | answer |
+//! |---|---|---|
+//! | input | to clients: announcement | ciphertext, sealed shares and weight, signed |
+//! | | to holders, as they come: the share of a client, what it has signed | |
+//! | open | to holders: who has survived | the sum of these clients' shares, signed; or whose are missing |
+//!
+//! **What is protected.** A server in league with up to f holders and up to c clients learns the sum over one set of at
+//! least `min_survivors >= c + 2` clients and nothing else, whatever it sends, drops, repeats or claims. That assumes
+//! Hint-RLWE with centred binomial laws (see [`crate::he::security`]; heuristic), the primitives, and the pinned rosters:
+//!
+//! - Shares are hidden from the server by the AEAD, and `t - l` of them tell nothing about s (not computationally: at all).
+//! - A holder answers for one set in a session ([`holder`]), and only with the signature of every client in it.
+//! - Two sets cannot be opened side by side, **not even in part**: honest holders and the f others give `K + f` answers
+//!   to two sets at most, so that one of both has `(K + f)/2` at most, and [`plan`] demands that these tell nothing. A rule
+//!   for t alone is not enough: between `t - l + 1` and t every answer tells an equation mod p of l small numbers, and a
+//!   difference of two sums is one client's key.
+//! - What is opened is a sum of integers `z + B`, not of residues: how often a sum mod 2^b wrapped would tell signs.
+//!
+//! Not protected: the round itself. A malicious server, t holders less than K, or one client that deals wrong shares can make
+//! it fail; a client can add any vector of the range. Wrong answers of holders are found and named where more than t answer
+//! ([`OneshotServer::suspects`]), and otherwise what they open to is no sum of small numbers and is not given out. Shares that
+//! a client has dealt wrongly look the same. A holder's long-term key opens what was sealed to it: whoever wants forward
+//! secrecy gives holders a new key in every session.
+//!
+//! Memory: a client holds its vector and its ciphertext; the server one sum and the frames that wait to be sent; a holder
+//! `4 N / l` bytes a client. Time: see the figures in `examples/oneshot_cost.rs`.
+
+pub mod client;
+mod fields;
+pub mod holder;
+mod keys;
+mod opening;
+pub mod plan;
+pub mod server;
+pub mod session;
+mod statements;
+pub mod wire;
+
+pub use self::client::OneshotClient;
+pub use self::holder::OneshotHolder;
+pub use self::keys::{simulated_channel, simulated_holder};
+pub use self::plan::{Plan, Request, Weighting};
+pub use self::server::{OneshotServer, Suspects};
+pub use self::session::{Deadlines, HolderKeys, PHASES, Phase, Session, Setup, Traffic};
