@@ -1,7 +1,7 @@
 //! Ghost clipping against the oracle, which builds every sample's gradient.
 
 use proptest::prelude::*;
-use veilsum::backend::{Backend, BackendError, BackendKind, Buffer};
+use veilsum::backend::{Backend, BackendError, Buffer};
 use veilsum::params::GhostParams;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! Inner products and distances against the oracle, whose sums run over products and over differences.
 
 use proptest::prelude::*;
-use veilsum::backend::{Backend, BackendError, BackendKind, Buffer, Gram, Rows};
+use veilsum::backend::{Backend, BackendError, Buffer, Gram, Rows};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Median and trimmed mean: the same bits as the oracle on every instruction set and device.
 
 use proptest::prelude::*;
-use veilsum::backend::{Backend, BackendError, BackendKind, Buffer, Rows};
+use veilsum::backend::{Backend, BackendError, Buffer, Rows};
 
 use super::*;
 
