@@ -221,7 +221,7 @@ impl OneshotServer {
     }
 
     /// A frame of a client, in the first phase.
-    fn from_client(&mut self, from: PartyId, client: u64, bytes: &[u8]) -> Result<(), SecAggError> {
+    fn client_frame(&mut self, from: PartyId, client: u64, bytes: &[u8]) -> Result<(), SecAggError> {
         let Some(member) = self.session.index(client) else { return Err(SecAggError::UnknownSender { from }) };
         if self.statements[member].is_some() {
             return Err(SecAggError::Duplicate { client });
@@ -237,7 +237,7 @@ impl OneshotServer {
     }
 
     /// A frame of a holder, in the second phase.
-    fn from_holder(&mut self, from: PartyId, holder: u16, bytes: &[u8]) -> Result<(), SecAggError> {
+    fn holder_frame(&mut self, from: PartyId, holder: u16, bytes: &[u8]) -> Result<(), SecAggError> {
         let kind = crate::secagg::masks::wire::kind(bytes)?;
         let place = usize::from(holder).checked_sub(1).and_then(|at| self.answers.get(at));
         match place {
@@ -271,8 +271,8 @@ impl Party for OneshotServer {
     fn handle(&mut self, from: PartyId, bytes: &[u8]) -> Result<(), SecAggError> {
         let State::Running(phase) = self.state else { return Err(SecAggError::Late) };
         match (from, phase) {
-            (PartyId::Client(client), Phase::Input) => self.from_client(from, client, bytes),
-            (PartyId::Holder(holder), Phase::Open) => self.from_holder(from, holder, bytes),
+            (PartyId::Client(client), Phase::Input) => self.client_frame(from, client, bytes),
+            (PartyId::Holder(holder), Phase::Open) => self.holder_frame(from, holder, bytes),
             (PartyId::Client(client), Phase::Open) if self.session.index(client).is_some() => Err(SecAggError::Late),
             (PartyId::Holder(_), Phase::Input) => {
                 let found = crate::secagg::masks::wire::kind(bytes)?;
