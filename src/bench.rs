@@ -12,6 +12,7 @@ pub mod machine;
 pub mod measure;
 pub mod record;
 pub mod request;
+pub mod secagg;
 pub mod show;
 pub mod stages;
 
@@ -28,6 +29,7 @@ use crate::backend::{BackendError, BackendKind};
 use crate::math::ntt::NttError;
 use crate::report::ReportError;
 use crate::sample::SampleError;
+use crate::secagg::SecAggError;
 
 /// What can go wrong between a request and its table.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +114,21 @@ pub enum BenchError {
     /// A file could not be read or written.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// A protocol refused its parameters or a frame.
+    #[error(transparent)]
+    SecAgg(#[from] SecAggError),
+    /// An aggregation ended without a sum.
+    #[error("{case}: no sum was opened")]
+    NoSum {
+        /// Which one.
+        case: String,
+    },
+    /// An aggregation opened to something else.
+    #[error("{case}: the sum is not that of the vectors")]
+    WrongSum {
+        /// Which one.
+        case: String,
+    },
 }
 
 /// Cases and how to time them.

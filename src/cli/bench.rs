@@ -1,5 +1,7 @@
 //! `veilsum bench`.
 
+mod secagg;
+
 use std::io::{ErrorKind, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,7 @@ use crate::report::terminal::{Align, Table};
 /// Arguments of `veilsum bench`.
 #[derive(Debug, clap::Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     long_about = "Measure the kernels, and beside each what this machine could do at best.\n\n\
         Bandwidths and port rates are measured on the spot with the same instruction set and threads; `of limit` \
         is the least time that they allow over the best time seen. The limit of a GPU is the bandwidth of copies \
@@ -33,11 +36,14 @@ use crate::report::terminal::{Align, Table};
   veilsum bench --against before.jsonl               ratios; fails if something became slower
   veilsum bench --from after.jsonl --against before.jsonl --markdown
   veilsum bench --out report                         report/bench.jsonl, roofline.svg, bench.html
+  veilsum bench secagg                               what secure aggregation costs its parties
 
 Exit codes: 0 done, 1 failure, or slower than --against allows, 2 bad usage or file, 130 interrupted (what was
 measured is printed)."
 )]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Stages, or STAGE/VARIANT; default: all (see --list).
     #[arg(value_name = "STAGE")]
     pub stages: Vec<String>,
@@ -85,10 +91,20 @@ pub struct Args {
     pub list: bool,
 }
 
+/// What is no kernel.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Secagg(secagg::Args),
+}
+
 impl From<BenchError> for Failure {
     fn from(e: BenchError) -> Self {
         let exit = match &e {
-            BenchError::Sample(_) | BenchError::Ntt(_) | BenchError::Threads { .. } => Exit::Failure,
+            BenchError::Sample(_)
+            | BenchError::Ntt(_)
+            | BenchError::Threads { .. }
+            | BenchError::NoSum { .. }
+            | BenchError::WrongSum { .. } => Exit::Failure,
             _ => Exit::Usage,
         };
         Self::new(exit, e)
@@ -100,6 +116,9 @@ impl From<BenchError> for Failure {
 /// # Errors
 /// Exit 2 for a bad request or file, 1 for rows slower than `--against` allows, 130 after Ctrl-C.
 pub fn run(args: Args) -> Result<(), Failure> {
+    if let Some(What::Secagg(args)) = &args.what {
+        return secagg::run(args);
+    }
     if args.list {
         return print(&list(args.json));
     }
@@ -114,7 +133,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let mut results = match &args.from {
         Some(path) => Results::read(path)?,
         None => {
-            let (cases, threads) = (planned(&args)?, threads(&args)?);
+            let (cases, threads) = (planned(&args)?, threads(args.threads)?);
             if let Some((before, path)) = &before {
                 let rows: Vec<Row> = cases.iter().map(|case| Row::planned(case, threads)).collect();
                 check_common(&rows, &before.rows, path)?;
@@ -151,9 +170,9 @@ fn planned(args: &Args) -> Result<Vec<Case>, BenchError> {
 }
 
 /// The number of threads: as asked for, or all processors that this process may use.
-fn threads(args: &Args) -> Result<usize, BenchError> {
+fn threads(asked: Option<usize>) -> Result<usize, BenchError> {
     let here = std::thread::available_parallelism().map_or(1, usize::from);
-    match args.threads {
+    match asked {
         None => Ok(here),
         Some(threads) if (1..=here).contains(&threads) => Ok(threads),
         Some(threads) => Err(BenchError::OutOfRange {

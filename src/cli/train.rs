@@ -101,7 +101,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once.
-pub(super) fn on_ctrl_c() -> Arc<AtomicBool> {
+pub(in crate::cli) fn on_ctrl_c() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&flag);
     let installed = ctrlc::set_handler(move || {
