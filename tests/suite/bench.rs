@@ -245,3 +245,67 @@ fn wrong_requests_are_exit_2_with_the_right_value() {
         assert!(message.contains(word) && output.stdout.is_empty(), "{args:?}: {message}");
     }
 }
+
+const SECAGG: [&str; 9] = ["secagg", "--clients", "12", "--size", "1000,5000", "--dropout", "0,0.3", "--bits", "12"];
+
+/// Every sum of the command is compared with that of the vectors, so that a row means that the protocol has worked.
+#[test]
+fn protocols_are_played_and_counted() {
+    let rows = lines(&succeeds(&[&SECAGG[..], &["--json", "--threads", "1"]].concat()));
+    assert_eq!(rows.len(), 3 * 2 * 2);
+    for row in &rows {
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"));
+        let (name, dim) = (row["protocol"].as_str().unwrap(), number("dim"));
+        assert_eq!(number("clients"), 12.0);
+        let delivering = match (name, number("dropout") > 0.0) {
+            (_, true) => 9.0,
+            ("masks", false) => 12.0,
+            (_, false) => 9.0,
+        };
+        assert_eq!(number("delivering"), delivering, "{row}");
+        for key in ["client_ns", "add_ns"] {
+            let (best, median) = (row[key]["best"].as_f64().unwrap(), row[key]["median"].as_f64().unwrap());
+            assert!(0.0 < best && best <= median, "{key}: {row}");
+        }
+        // What is sent: the vector, and around it what the protocol needs.
+        let vector = 12.0 / 8.0 * dim;
+        let sent = number("client_sent");
+        match name {
+            "plain" => assert!(sent > vector && sent < vector + 200.0, "{row}"),
+            "masks" => assert!(sent > vector && sent < vector + 20_000.0, "{row}"),
+            _ => assert!(sent > 2.0 * vector && number("holder_ns") > 0.0 && number("holder_sent") > 0.0, "{row}"),
+        }
+        assert_eq!(name == "oneshot", number("holder_received_per_client") > 0.0);
+    }
+}
+
+#[test]
+fn protocols_as_a_table_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("report");
+    let only = ["--protocol", "plain,oneshot", "--out", out.to_str().unwrap(), "--markdown"];
+    let table = succeeds(&[&SECAGG[..], &only].concat());
+    assert!(table.contains("| plain ") && table.contains("| oneshot ") && !table.contains("| masks "), "{table}");
+    let svg = std::fs::read_to_string(out.join("secagg.svg")).unwrap();
+    well_formed(&svg);
+    assert!(svg.contains("oneshot, 30 % lost"));
+    assert_eq!(lines(&std::fs::read_to_string(out.join("secagg.jsonl")).unwrap()).len(), 2 * 2 * 2);
+}
+
+#[test]
+fn protocols_that_cannot_be_played_are_bad_usage() {
+    for (more, expected) in [
+        (&["--clients", "1"][..], "--clients is 1, expected 2 to 2^20"),
+        (&["--dropout", "1"], "--dropout is 1, expected in [0, 1)"),
+        (&["--dropout", "0.99"], "so that two clients deliver"),
+        (&["--bits", "33"], "--bits is 33, expected 1 to 32"),
+        (&["--size", "0"], "--size is \"0\""),
+        (&["--backend", "opencl"], "--backend is opencl, expected scalar, simd, wgpu, cuda"),
+        (&["--protocol", "oneshot", "--threshold", "8"], "threshold"),
+        (&["--protocol", "rot13"], "rot13"),
+    ] {
+        let args = [&["secagg"][..], more].concat();
+        let error = fails(&args, 2);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
