@@ -47,7 +47,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 16)]
     holders: u16,
     /// Holders that are needed to open.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 14)]
     threshold: u16,
     /// Holders that may be corrupt.
     #[arg(long, default_value_t = 2)]
