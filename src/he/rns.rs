@@ -4,42 +4,63 @@ use rayon::prelude::*;
 
 use super::error::HeError;
 use super::params::{Layout, Ring};
-use crate::math::modular::Modulus;
+use crate::math::modular::{Modulus, Shoup};
 use crate::math::ntt::RnsBasis;
 
 /// Words of 64 bits of the largest integer: a table's log2 Q is at most 881.
 const WORDS: usize = 14;
+
+/// Most primes whose product fits 128 bits whatever they are.
+const SMALL: usize = 4;
 
 /// Garner's algorithm: mixed digits of the primes, then Horner.
 #[derive(Clone, Debug)]
 pub struct Crt {
     moduli: Vec<Modulus>,
     /// `p_j^-1 mod p_i` for j < i, row by row.
-    inverses: Vec<u32>,
+    inverses: Vec<Shoup>,
     words: usize,
 }
 
 impl Crt {
     pub(super) fn new(basis: &RnsBasis) -> Self {
         let moduli: Vec<Modulus> = basis.limbs().iter().map(|limb| limb.modulus()).collect();
-        let inverse = |i: usize, j: usize| moduli[i].inverse(moduli[i].reduce(u64::from(moduli[j].value())));
+        let inverse = |i: usize, j: usize| {
+            let m: Modulus = moduli[i];
+            m.shoup(m.inverse(m.reduce(u64::from(moduli[j].value()))))
+        };
         let inverses =
             (0..moduli.len()).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| inverse(i, j)).collect();
         let words = (moduli.len() * 30).div_ceil(64).min(WORDS);
         Self { moduli, inverses, words }
     }
 
-    /// The integer in `[0, Q)` with these residues, little-endian words. `digits` is memory of L words.
-    fn lift(&self, residue: impl Fn(usize) -> u32, digits: &mut [u32]) -> [u64; WORDS] {
+    /// The mixed digits of the integer in `[0, Q)` with these residues, into memory of L words.
+    #[inline(always)]
+    fn digits(&self, residue: impl Fn(usize) -> u32, digits: &mut [u32]) {
         let mut row = 0;
         for (i, &m) in self.moduli.iter().enumerate() {
             let mut x = residue(i);
             for (j, &digit) in digits[..i].iter().enumerate() {
-                x = m.mul(m.sub(x, m.reduce(u64::from(digit))), self.inverses[row + j]);
+                x = m.mul_shoup(m.sub(x, m.reduce(u64::from(digit))), self.inverses[row + j]);
             }
             digits[i] = x;
             row += i;
         }
+    }
+
+    /// The integer in `[0, Q)` with these residues, for at most [`SMALL`] primes.
+    #[inline(always)]
+    fn lift_small(&self, residue: impl Fn(usize) -> u32) -> u128 {
+        let mut digits = [0; SMALL];
+        self.digits(residue, &mut digits);
+        let digits = self.moduli.iter().zip(&digits).rev();
+        digits.fold(0, |value, (m, &digit)| value * u128::from(m.value()) + u128::from(digit))
+    }
+
+    /// The integer in `[0, Q)` with these residues, little-endian words. `digits` is memory of L words.
+    fn lift(&self, residue: impl Fn(usize) -> u32, digits: &mut [u32]) -> [u64; WORDS] {
+        self.digits(residue, digits);
         let mut value = [0u64; WORDS];
         for (m, &digit) in self.moduli.iter().zip(&*digits).rev() {
             let mut carry = u64::from(digit);
@@ -87,12 +108,28 @@ pub fn round_to_values(ring: &Ring, layout: &Layout, sums: &[u32]) -> Result<Vec
     let end = layout.slots * layout.width + layout.offset;
     let blocks = values.par_chunks_mut(k * n).zip(sums.par_chunks(ring.len())).enumerate();
     blocks.try_for_each(|(block, (out, x))| {
+        let beyond = |index| HeError::BeyondSlots { block, index };
+        let residue = |i: usize, l: usize| ring.crt().moduli[l].add(x[l * n + i], halves[l]);
+        if ring.limbs() <= SMALL {
+            let mask = u64::MAX >> (64 - layout.width.min(64));
+            for i in 0..n {
+                let value = ring.crt().lift_small(|l| residue(i, l)).checked_shr(layout.offset).unwrap_or(0);
+                // Shifts by more than there are bits give zero, as for a layout of a larger ring.
+                if value.checked_shr(end - layout.offset).unwrap_or(0) != 0 {
+                    return Err(beyond(i));
+                }
+                for z in 0..k {
+                    out[z * n + i] = value.checked_shr(layout.width * z as u32).unwrap_or(0) as u64 & mask;
+                }
+            }
+            return Ok(());
+        }
         let mut digits = vec![0u32; ring.limbs()];
         for i in 0..n {
-            let residue = |l: usize| ring.crt().moduli[l].add(x[l * n + i], halves[l]);
+            let residue = |l: usize| residue(i, l);
             let value = ring.crt().lift(residue, &mut digits);
             if any_from(&value, end) {
-                return Err(HeError::BeyondSlots { block, index: i });
+                return Err(beyond(i));
             }
             for z in 0..k {
                 out[z * n + i] = bits(&value, layout.offset + layout.width * z as u32, layout.width);
@@ -122,6 +159,9 @@ mod tests {
             for x in [BigUint::from(0u32), BigUint::from(1u32), &q - 1u32, &q / 2u32, third] {
                 let column = residues(&ring, &x);
                 let words = ring.crt().lift(|l| column[l], &mut vec![0; limbs]);
+                if limbs <= SMALL {
+                    assert_eq!(BigUint::from(ring.crt().lift_small(|l| column[l])), x);
+                }
                 let found = words.iter().rev().fold(BigUint::from(0u32), |v, &w| (v << 64) + w);
                 assert_eq!(found, x);
                 for (from, width) in [(0u32, 64u32), (1, 64), (63, 2), (64, 7), (100, 33)] {

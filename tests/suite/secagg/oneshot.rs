@@ -3,6 +3,7 @@
 mod drops;
 mod frames;
 mod rogue;
+mod rules;
 
 use std::sync::Arc;
 
