@@ -29,12 +29,14 @@ pub enum Protocol {
     Plain,
     /// Masks that cancel in the sum.
     Masks,
+    /// Every value under a collective lattice key.
+    Mphe,
     /// One lattice ciphertext a client, opened by key holders.
     Oneshot,
 }
 
 /// All protocols.
-pub const PROTOCOLS: [Protocol; 3] = [Protocol::Plain, Protocol::Masks, Protocol::Oneshot];
+pub const PROTOCOLS: [Protocol; 4] = [Protocol::Plain, Protocol::Masks, Protocol::Mphe, Protocol::Oneshot];
 
 impl Protocol {
     /// Its name in a config.
@@ -43,6 +45,7 @@ impl Protocol {
         match self {
             Self::Plain => "plain",
             Self::Masks => "masks",
+            Self::Mphe => "mphe",
             Self::Oneshot => "oneshot",
         }
     }
@@ -106,6 +109,8 @@ pub struct Row {
     pub backend: String,
     /// Parameters that the protocol has chosen.
     pub parameters: String,
+    /// Time of all holders and the server for the set-up of a key that serves many sums, in ns.
+    pub keys_ns: f64,
     /// A client's time from its first frame to its last, in ns.
     pub client_ns: Times,
     /// Bytes that a client sends.
@@ -147,7 +152,7 @@ pub fn measure(
     check(case)?;
     // No key of anybody: what is added is made up.
     let secret = Secret::from_bytes([5; 32]);
-    let Parties { mut server, mut members, silent, parameters } = parties(case, backend, &secret)?;
+    let Parties { mut server, mut members, silent, parameters, keys } = parties(case, backend, &secret)?;
     let shape = VectorShape { len: case.dim, bits: case.bits };
     let mut expected = vec![0u64; case.dim as usize];
     let mut delivered = 0;
@@ -168,7 +173,7 @@ pub fn measure(
     if words.iter().zip(&expected).any(|(&word, &sum)| word != sum & mask) {
         return Err(BenchError::WrongSum { case: show::name(case) });
     }
-    Ok(Some(row(case, backend.describe(), parameters, &spent)))
+    Ok(Some(row(case, (backend.describe(), parameters), keys, &spent)))
 }
 
 /// The values of a client, packed: uniform bits.
@@ -205,7 +210,7 @@ fn check(case: &Case) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn row(case: &Case, backend: String, parameters: String, spent: &Spent) -> Row {
+fn row(case: &Case, (backend, parameters): (String, String), keys: Duration, spent: &Spent) -> Row {
     let of = |wanted: fn(&PartyId) -> bool| -> Vec<Work> {
         spent.members.iter().filter(|(party, _)| wanted(party)).map(|(_, work)| *work).collect()
     };
@@ -226,6 +231,7 @@ fn row(case: &Case, backend: String, parameters: String, spent: &Spent) -> Row {
         case: *case,
         backend,
         parameters,
+        keys_ns: keys.as_nanos() as f64,
         client_ns: Times::of(clients.iter().map(|work| work.time)),
         client_sent: median(|work| work.sent),
         client_received: median(|work| work.received),

@@ -1,5 +1,6 @@
 //! `veilsum secagg`: what secure aggregation needs before it is used, and one aggregation from files.
 
+mod lattice;
 mod protocols;
 mod run;
 

@@ -52,6 +52,7 @@ fn every_protocol_writes_the_same_sum() {
         (format!("{many} 1.npy --protocol masks"), 5),
         (format!("{raw} 2.npy --protocol mphe --bound 1000 --holders 4 --rounds 5"), 6),
         (format!("{many} 3.npy --protocol mphe --bound 1000 --trust honest-roster --rounds 5"), 6),
+        (format!("{raw} 4.npy --protocol oneshot --bound 1000 --holders 4"), 2),
     ]
     .into_iter()
     .enumerate()
@@ -81,6 +82,7 @@ fn whoever_vanishes_the_sum_is_that_of_the_others() {
         ),
         ("--protocol mphe --rounds 5 --holders 4 --drop-clients 1-3@input --drop-holders 2@agree", vec![3, 4, 5]),
         ("--protocol mphe --rounds 5 --holders 4 --drop-clients 6@input --drop-holders 1@open", vec![0, 1, 2, 3, 4]),
+        ("--protocol oneshot --holders 5 --drop-clients 1-3@input --drop-holders 2@open", vec![3, 4, 5]),
     ] {
         let value = json(&run(folder.path(), &format!("{raw} {args}")));
         assert_eq!(sum_in(folder.path(), "out.npy"), expected(&rows, &who), "{args}");
@@ -102,6 +104,9 @@ fn what_cannot_be_done_says_so_and_writes_nothing() {
         ("--bits 12 --drop-clients 1-5@input", 1, "no sum"),
         ("--bits 12 --protocol mphe --holders 4 --rounds 5 --drop-holders 1-2@open", 1, "key holders are left"),
         ("--bits 12 --protocol mphe --rounds 5 --drop-holders 2@share", 1, "by key holder 2"),
+        ("--bits 12 --protocol oneshot --holders 4 --drop-holders 1-2@open", 1, "key holders are left"),
+        ("--bits 12 --protocol oneshot --drop-holders 1@agree", 2, "there are open"),
+        ("--bits 12 --protocol oneshot --bound 4096", 2, "at most 2^(bits - 1)"),
         ("--bits 12 --protocol mphe --rounds 5 --drop-clients 2@open", 2, "there are input"),
         ("--bits 12 --drop-holders 1@input", 2, "there are none"),
         ("--bits 12 --drop-clients 9@input", 2, "they are 1 to 6"),

@@ -1,14 +1,19 @@
 //! The parties of one aggregation, by protocol.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::drive::{Member, Members};
 use super::{Case, Protocol};
 use crate::backend::Backend;
-use crate::math::prg::Secret;
+use crate::he::OpeningGuard;
+use crate::he::shamir::Threshold;
+use crate::math::prg::{Address, Cipher, Purpose, Secret};
 use crate::secagg::identity::{Identity, Roster};
+use crate::secagg::local;
 use crate::secagg::masks::{self, MasksClient, MasksServer, ServerModel};
+use crate::secagg::mphe::{self, Epochs, KeyHolder, KeyServer, MpheClient, MpheServer, RoundHolder};
 use crate::secagg::oneshot::{self, OneshotClient, OneshotHolder, OneshotServer};
 use crate::secagg::plain::{PlainClient, PlainServer};
 use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
@@ -26,6 +31,8 @@ pub(super) struct Parties {
     pub(super) silent: BTreeSet<PartyId>,
     /// The parameters, in a line.
     pub(super) parameters: String,
+    /// Time of all parties of a key set-up, which serves many sums.
+    pub(super) keys: Duration,
 }
 
 /// Makes them. A lattice client does not depend on how many others deliver: only `case.delivering` of them are there.
@@ -33,6 +40,7 @@ pub(super) fn parties(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) 
     match case.protocol {
         Protocol::Plain => plain(case, backend),
         Protocol::Masks => with_masks(case, backend, secret),
+        Protocol::Mphe => with_mphe(case, backend, secret),
         Protocol::Oneshot => with_oneshot(case, backend, secret),
     }
 }
@@ -60,6 +68,7 @@ fn plain(case: &Case, backend: &Arc<dyn Backend>) -> Result<Parties, SecAggError
         members: members.collect(),
         silent: BTreeSet::new(),
         parameters: "added in the clear".into(),
+        keys: Duration::ZERO,
     })
 }
 
@@ -87,7 +96,8 @@ fn with_masks(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Resul
     }
     // They vanish when the others hold shares of their keys, where it costs the server most.
     let silent = (case.delivering..case.clients).map(|client| PartyId::Client(client.into())).collect();
-    Ok(Parties { server: Box::new(MasksServer::new(&session, Arc::clone(backend))), members, silent, parameters })
+    let server = Box::new(MasksServer::new(&session, Arc::clone(backend)));
+    Ok(Parties { server, members, silent, parameters, keys: Duration::ZERO })
 }
 
 fn with_oneshot(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Result<Parties, SecAggError> {
@@ -122,7 +132,81 @@ fn with_oneshot(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Res
         members.insert(PartyId::Holder(holder), Box::new(party));
     }
     let silent = lost_holders(case).map(PartyId::Holder).collect();
-    Ok(Parties { server: Box::new(OneshotServer::new(&session, Arc::clone(backend))), members, silent, parameters })
+    let server = Box::new(OneshotServer::new(&session, Arc::clone(backend)));
+    Ok(Parties { server, members, silent, parameters, keys: Duration::ZERO })
+}
+
+/// Sums that a key of `mphe` is made for.
+const ROUNDS: u64 = 1000;
+/// Identities of holders stand far behind those of the clients.
+const HOLDERS: u64 = 1 << 40;
+
+fn with_mphe(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Result<Parties, SecAggError> {
+    let holders = case.holders;
+    let threshold = Threshold::new(holders.holders, holders.needed, holders.corrupt)?;
+    let plan = mphe::Plan::choose(mphe::Request {
+        rounds: ROUNDS,
+        ..mphe::Request::new(shape(case), case.clients, threshold, mphe::Trust::SemiHonestServer)
+    })?;
+    let parameters = plan.to_string();
+    let start = Instant::now();
+    let keys = mphe_keys(case, plan, &**backend, secret)?;
+    let spent = start.elapsed();
+    let Some(first_key) = keys.first() else { return Err(SecAggError::Context) };
+    let identities: Vec<Identity> = cohort(case).iter().map(|&c| Identity::simulated(secret, c)).collect();
+    let session = mphe::RoundSession::new(mphe::Setup {
+        id: ID,
+        cohort: cohort(case),
+        roster: Arc::new(Roster::new((0..).zip(identities.iter().map(Identity::public)))?),
+        key: Arc::clone(first_key.key()),
+        deadlines: Some(mphe::Deadlines { input: 1, agree: 2, open: 3 }),
+    })?;
+    let mut members = Members::new();
+    for (client, identity) in first(case).zip(&identities) {
+        let party = MpheClient::new(&session, client, identity, secret, Arc::clone(backend))?;
+        members.insert(PartyId::Client(client), Box::new(party));
+    }
+    for (holder, keys) in (1..).zip(&keys) {
+        let identity = Identity::simulated(secret, HOLDERS + u64::from(holder));
+        let party = RoundHolder::new(&session, keys, OpeningGuard::default(), &identity, Arc::clone(backend))?;
+        members.insert(PartyId::Holder(holder), Box::new(party));
+    }
+    let silent = lost_holders(case).map(PartyId::Holder).collect();
+    let server = Box::new(MpheServer::new(&session, Arc::clone(backend)));
+    Ok(Parties { server, members, silent, parameters, keys: spent })
+}
+
+/// The set-up of a key, by all holders.
+fn mphe_keys(
+    case: &Case,
+    plan: mphe::Plan,
+    backend: &dyn Backend,
+    secret: &Secret,
+) -> Result<Vec<mphe::HolderKeys>, SecAggError> {
+    let numbers = 1..=case.holders.holders;
+    let identity = |j: u16| Identity::simulated(secret, HOLDERS + u64::from(j));
+    let session = mphe::KeySession::new(mphe::KeyConfig {
+        epoch: ID.session,
+        seed: [9; 32],
+        plan,
+        holders: Arc::new(Roster::new(numbers.clone().map(|j| (u64::from(j), identity(j).public())))?),
+        deadlines: Some([1, 2, 3]),
+    })?;
+    let holder = |j: u16| KeyHolder::new(&session, j, &identity(j), &of(secret, j), backend, &mut Epochs::new());
+    let mut holders = numbers.map(holder).collect::<Result<Vec<_>, _>>()?;
+    let mut server = KeyServer::new(&session);
+    let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, &mut server)];
+    parties.extend((1..).zip(&mut holders).map(|(j, p)| (PartyId::Holder(j), p as &mut dyn Party)));
+    local::play(&mut parties, &BTreeMap::new(), &|| Duration::ZERO)?;
+    Ok(holders.iter_mut().filter_map(KeyHolder::take_keys).collect())
+}
+
+/// A holder's own secret.
+fn of(secret: &Secret, holder: u16) -> Secret {
+    let mut bytes = [0; 32];
+    let address = Address { client: HOLDERS + u64::from(holder), ..Address::default() };
+    secret.derive(&[1; 16], address, Purpose::Draws, Cipher::ChaCha20).fill(0, &mut bytes);
+    Secret::from_bytes(bytes)
 }
 
 /// As many holders as clients vanish, in parts of all, but for those that are needed.
@@ -196,8 +280,24 @@ impl Member for OneshotClient {
     }
 }
 
+impl Member for MpheClient {
+    fn wants_vector(&self) -> bool {
+        Self::wants_vector(self)
+    }
+
+    fn submit(&mut self, packed: &[u8]) -> Result<(), SecAggError> {
+        Self::submit(self, packed)
+    }
+}
+
 impl Member for OneshotHolder {
     /// Nobody asks a holder for a vector.
+    fn submit(&mut self, _: &[u8]) -> Result<(), SecAggError> {
+        Ok(())
+    }
+}
+
+impl Member for RoundHolder {
     fn submit(&mut self, _: &[u8]) -> Result<(), SecAggError> {
         Ok(())
     }

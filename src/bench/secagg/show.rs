@@ -8,8 +8,9 @@ use crate::report::terminal::{Align, Table};
 /// What the columns mean.
 pub const LEGEND: &str = "A client's time and bytes are those of all its frames; add is the server's time to check and add one \
 client's vector, open its time from the last vector to the sum, both a value. Best / median over the clients that were played. \
-setup is the server's time before the first vector, of all clients; a holder's time is that for the clients that were played. \
-Vanishing clients of masks leave when others hold shares of their keys, those of oneshot before they say a word.";
+setup is the server's time before the first vector, of all clients; keys that of all \
+parties for the key of 1000 sums; a holder's time is that for the clients that were played. \
+Vanishing clients of masks leave when others hold shares of their keys, those of the others before they say a word.";
 
 /// The case in a word.
 #[must_use]
@@ -32,10 +33,11 @@ pub fn table(rows: &[Row]) -> Table {
         "add ns a value",
         "open ns a value",
         "setup ms",
+        "keys ms",
         "holder ms",
         "holder B a client",
     ];
-    let mut align = [Align::Right; 12];
+    let mut align = [Align::Right; 13];
     align[0] = Align::Left;
     let mut table = Table::new(headers).with_align(align);
     for row in rows {
@@ -56,6 +58,7 @@ pub fn table(rows: &[Row]) -> Table {
             pair(&row.add_ns),
             number(row.per_value(row.open_ns)),
             number(row.setup_ns / 1e6),
+            if row.keys_ns > 0.0 { number(row.keys_ns / 1e6) } else { "-".into() },
             held(number(row.holder_ns / 1e6)),
             held(format!("{:.0}", row.holder_received_per_client)),
         ]);

@@ -17,7 +17,7 @@ use crate::files::write_atomic;
 #[command(
     about = "What secure aggregation costs its parties: time and bytes a value",
     long_about = "Play whole aggregations with the machines that `train` uses, every call timed, every sum checked.\n\n\
-        All clients of masks are played, since they share keys with one another; of plain and oneshot --sample of them, \
+        All clients of masks are played, since they share keys with one another; of the others --sample of them, \
         with the parameters for all.",
     after_help = "Examples:
   veilsum bench secagg --threads 1
@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// The sum is one mod 2^bits.
     #[arg(long, default_value_t = 16)]
     bits: u32,
-    /// Holders of the key (oneshot).
+    /// Holders of the key (mphe, oneshot).
     #[arg(long, default_value_t = 16)]
     holders: u16,
     /// Holders that are needed to open.
@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// Holders that may be corrupt.
     #[arg(long, default_value_t = 2)]
     corrupt_holders: u16,
-    /// Clients of plain and oneshot that are played at most.
+    /// Clients of the protocols but masks that are played at most.
     #[arg(long, default_value_t = 9)]
     sample: u32,
     /// Backend: scalar, simd, wgpu, cuda.
@@ -81,6 +81,8 @@ enum ProtocolName {
     Plain,
     /// Masks that cancel in the sum.
     Masks,
+    /// Every value under a collective lattice key.
+    Mphe,
     /// One lattice ciphertext a client.
     Oneshot,
 }
@@ -90,6 +92,7 @@ impl From<ProtocolName> for Protocol {
         match name {
             ProtocolName::Plain => Self::Plain,
             ProtocolName::Masks => Self::Masks,
+            ProtocolName::Mphe => Self::Mphe,
             ProtocolName::Oneshot => Self::Oneshot,
         }
     }

@@ -5,19 +5,18 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::run::{Dropped, Played, ProtocolName, RunArgs, TrustName};
+use super::lattice;
+use super::run::{Dropped, Played, ProtocolName, RunArgs};
 use crate::backend::{self, Backend, BackendKind};
 use crate::cli::{Exit, Failure};
 use crate::fl::protocol::{MasksConfig, ServerBehavior};
-use crate::he::OpeningGuard;
-use crate::he::shamir::Threshold;
 use crate::math::prg::{Address, Cipher, Purpose, Secret};
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::local::{self, Lost, Tally};
 use crate::secagg::masks::{self, MasksClient, MasksServer};
-use crate::secagg::mphe::{self, Epochs, KeyHolder, KeyServer, MpheClient, MpheServer, RoundHolder};
 use crate::secagg::plain::{PlainClient, PlainServer};
 use crate::secagg::{Party, PartyId, SecAggError, SessionId, VectorShape, frame};
+use crate::secagg::{mphe, oneshot};
 
 /// What is to be added up.
 pub(super) struct Aggregation<'a> {
@@ -38,7 +37,7 @@ pub(super) struct PhaseCount {
 }
 
 /// A phase: its name, the kinds of its frames, and the kind of what the parties answer.
-type Phases = &'static [(&'static str, &'static [u8], u8)];
+pub(super) type Phases = &'static [(&'static str, &'static [u8], u8)];
 
 const PLAIN: Phases = &[("input", &[frame::KIND_ANNOUNCE, frame::KIND_INPUT], frame::KIND_INPUT)];
 const MASKS: Phases = {
@@ -51,7 +50,7 @@ const MASKS: Phases = {
         ("unmask", &[OPEN, UNMASK], UNMASK),
     ]
 };
-const KEY_SETUP: Phases = {
+pub(super) const KEY_SETUP: Phases = {
     use mphe::wire::{ABORT, BEGIN, CERTIFICATE, COMMIT, COMPLAINT, DELIVERY, ROLL, SHARES, SIGN};
     &[
         ("commit", &[BEGIN, COMMIT], COMMIT),
@@ -59,9 +58,14 @@ const KEY_SETUP: Phases = {
         ("sign", &[DELIVERY, SIGN, CERTIFICATE, COMPLAINT, ABORT], SIGN),
     ]
 };
-const MPHE: Phases = {
+pub(super) const MPHE: Phases = {
     use mphe::wire::{AGREE, ANNOUNCE, INPUT, OPEN, PART, REQUEST};
     &[("input", &[ANNOUNCE, INPUT], INPUT), ("agree", &[REQUEST, AGREE], AGREE), ("open", &[OPEN, PART], PART)]
+};
+
+pub(super) const ONESHOT: Phases = {
+    use oneshot::wire::{ANNOUNCE, ANSWER, INPUT, LACKS, OPEN, RELAY};
+    &[("input", &[ANNOUNCE, INPUT, RELAY], INPUT), ("open", &[OPEN, ANSWER, LACKS], ANSWER)]
 };
 
 /// Phases in which clients and holders of a protocol answer.
@@ -70,14 +74,15 @@ const fn answering(protocol: ProtocolName) -> (&'static [&'static str], &'static
         ProtocolName::Plain => (&["input"], &[]),
         ProtocolName::Masks => (&["keys", "shares", "input", "consistency", "unmask"], &[]),
         ProtocolName::Mphe => (&["input"], &["commit", "share", "sign", "agree", "open"]),
+        ProtocolName::Oneshot => (&["input"], &["open"]),
     }
 }
 
-fn refused(error: impl Display) -> Failure {
+pub(super) fn refused(error: impl Display) -> Failure {
     Failure::new(Exit::Refused, error)
 }
 
-fn failed(error: impl Display) -> Failure {
+pub(super) fn failed(error: impl Display) -> Failure {
     Failure::new(Exit::Failure, error)
 }
 
@@ -88,7 +93,8 @@ pub(super) fn play(args: &RunArgs, what: &Aggregation<'_>) -> Result<Played, Fai
     match args.protocol {
         ProtocolName::Plain => plain(args, what, &lost, backend),
         ProtocolName::Masks => masks(args, what, &lost, backend),
-        ProtocolName::Mphe => mphe(args, what, &lost, backend),
+        ProtocolName::Mphe => lattice::mphe(args, what, &lost, &backend),
+        ProtocolName::Oneshot => lattice::oneshot(args, what, &lost, &backend),
     }
 }
 
@@ -99,11 +105,11 @@ fn lost(args: &RunArgs, clients: usize) -> Result<Lost, Failure> {
     let mut add = |list: &[Dropped], known: &[&str], most: u64, option: &str, id: &dyn Fn(u64) -> PartyId| {
         for dropped in list {
             let phase = known.iter().find(|name| **name == dropped.phase);
-            let all = [PLAIN, MASKS, KEY_SETUP, MPHE];
-            let tables = match args.protocol {
-                ProtocolName::Plain => &all[..1],
-                ProtocolName::Masks => &all[1..2],
-                ProtocolName::Mphe => &all[2..],
+            let tables: &[Phases] = match args.protocol {
+                ProtocolName::Plain => &[PLAIN],
+                ProtocolName::Masks => &[MASKS],
+                ProtocolName::Mphe => &[KEY_SETUP, MPHE],
+                ProtocolName::Oneshot => &[ONESHOT],
             };
             let kind =
                 tables.iter().flat_map(|t| t.iter()).find(|(name, ..)| phase == Some(name)).map(|(.., kind)| *kind);
@@ -131,7 +137,7 @@ fn lost(args: &RunArgs, clients: usize) -> Result<Lost, Failure> {
 }
 
 /// Lets the parties talk; what was sent by phase, and the output of the first, the server.
-fn talk(
+pub(super) fn talk(
     parties: &mut [(PartyId, &mut dyn Party)],
     lost: &Lost,
     phases: Phases,
@@ -155,15 +161,16 @@ fn talk(
 }
 
 /// Names of this run, the same for everybody.
-struct Names {
-    id: SessionId,
-    cohort: Vec<u64>,
-    roster: Arc<Roster>,
-    public: [u8; 32],
+pub(super) struct Names {
+    pub(super) id: SessionId,
+    pub(super) cohort: Vec<u64>,
+    pub(super) roster: Arc<Roster>,
+    /// Public randomness.
+    pub(super) public: [u8; 32],
 }
 
 impl Names {
-    fn new(what: &Aggregation<'_>) -> Result<Self, Failure> {
+    pub(super) fn new(what: &Aggregation<'_>) -> Result<Self, Failure> {
         let stream = what.secret.derive(&[0; 16], Address::default(), Purpose::Session, Cipher::ChaCha20);
         let (mut session, mut public) = ([0; 16], [0; 32]);
         stream.fill(0, &mut session);
@@ -176,11 +183,17 @@ impl Names {
 }
 
 /// A party for every client.
-fn each<P>(what: &Aggregation<'_>, make: impl Fn(u64, &[u8]) -> Result<P, SecAggError>) -> Result<Vec<P>, Failure> {
+pub(super) fn each<P>(
+    what: &Aggregation<'_>,
+    make: impl Fn(u64, &[u8]) -> Result<P, SecAggError>,
+) -> Result<Vec<P>, Failure> {
     (1..).zip(what.packed).map(|(client, packed)| make(client, packed)).collect::<Result<_, _>>().map_err(failed)
 }
 
-fn with_clients<'a, P: Party>(server: &'a mut dyn Party, clients: &'a mut [P]) -> Vec<(PartyId, &'a mut dyn Party)> {
+pub(super) fn with_clients<'a, P: Party>(
+    server: &'a mut dyn Party,
+    clients: &'a mut [P],
+) -> Vec<(PartyId, &'a mut dyn Party)> {
     let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, server)];
     parties.extend((1..).zip(clients).map(|(client, p)| (PartyId::Client(client), p as &mut dyn Party)));
     parties
@@ -229,100 +242,9 @@ fn masks(args: &RunArgs, what: &Aggregation<'_>, lost: &Lost, backend: Arc<dyn B
 }
 
 /// A client's own secret.
-fn of(secret: &Secret, client: u64) -> Secret {
+pub(super) fn of(secret: &Secret, client: u64) -> Secret {
     let mut bytes = [0; 32];
     let address = Address { client, ..Address::default() };
     secret.derive(&[1; 16], address, Purpose::Draws, Cipher::ChaCha20).fill(0, &mut bytes);
     Secret::from_bytes(bytes)
-}
-
-/// Number of a key holder's secrets and identity among those of the clients: far behind the last.
-const HOLDERS: u64 = 1 << 40;
-
-fn mphe(args: &RunArgs, what: &Aggregation<'_>, lost: &Lost, backend: Arc<dyn Backend>) -> Result<Played, Failure> {
-    let names = Names::new(what)?;
-    let needed = args.threshold.unwrap_or(args.holders.saturating_add(args.corrupt_holders) / 2 + 1);
-    let threshold =
-        Threshold::new(args.holders, needed, args.corrupt_holders).map_err(|e| Failure::new(Exit::Usage, e))?;
-    let trust = match args.trust {
-        TrustName::SemiHonestServer => mphe::Trust::SemiHonestServer,
-        TrustName::HonestRoster => mphe::Trust::HonestRoster,
-    };
-    let n = u32::try_from(names.cohort.len()).map_err(refused)?;
-    let request = mphe::Request::new(what.shape, n, threshold, trust);
-    let plan = mphe::Plan::choose(mphe::Request {
-        bound: what.bound,
-        min_survivors: args.min_clients,
-        rounds: args.rounds,
-        lambda: args.lambda,
-        degree: args.degree,
-        ..request
-    });
-    let plan = plan.map_err(refused)?;
-    let parameters = plan.to_string();
-    let (keys, mut phases) = match key(args, what, &names, &plan, lost, &*backend)? {
-        Ok(made) => made,
-        Err((fault, phases)) => return Ok(Played { output: None, parameters, fault: Some(fault), phases }),
-    };
-    let session = mphe::RoundSession::new(mphe::Setup {
-        id: names.id,
-        cohort: names.cohort.clone(),
-        roster: Arc::clone(&names.roster),
-        key: Arc::clone(keys[0].key()),
-        deadlines: Some(mphe::Deadlines { input: 1, agree: 2, open: 3 }),
-    });
-    let session = session.map_err(refused)?;
-    let mut clients = each(what, |client, packed| {
-        let identity = Identity::simulated(what.secret, client);
-        MpheClient::packed(&session, client, &identity, &of(what.secret, client), Arc::clone(&backend), packed)
-    })?;
-    let holder = |keys: &mphe::HolderKeys| {
-        let identity = Identity::simulated(what.secret, HOLDERS + u64::from(keys.holder()));
-        RoundHolder::new(&session, keys, OpeningGuard::default(), &identity, Arc::clone(&backend))
-    };
-    let mut holders = keys.iter().map(holder).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let mut server = MpheServer::new(&session, Arc::clone(&backend));
-    let mut parties = with_clients(&mut server, &mut clients);
-    parties.extend((1..).zip(&mut holders).map(|(j, p)| (PartyId::Holder(j), p as &mut dyn Party)));
-    let (output, round) = talk(&mut parties, lost, MPHE)?;
-    phases.extend(round);
-    Ok(Played { output, parameters, fault: server.fault().map(ToString::to_string), phases })
-}
-
-/// The holders' keys, or why there are none; with what was sent.
-type Made = Result<(Vec<mphe::HolderKeys>, Vec<PhaseCount>), (String, Vec<PhaseCount>)>;
-
-fn key(
-    args: &RunArgs,
-    what: &Aggregation<'_>,
-    names: &Names,
-    plan: &mphe::Plan,
-    lost: &Lost,
-    backend: &dyn Backend,
-) -> Result<Made, Failure> {
-    let identity = |j: u16| Identity::simulated(what.secret, HOLDERS + u64::from(j));
-    let roster = Roster::new((1..=args.holders).map(|j| (u64::from(j), identity(j).public()))).map_err(failed)?;
-    let session = mphe::KeySession::new(mphe::KeyConfig {
-        epoch: names.id.session,
-        seed: names.public,
-        plan: plan.clone(),
-        holders: Arc::new(roster),
-        deadlines: Some([1, 2, 3]),
-    });
-    let session = session.map_err(refused)?;
-    let holder = |j: u16| {
-        let secret = of(what.secret, HOLDERS + u64::from(j));
-        KeyHolder::new(&session, j, &identity(j), &secret, backend, &mut Epochs::new())
-    };
-    let mut holders = (1..=args.holders).map(holder).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let mut server = KeyServer::new(&session);
-    let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, &mut server)];
-    parties.extend((1..).zip(&mut holders).map(|(j, p)| (PartyId::Holder(j), p as &mut dyn Party)));
-    let (_, phases) = talk(&mut parties, lost, KEY_SETUP)?;
-    let keys: Vec<mphe::HolderKeys> = holders.iter_mut().filter_map(KeyHolder::take_keys).collect();
-    if keys.len() < usize::from(args.holders) {
-        let fault = server.fault().map_or_else(|| "a key holder has no key".to_owned(), ToString::to_string);
-        return Ok(Err((fault, phases)));
-    }
-    Ok(Ok((keys, phases)))
 }

@@ -25,11 +25,14 @@ PROTOCOLS
   masks    Masks that cancel in the sum: --corrupt, --dropouts, --server.
   mphe     Under a lattice key that key holders have in common: --holders, --threshold, --corrupt-holders, --trust. Values
            must be within --bound; the key set-up is played too.
+  oneshot  A lattice key for each client, shares of which go to the key holders: --holders, --threshold, --corrupt-holders.
+           Values must be within --bound. At most --min-clients less two clients are in league with the server.
 
 WHO VANISHES, and in which phase: WHO@PHASE, WHO being numbers and ranges from 1 (row 1 is client 1).
   plain    clients: input
   masks    clients: keys, shares, input, consistency, unmask
   mphe     clients: input; holders: commit, share, sign (of the key set-up), agree, open
+  oneshot  clients: input; holders: open
 
 EXAMPLES
   veilsum secagg run --input rows.npy --bits 16 --output sum.npy
@@ -70,7 +73,7 @@ pub(super) struct RunArgs {
     /// Clients that vanish: WHO@PHASE; may be repeated.
     #[arg(long, value_name = "WHO@PHASE")]
     pub(super) drop_clients: Vec<Dropped>,
-    /// Key holders that vanish (mphe).
+    /// Key holders that vanish (mphe, oneshot).
     #[arg(long, value_name = "WHO@PHASE")]
     pub(super) drop_holders: Vec<Dropped>,
     /// Least number of clients that are added up.
@@ -85,13 +88,14 @@ pub(super) struct RunArgs {
     /// What the server may do (masks).
     #[arg(long, value_enum, default_value_t = super::ServerName::Malicious)]
     pub(super) server: super::ServerName,
-    /// Holders of the key (mphe).
+    /// Holders of the key (mphe, oneshot).
     #[arg(long, default_value_t = 3)]
     pub(super) holders: u16,
-    /// Holders that are needed to open; more than half if not given (mphe).
+    /// Holders that are needed to open; if not given the least number that is safe: (holders + corrupt) / 2 < threshold for
+    /// mphe, (2 holders + corrupt) / 3 < threshold for oneshot.
     #[arg(long)]
     pub(super) threshold: Option<u16>,
-    /// Holders that may be corrupt: (holders + this) / 2 < threshold (mphe).
+    /// Holders that may be corrupt (mphe, oneshot).
     #[arg(long, default_value_t = 0)]
     pub(super) corrupt_holders: u16,
     /// Whom the sum is protected from (mphe).
@@ -151,6 +155,8 @@ pub(super) enum ProtocolName {
     Masks,
     /// Under a collective lattice key.
     Mphe,
+    /// Under a lattice key of each client.
+    Oneshot,
 }
 
 impl fmt::Display for ProtocolName {
@@ -159,6 +165,7 @@ impl fmt::Display for ProtocolName {
             Self::Plain => "plain",
             Self::Masks => "masks",
             Self::Mphe => "mphe",
+            Self::Oneshot => "oneshot",
         })
     }
 }
