@@ -1,14 +1,14 @@
 //! From arguments to the noise of one release and its event.
 
-use serde_json::{Value, json};
-
-use super::{Args, MechanismName, SamplingName, usage};
+use super::args::{Args, MechanismName, SamplingName};
+use super::parameters::refuse_unused;
+use super::usage;
 use crate::cli::Failure;
 use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::search::Search;
-use crate::privacy::calibrate::{Rounding, Schedule, SkellamKind, calibrate_mu_by, coins_of, discrete_gaussian};
+use crate::privacy::calibrate::{Rounding, Schedule, SkellamKind, calibrate_mu_by, discrete_gaussian};
 use crate::privacy::mechanism::PrivacyError;
 use crate::privacy::mechanism::distributed_gaussian::largest_cohort;
 use crate::privacy::mechanism::fixed::padded;
@@ -50,6 +50,16 @@ impl Noise {
         }
     }
 
+    /// The event of a release at this sampling rate, as it is accounted.
+    pub(super) fn event(&self, clip: f64, rate: f64) -> Result<DpEvent, PrivacyError> {
+        match self {
+            Self::Skellam { kind, gamma, mu_total, padded } => {
+                Ok(sampled(rate, &kind.event(*mu_total, *gamma, clip, *padded)))
+            }
+            Self::Plain { event, relation, fixed_size, .. } => whole(event, *relation, *fixed_size, rate),
+        }
+    }
+
     /// Epsilon under `schedule`, and the coordinate bound of its order where there is one.
     pub(super) fn epsilon(
         &self,
@@ -57,20 +67,14 @@ impl Noise {
         schedule: &Schedule,
         rule: Rule,
     ) -> Result<(EpsilonReport, Option<f64>), PrivacyError> {
-        match self {
-            Self::Skellam { kind, gamma, mu_total, padded } => {
-                let report = schedule.epsilon(rule, kind.event(*mu_total, *gamma, clip, *padded))?;
-                let l_inf = match kind {
-                    SkellamKind::Smm2022 => Some(l_inf(*mu_total, gamma * clip, schedule)?),
-                    _ => None,
-                };
-                Ok((report, l_inf))
+        let report = rule.epsilon(&self.event(clip, schedule.rate)?, schedule.rounds, schedule.delta)?;
+        let l_inf = match self {
+            Self::Skellam { kind: SkellamKind::Smm2022, gamma, mu_total, .. } => {
+                Some(l_inf(*mu_total, gamma * clip, schedule)?)
             }
-            Self::Plain { event, relation, fixed_size, .. } => {
-                let whole = whole(event, *relation, *fixed_size, schedule.rate)?;
-                Ok((rule.epsilon(&whole, schedule.rounds, schedule.delta)?, None))
-            }
-        }
+            _ => None,
+        };
+        Ok((report, l_inf))
     }
 }
 
@@ -197,7 +201,7 @@ enum Level {
 }
 
 /// Most coins whose losses are tabulated.
-const MOST_TRIALS: f64 = 500_000.0;
+pub(super) const MOST_TRIALS: f64 = 500_000.0;
 
 impl Level {
     /// Refuses the parameter that is to be found if it is given.
@@ -325,94 +329,6 @@ fn shift(args: &Args, noise: IntegerNoise) -> DpEvent {
     DpEvent::IntegerShift { noise, sensitivity: sensitivity(args) }
 }
 
-fn name(args: &Args) -> String {
+pub(super) fn name(args: &Args) -> String {
     super::value_name(args.mechanism)
-}
-
-/// The noise on rows, for the report: as its mechanism counts it.
-pub(super) fn row_parameters(noise: &Noise, args: &Args) -> Vec<(&'static str, Value)> {
-    let Noise::Skellam { kind, gamma, mu_total, .. } = noise else { return Vec::new() };
-    let mut all = match kind {
-        SkellamKind::DistributedGaussian(_, most) => {
-            vec![("sigma_total", json!((2.0 * mu_total).sqrt())), ("largest_cohort", json!(most))]
-        }
-        SkellamKind::Binomial(_) => vec![("coins", json!(coins_of(*mu_total)))],
-        _ => vec![("mu", json!(mu_total / args.cohort as f64)), ("mu_total", json!(mu_total))],
-    };
-    all.push(("variance_over_clip", json!(2.0 * mu_total / (gamma * args.clip).powi(2))));
-    if let Some((beta, l2_bound)) = kind.bound(*gamma, args.clip) {
-        all.push(("beta", json!(beta)));
-        all.push(("l2_bound", json!(l2_bound)));
-    }
-    all
-}
-
-/// The parameters of an event, for the report; those of a sum with what each of `clients` adds.
-pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Value)> {
-    match *event {
-        DpEvent::IntegerShift { noise, sensitivity } => {
-            let mut all = match noise {
-                IntegerNoise::Skellam { mu } => vec![("mu", json!(mu / clients as f64)), ("mu_total", json!(mu))],
-                IntegerNoise::DiscreteGaussian { sigma } => vec![("sigma", json!(sigma))],
-                IntegerNoise::DiscreteLaplace { scale } => vec![("scale", json!(scale))],
-                IntegerNoise::CenteredBinomial { trials } => vec![("trials", json!(trials))],
-            };
-            all.push(("sensitivity", json!(sensitivity)));
-            all
-        }
-        DpEvent::RandomizedResponse { epsilon, categories } => {
-            vec![("release_epsilon", json!(epsilon)), ("categories", json!(categories))]
-        }
-        DpEvent::PureDp { epsilon } => vec![("release_epsilon", json!(epsilon))],
-        DpEvent::ZeroConcentrated { rho, xi } => vec![("rho", json!(rho)), ("xi", json!(xi))],
-        _ => Vec::new(),
-    }
-}
-
-/// An argument that the mechanism does not look at is a mistake.
-pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
-    use MechanismName as M;
-    let rounded = matches!(args.mechanism, M::DistributedDiscreteGaussian | M::Binomial)
-        || (args.mechanism == M::Skellam && args.gamma.is_some());
-    let rows = &[M::Smm, M::Smm2022, M::Skellam, M::DistributedDiscreteGaussian, M::Binomial][..];
-    let behind = &rows[2..];
-    let on_rows = rounded || rows[..2].contains(&args.mechanism);
-    let integers = &[M::Skellam, M::DiscreteGaussian, M::DiscreteLaplace, M::CenteredBinomial][..];
-    let bare = args.mechanism == M::Skellam && args.gamma.is_none();
-    let matrix = args.mechanism == M::Matrix;
-    let given: [(&str, bool, &[M]); 19] = [
-        ("--gamma", args.gamma.is_some(), rows),
-        ("--bits", args.bits.is_some(), rows),
-        ("--dim", args.dim.is_some(), rows),
-        ("--sigma-total", args.sigma_total.is_some(), &rows[3..4]),
-        ("--coins", args.coins.is_some(), &rows[4..]),
-        ("--beta", args.beta.is_some(), behind),
-        (
-            "--dim, --bits or --beta without --gamma",
-            bare && (args.dim.is_some() || args.bits.is_some() || args.beta.is_some()),
-            &[],
-        ),
-        // On one integer, or on rows.
-        ("--sensitivity with --gamma", rounded && args.sensitivity.is_some(), &[]),
-        ("--mu", args.mu.is_some(), &[M::Smm, M::Smm2022, M::Skellam]),
-        (
-            "--noise-multiplier",
-            args.noise_multiplier.is_some(),
-            &[M::CentralGaussian, M::Matrix, M::Gaussian, M::Laplace, M::DiscreteGaussian, M::DiscreteLaplace],
-        ),
-        ("--sensitivity", args.sensitivity.is_some(), integers),
-        ("--trials", args.trials.is_some(), &[M::CenteredBinomial]),
-        ("--release-epsilon", args.release_epsilon.is_some(), &[M::RandomizedResponse, M::PureDp]),
-        ("--categories", args.categories.is_some(), &[M::RandomizedResponse]),
-        ("--rho", args.rho.is_some(), &[M::Zcdp]),
-        ("--xi", args.xi.is_some(), &[M::Zcdp]),
-        // On rows it is about a zeroed contribution; with correlated noise clients take turns.
-        ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && (on_rows || matrix), &[]),
-        ("--neighboring", args.neighboring.is_some() && matrix, &[]),
-        ("--plot", args.plot.is_some() && matrix, &[]),
-    ];
-    match given.into_iter().find(|(_, given, by)| *given && !by.contains(&args.mechanism)) {
-        None => Ok(()),
-        Some((flag, ..)) => Err(usage(format!("--mechanism {} does not take {flag}", name(args)))),
-    }
 }

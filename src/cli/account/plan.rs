@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::{AccountantName, usage};
+use super::args::AccountantName;
+use super::usage;
 use crate::cli::train::read_config;
 use crate::cli::{Exit, Failure, number};
 use crate::config::design::{self, Alternative, Design, Purpose};
