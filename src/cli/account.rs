@@ -1,5 +1,6 @@
 //! `veilsum account`: what a mechanism costs, or the noise that meets a target.
 
+mod allocation;
 pub mod args;
 mod curve;
 pub mod matrix;
@@ -13,11 +14,12 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Exit, Failure};
+use crate::privacy::DpEvent;
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::Schedule;
 use crate::privacy::calibrate::wrap::{RingUse, needed_bits};
 use crate::privacy::mechanism::PrivacyError;
-use args::{Args, MechanismName};
+use args::{Args, MechanismName, SamplingName};
 use noise::{Noise, noise};
 use report::{Findings, describe, print_table};
 use schedule::Course;
@@ -35,6 +37,8 @@ MECHANISMS
                     Skellam, discrete Gaussian or centred binomial noise on the same rows, whose norm is bounded behind
                     the rounding: at most a share --beta of full rows is shrunk (Agarwal, Kairouz, Liu 2021; Kairouz,
                     Liu, Steinke 2021; binomial: Agarwal et al. 2018). The bound that encode enforces is l2_bound.
+  poisson-binomial  Coins whose bias is the row, --coins of each client on a coordinate, and no other noise (Chen, Ozgur,
+                    Kairouz 2022; --dim). All clients take part: nothing is amplified. A coordinate is cut at most_bias.
   central-gaussian  One trusted aggregator adds a discrete Gaussian.
   gaussian          A Gaussian on the real numbers, as other libraries' DP-SGD adds it: for comparison. Veilsum
                     itself draws integers only.
@@ -50,9 +54,9 @@ MECHANISMS
 
 ACCOUNTANTS
   rdp   Renyi differential privacy: every mechanism (infinite for binomial noise); an upper bound.
-  pld   Privacy loss distribution (all but smm-2022, central-gaussian, distributed-discrete-gaussian, zcdp; smm where
-        --dim is given): an upper bound, and but for smm and noise on rows a lower one, epsilon_low, that says how far it
-        can be from the truth. Both are proved.
+  pld   Privacy loss distribution (all but smm-2022, central-gaussian, poisson-binomial, zcdp; smm where --dim is
+        given): an upper bound, and but for smm and noise on rows a lower one, epsilon_low, that says how far it can be
+        from the truth. Both are proved.
   best  The least upper bound of those that know the mechanism (default); 'accountant' names it.
 
 SCHEDULES
@@ -66,10 +70,16 @@ SCHEDULES
   '{\"law\": ...}'              as `privacy.schedule` of a config has it
   'epsilon alone' of a stage is as if it were all that is released; stages together cost less than the sum of these.
 
+WHOSE NOISE COUNTS
+  That of the clients in one sum who keep their shares to themselves: --groups counts the smallest group, --colluding takes
+  clients out. --server-mu is a second level: noise of the server's own, which protects from those who see what it
+  publishes and not from itself.
+
 WHAT AN EPSILON MEANS
   It belongs to a delta, a neighbouring relation and a view. 'server' knows who takes part in a round;
   'public' sees only the results, and sampling of the cohort (--population) amplifies its privacy: each
-  client on its own (poisson), or a set of fixed size, for which neighbours replace one contribution.
+  client on its own (poisson), or a set of fixed size, for which neighbours replace one contribution; or each client takes
+  part in exactly --participations of the --rounds, in any of them (random-allocation, by rdp).
 
 EXAMPLES
   One sum over 100 clients, as published:
@@ -92,12 +102,17 @@ EXAMPLES
   Epsilon over rounds by each accountant, as a picture:
     veilsum account --gamma 64 --mu 5.95 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 --dim 63610 \\
       --plot epsilon.svg
+  Four coins a coordinate from each of 1000 clients, at epsilon 2:
+    veilsum account --mechanism poisson-binomial --coins 4 --dim 10000 --cohort 1000 --delta 1e-6 --target-epsilon 2
   2000 rounds with 100 of 10000 clients in turn and four buffers, at epsilon 4:
     veilsum account --mechanism matrix --matrix blt --cohort 100 --population 10000 --rounds 2000 --delta 1e-6 \
       --target-epsilon 4
   Noise that falls to half over 1000 rounds, and 500 clients in place of 240 in the last hundred:
     veilsum account --mechanism central-gaussian --cohort 240 --population 60000 --delta 1e-5 --target-epsilon 3 \\
       --schedule 600x1,300x0.7,100x0.5@500
+  Each client in 5 of 500 rounds, drawn at random:
+    veilsum account --mechanism gaussian --noise-multiplier 2 --cohort 100 --sampling random-allocation \\
+      --participations 5 --rounds 500 --delta 1e-6
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
@@ -162,6 +177,12 @@ pub fn account(args: Args) -> Result<(), Failure> {
     if args.mechanism == MechanismName::Matrix {
         return matrix::run(&args);
     }
+    // Refused by name before it counts for anything.
+    parameters::refuse_unused(&args)?;
+    let args = Args { cohort: honest(&args)?, ..args };
+    if args.sampling == SamplingName::RandomAllocation {
+        return allocation::run(&args);
+    }
     let course = Course::of(&args)?;
     let schedule = schedule(&Args { rounds: course.as_ref().map(Course::rounds).or(args.rounds), ..args.clone() })?;
     if let Some(population) = args.population.or(Some(args.cohort)).filter(|&n| args.delta * n as f64 >= 1.0) {
@@ -176,14 +197,42 @@ pub fn account(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// The clients whose noise counts in one sum: those of the smallest group who keep their shares to themselves.
+fn honest(args: &Args) -> Result<u64, Failure> {
+    if args.groups.is_none() && args.colluding.is_none() {
+        return Ok(args.cohort);
+    }
+    if args.population.is_some() {
+        return Err(usage(
+            "--groups and --colluding do not go with --population: how much noise a part of a drawn cohort has is left to chance",
+        ));
+    }
+    let (groups, colluding) = (args.groups.unwrap_or(1), args.colluding.unwrap_or(0));
+    let size = args.cohort.checked_div(groups).ok_or_else(|| usage("--groups is 0, expected at least 1"))?;
+    match size.checked_sub(colluding).filter(|&honest| honest > 0) {
+        Some(honest) => Ok(honest),
+        None => Err(usage(format!(
+            "nobody's noise counts: the smallest of {groups} groups of {} clients has {size}, --colluding is {colluding}",
+            args.cohort
+        ))),
+    }
+}
+
 /// All rounds alike.
 fn uniform(args: &Args, schedule: &Schedule) -> Result<(), Failure> {
-    let noise = noise(args, schedule)?;
+    let clients = noise(args, schedule)?;
+    let noise = match args.server_mu {
+        None => clients.clone(),
+        Some(mu) => {
+            crate::privacy::accountant::rdp::validate::positive("--server-mu", mu)?;
+            clients.with_more(mu).ok_or_else(|| usage("--server-mu adds to Skellam noise only"))?
+        }
+    };
     let rule = Rule::from(args.accountant);
     let (report, l_inf) = noise.epsilon(args.clip, schedule, rule)?;
-    let server = match args.population {
-        Some(_) => Some(noise.epsilon(args.clip, &Schedule { rate: 1.0, ..*schedule }, rule)?.0.epsilon),
-        None => None,
+    let server = match args.population.is_some() || args.server_mu.is_some() {
+        true => Some(clients.epsilon(args.clip, &Schedule { rate: 1.0, ..*schedule }, rule)?.0.epsilon),
+        false => None,
     };
     let wrap = ring(args, &noise, args.cohort)?;
     plot(args, schedule.rounds, |rounds, rule| {
@@ -202,7 +251,10 @@ fn uniform(args: &Args, schedule: &Schedule) -> Result<(), Failure> {
 /// Rounds that differ.
 fn staged(args: &Args, schedule: &Schedule, course: &Course) -> Result<(), Failure> {
     let rule = Rule::from(args.accountant);
-    let level = args.target_epsilon.map(|target| course.calibrated(args, target)).transpose()?;
+    let level = args
+        .target_epsilon
+        .map(|target| course.calibrated(args, target, |made| Ok(schedule::epsilon(made, args, rule)?.epsilon)))
+        .transpose()?;
     let made = course.made(args, level)?;
     // The noise of rounds of factor 1, whether there are some or not.
     let base = course.base(args, level)?;
@@ -278,11 +330,21 @@ fn checked_dim(dim: usize) -> Result<usize, Failure> {
 
 /// Wrap rate and the bits that keep it below 1e-3.
 fn ring(args: &Args, noise: &Noise, cohort: u64) -> Result<Option<(u32, f64, u32)>, Failure> {
-    let (Some(bits), Some(dim), &Noise::Skellam { gamma, mu_total, .. }) = (args.bits, args.dim, noise) else {
-        return Ok(None);
-    };
+    let (Some(bits), Some(dim)) = (args.bits, args.dim) else { return Ok(None) };
     crate::privacy::accountant::rdp::validate::bits(bits)?;
-    let ring = RingUse::skellam(gamma, args.clip, mu_total, cohort as f64, checked_dim(dim)?);
+    let cohort = cohort as f64;
+    let ring = match noise {
+        &Noise::Skellam { gamma, mu_total, .. } => {
+            RingUse::skellam(gamma, args.clip, mu_total, cohort, checked_dim(dim)?)
+        }
+        &Noise::Plain { event: DpEvent::PoissonBinomialVector { coins, others, l2_bound, .. }, .. } => RingUse {
+            noise_variance: 0.25 * (coins + others) as f64,
+            cohort,
+            rounding_std: 0.0,
+            signal_rms: (cohort / checked_dim(dim)? as f64).sqrt() * coins as f64 * l2_bound,
+        },
+        Noise::Plain { .. } => return Ok(None),
+    };
     Ok(Some((bits, ring.wrap_rate(bits), needed_bits(&ring, 1e-3))))
 }
 

@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = MechanismName::Smm)]
     pub mechanism: MechanismName,
     /// Scale: a coordinate of 1 becomes gamma integer steps (smm, smm-2022, skellam, distributed-discrete-gaussian,
-    /// binomial).
+    /// binomial); of poisson-binomial the bias of a coin for a coordinate of 1, found for --target-epsilon if not given.
     #[arg(long, required_if_eq_any([("mechanism", "smm"), ("mechanism", "smm-2022"), ("mechanism", "binomial"),
         ("mechanism", "distributed-discrete-gaussian")]))]
     pub gamma: Option<f64>,
@@ -31,11 +31,12 @@ pub struct Args {
     /// (distributed-discrete-gaussian).
     #[arg(long, conflicts_with = "target_epsilon")]
     pub sigma_total: Option<f64>,
-    /// Coins on each side of the noise of the whole sum (binomial).
-    #[arg(long, conflicts_with = "target_epsilon")]
+    /// Coins on each side of the noise of the whole sum (binomial); coins of each client on a coordinate, an even number
+    /// (poisson-binomial).
+    #[arg(long)]
     pub coins: Option<u64>,
     /// Share of rows of full norm that the bound behind the rounding may shrink, 1e-4 if not given (skellam,
-    /// distributed-discrete-gaussian, binomial).
+    /// distributed-discrete-gaussian, binomial); of which a coordinate may be cut (poisson-binomial).
     #[arg(long)]
     pub beta: Option<f64>,
     /// How far a contribution moves the integer that is released, 1 if not given (skellam, discrete-gaussian,
@@ -73,6 +74,17 @@ pub struct Args {
     /// All clients: each takes part with probability cohort / population.
     #[arg(long)]
     pub population: Option<u64>,
+    /// The cohort's sums are released by so many groups, each of its own: noise counts as that of the smallest group, and
+    /// --sigma-total and --coins are those of a group's sum (mechanisms whose noise the clients bring; no --population).
+    #[arg(long)]
+    pub groups: Option<u64>,
+    /// Clients who tell the server their shares of the noise: the others' counts (likewise).
+    #[arg(long)]
+    pub colluding: Option<u64>,
+    /// Noise that the server adds to what the clients bring, Poisson(mu) - Poisson(mu) of the sum: `epsilon` is then that of
+    /// those who see what the server publishes, `epsilon_server_view` that of the server (smm, skellam; with --mu).
+    #[arg(long, value_name = "MU", conflicts_with_all = ["target_epsilon", "schedule"])]
+    pub server_mu: Option<f64>,
     /// How the cohort is drawn from the population.
     #[arg(long, value_enum, default_value_t = SamplingName::Poisson)]
     pub sampling: SamplingName,
@@ -152,6 +164,8 @@ pub enum MechanismName {
     DistributedDiscreteGaussian,
     /// Centred binomial noise on rounded rows.
     Binomial,
+    /// Coins whose bias is the row.
+    PoissonBinomial,
     /// Discrete Gaussian added by a trusted aggregator.
     CentralGaussian,
     /// Discrete Gaussian that is correlated over rounds.
@@ -183,6 +197,8 @@ pub enum SamplingName {
     Poisson,
     /// A set of `--cohort` clients, all equally likely.
     FixedSize,
+    /// Each client in exactly `--participations` of the `--rounds`, any set of them equally likely.
+    RandomAllocation,
 }
 
 /// Neighbouring relations that `account` can be asked for.

@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::args::{Args, MechanismName};
+use super::args::{Args, MechanismName, SamplingName};
 use super::report::print_table;
 use super::{parameters, usage};
 use crate::cli::{Failure, number};
@@ -31,7 +31,8 @@ pub struct MatrixArgs {
     /// What the optimizer makes small, the error of the last prefix sum if not given (matrix: banded, blt).
     #[arg(long, value_enum)]
     pub objective: Option<ObjectiveName>,
-    /// Most rounds of one client; if not given, what --separation allows in --rounds (matrix).
+    /// Most rounds of one client; if not given, what --separation allows in --rounds (matrix). Of a random allocation: the
+    /// rounds of each client.
     #[arg(long)]
     pub participations: Option<u64>,
     /// Least distance of two rounds of a client; if not given, that of groups which take turns: --population over
@@ -105,6 +106,7 @@ impl MatrixArgs {
 /// Refuses the arguments of a matrix beside another mechanism.
 pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
     match args.correlation.given() {
+        Some("--participations") if args.sampling == SamplingName::RandomAllocation => Ok(()),
         Some(flag) if args.mechanism != MechanismName::Matrix => {
             Err(usage(format!("--mechanism {} does not take {flag}", super::value_name(args.mechanism))))
         }

@@ -7,12 +7,16 @@ use crate::cli::Failure;
 use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::accountant::{EpsilonReport, Rule};
+use crate::privacy::calibrate::bias::calibrate_bias;
 use crate::privacy::calibrate::search::Search;
-use crate::privacy::calibrate::{Rounding, Schedule, SkellamKind, calibrate_mu_by, discrete_gaussian};
-use crate::privacy::mechanism::PrivacyError;
+use crate::privacy::calibrate::{
+    Rounding, Schedule, SkellamKind, calibrate_mu_by, calibrate_noise_multiplier, discrete_gaussian,
+};
 use crate::privacy::mechanism::distributed_gaussian::largest_cohort;
 use crate::privacy::mechanism::fixed::padded;
+use crate::privacy::mechanism::poisson_binomial::{PoissonBinomial, PoissonBinomialParams};
 use crate::privacy::mechanism::rounded::{DEFAULT_BETA, RoundedScale};
+use crate::privacy::mechanism::{Mechanism, PrivacyError};
 use crate::privacy::{DpEvent, IntegerNoise, NeighboringRelation};
 
 /// The noise, chosen or found.
@@ -41,12 +45,51 @@ impl Noise {
         }
     }
 
+    /// The same with more Skellam noise on the sum: the law is closed under sums. `None` for other noise.
+    pub(super) fn with_more(&self, mu: f64) -> Option<Self> {
+        let skellam = |kind: SkellamKind| matches!(kind, SkellamKind::Smm | SkellamKind::Skellam(_));
+        match *self {
+            Self::Skellam { kind, gamma, mu_total, padded } if skellam(kind) => {
+                // Rounded down, whatever the last digits are.
+                Some(Self::Skellam { kind, gamma, mu_total: (mu_total + mu).next_down(), padded })
+            }
+            Self::Plain {
+                multiplier,
+                event: DpEvent::IntegerShift { noise: IntegerNoise::Skellam { mu: own }, sensitivity },
+                relation,
+                fixed_size,
+            } => {
+                let noise = IntegerNoise::Skellam { mu: (own + mu).next_down() };
+                Some(Self::Plain {
+                    multiplier,
+                    event: DpEvent::IntegerShift { noise, sensitivity },
+                    relation,
+                    fixed_size,
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// True if `--clip` is what bounds a contribution.
     pub(super) fn is_clipped(&self) -> bool {
-        use DpEvent::{DiscreteGaussian, Gaussian, Laplace};
+        use DpEvent::{DiscreteGaussian, Gaussian, Laplace, PoissonBinomialVector};
         match self {
             Self::Skellam { .. } => true,
-            Self::Plain { event, .. } => matches!(event, Gaussian { .. } | DiscreteGaussian { .. } | Laplace { .. }),
+            Self::Plain { event, .. } => {
+                matches!(
+                    event,
+                    Gaussian { .. } | DiscreteGaussian { .. } | Laplace { .. } | PoissonBinomialVector { .. }
+                )
+            }
+        }
+    }
+
+    /// The event of a release of everybody's contributions, for the mechanism's own neighbours.
+    pub(super) fn plain_event(&self, clip: f64) -> DpEvent {
+        match self {
+            Self::Skellam { kind, gamma, mu_total, padded } => kind.event(*mu_total, *gamma, clip, *padded),
+            Self::Plain { event, .. } => event.clone(),
         }
     }
 
@@ -113,6 +156,9 @@ fn rounded(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     let beta = args.beta.unwrap_or(DEFAULT_BETA);
     RoundedScale { gamma, clip: args.clip, bits: 32, beta }.check()?;
     let rounding = Rounding { padded: RoundedScale::padded(super::checked_dim(dim)?), beta };
+    if args.coins.is_some() && args.target_epsilon.is_some() {
+        return Err(usage("--target-epsilon finds --coins: give one of the two"));
+    }
     let cohort = args.cohort as f64;
     let (kind, half) = match args.mechanism {
         MechanismName::Skellam => (SkellamKind::Skellam(rounding), args.mu.map(|mu| mu * cohort)),
@@ -162,7 +208,7 @@ fn rows(args: &Args, schedule: &Schedule, kind: SkellamKind, half: Option<f64>) 
 fn plain(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     validate::positive("--clip", args.clip)?;
     let fixed_size = match (args.sampling, args.population) {
-        (SamplingName::Poisson, _) => None,
+        (SamplingName::Poisson | SamplingName::RandomAllocation, _) => None,
         (SamplingName::FixedSize, Some(population)) => Some((args.cohort, population)),
         (SamplingName::FixedSize, None) => return Err(usage("--sampling fixed-size needs --population")),
     };
@@ -174,7 +220,15 @@ fn plain(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     };
     let level = Level::of(args)?;
     // A relation or a sampling that is not proved for this mechanism says so before anything is searched.
-    whole(&level.event(args, 1.0)?.1, relation, fixed_size, schedule.rate)?;
+    whole(&level.event(args, level.probe(args))?.1, relation, fixed_size, schedule.rate)?;
+    if level == Level::Bias {
+        let (params, dim) = biased(args, 1.0)?;
+        let gaussian = calibrate_noise_multiplier(schedule, target, Rule::Rdp, discrete_gaussian)?;
+        let rule = Rule::from(args.accountant);
+        let cost = |event: DpEvent| Ok(schedule.epsilon(rule, event)?.epsilon);
+        let found = calibrate_bias(&params, dim, target, gaussian, cost)?;
+        return Ok(made(level.event(args, found)?));
+    }
     let found = level.search(target).run(|noise| {
         // Noise so little that no event has it protects nothing.
         let Ok(event) = level.event(args, noise) else { return Ok(f64::INFINITY) };
@@ -198,6 +252,8 @@ enum Level {
     ReleaseEpsilon,
     /// One over rho.
     Rho,
+    /// One over the bias of a coin.
+    Bias,
 }
 
 /// Most coins whose losses are tabulated.
@@ -212,9 +268,15 @@ impl Level {
                 (Self::ReleaseEpsilon, "--release-epsilon", args.release_epsilon.is_some())
             }
             MechanismName::Zcdp => (Self::Rho, "--rho", args.rho.is_some()),
+            MechanismName::PoissonBinomial => (Self::Bias, "--gamma", args.gamma.is_some()),
             _ => (Self::Multiplier, "--noise-multiplier", args.noise_multiplier.is_some()),
         };
         if given { Err(usage(format!("--target-epsilon finds {flag}: give one of the two"))) } else { Ok(level) }
+    }
+
+    /// A level that every mechanism has.
+    fn probe(self, args: &Args) -> f64 {
+        if self == Self::Bias { 1e4 * args.clip } else { 1.0 }
     }
 
     /// The event at a level, and its multiplier where it has one.
@@ -226,6 +288,7 @@ impl Level {
                 (None, DpEvent::PureDp { epsilon: 1.0 / level })
             }
             Self::ReleaseEpsilon => (None, randomized_response(args, 1.0 / level)),
+            Self::Bias => (None, biased_coins(args, 1.0 / level)?),
             Self::Rho => (None, DpEvent::ZeroConcentrated { rho: 1.0 / level, xi: args.xi.unwrap_or(0.0) }),
         })
     }
@@ -236,6 +299,8 @@ impl Level {
             Self::Trials => (1000.0, MOST_TRIALS),
             // Many rounds of little epsilon each: from where they add up to the target at worst.
             Self::ReleaseEpsilon | Self::Rho => (1.0 / target.max(1e-12), 1e12),
+            // Searched by `calibrate_bias`, which knows the ends.
+            Self::Bias => (100.0, 1e5),
         };
         let grain = if self == Self::Trials { 0.5 } else { 0.0 };
         Search { target, guess, factor: 2.0, largest, grain }
@@ -269,7 +334,7 @@ fn relation(args: &Args, fixed_size: bool) -> Result<NeighboringRelation, Failur
         _ if fixed_size => ReplaceOne,
         MechanismName::RandomizedResponse if args.population.is_none() => ReplaceOne,
         // Who is absent answers as its neighbour would; each client's share of the noise remains.
-        MechanismName::RandomizedResponse | MechanismName::Skellam => ZeroOut,
+        MechanismName::RandomizedResponse | MechanismName::Skellam | MechanismName::PoissonBinomial => ZeroOut,
         _ => AddRemove,
     };
     let asked = args.neighboring.map_or(own, NeighboringRelation::from);
@@ -294,6 +359,10 @@ fn fixed_event(args: &Args) -> Option<Result<DpEvent, Failure>> {
             Some(trials) => Ok(shift(args, IntegerNoise::CenteredBinomial { trials })),
             None => Err(usage("--mechanism centered-binomial needs --trials or --target-epsilon")),
         },
+        MechanismName::PoissonBinomial => match args.gamma {
+            Some(gamma) => biased_coins(args, gamma),
+            None => Err(usage("--mechanism poisson-binomial needs --gamma or --target-epsilon")),
+        },
         MechanismName::RandomizedResponse => need("--release-epsilon or --target-epsilon", args.release_epsilon)
             .map(|epsilon| randomized_response(args, epsilon)),
         MechanismName::PureDp => need("--release-epsilon or --target-epsilon", args.release_epsilon)
@@ -303,6 +372,24 @@ fn fixed_event(args: &Args) -> Option<Result<DpEvent, Failure>> {
         _ => return None,
     };
     Some(event)
+}
+
+/// The event of coins of this bias for a coordinate of 1.
+fn biased_coins(args: &Args, gamma: f64) -> Result<DpEvent, Failure> {
+    let (params, dim) = biased(args, gamma)?;
+    let mechanism = PoissonBinomial::new(params)?;
+    mechanism.encode_params(dim)?;
+    Ok(mechanism.event(dim))
+}
+
+/// The parameters of such coins, and how many coordinates there are.
+fn biased(args: &Args, gamma: f64) -> Result<(PoissonBinomialParams, usize), Failure> {
+    let (Some(coins), Some(dim)) = (args.coins, args.dim) else {
+        return Err(usage("--mechanism poisson-binomial needs --coins and --dim"));
+    };
+    let beta = args.beta.unwrap_or(DEFAULT_BETA);
+    let params = PoissonBinomialParams { gamma, clip: args.clip, bits: 32, coins, clients: args.cohort, beta };
+    Ok((params, super::checked_dim(dim)?))
 }
 
 /// The event of a mechanism whose noise is `multiplier` times the sensitivity.

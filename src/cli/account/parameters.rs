@@ -28,7 +28,7 @@ pub(super) fn row_parameters(noise: &Noise, args: &Args) -> Vec<(&'static str, V
 }
 
 /// The parameters of an event, for the report; those of a sum with what each of `clients` adds.
-pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Value)> {
+pub(super) fn parameters(event: &DpEvent, clients: u64, clip: f64) -> Vec<(&'static str, Value)> {
     match *event {
         DpEvent::IntegerShift { noise, sensitivity } => {
             let mut all = match noise {
@@ -43,6 +43,16 @@ pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Va
         DpEvent::RandomizedResponse { epsilon, categories } => {
             vec![("release_epsilon", json!(epsilon)), ("categories", json!(categories))]
         }
+        DpEvent::PoissonBinomialVector { coins, others, most_bias, l2_bound, .. } => {
+            // Coins and clients of which every one moves the sum by coins times its bias.
+            let moved = coins as f64 * l2_bound;
+            vec![
+                ("gamma", json!(l2_bound / clip)),
+                ("coins", json!(coins)),
+                ("most_bias", json!(most_bias)),
+                ("variance_over_clip", json!(0.25 * (coins + others) as f64 / (moved * moved))),
+            ]
+        }
         DpEvent::PureDp { epsilon } => vec![("release_epsilon", json!(epsilon))],
         DpEvent::ZeroConcentrated { rho, xi } => vec![("rho", json!(rho)), ("xi", json!(xi))],
         _ => Vec::new(),
@@ -54,13 +64,15 @@ pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
     use MechanismName as M;
     let rounded = matches!(args.mechanism, M::DistributedDiscreteGaussian | M::Binomial)
         || (args.mechanism == M::Skellam && args.gamma.is_some());
-    let rows = &[M::Smm, M::Smm2022, M::Skellam, M::DistributedDiscreteGaussian, M::Binomial][..];
+    let rows = &[M::Smm, M::Smm2022, M::Skellam, M::DistributedDiscreteGaussian, M::Binomial, M::PoissonBinomial][..];
     let behind = &rows[2..];
-    let on_rows = rounded || rows[..2].contains(&args.mechanism);
+    // The clients bring the noise.
+    let shared = rows;
+    let on_rows = rounded || rows[..2].contains(&args.mechanism) || args.mechanism == M::PoissonBinomial;
     let integers = &[M::Skellam, M::DiscreteGaussian, M::DiscreteLaplace, M::CenteredBinomial][..];
     let bare = args.mechanism == M::Skellam && args.gamma.is_none();
     let matrix = args.mechanism == M::Matrix;
-    let given: [(&str, bool, &[M]); 20] = [
+    let given: [(&str, bool, &[M]); 24] = [
         ("--gamma", args.gamma.is_some(), rows),
         ("--bits", args.bits.is_some(), rows),
         ("--dim", args.dim.is_some(), rows),
@@ -88,6 +100,10 @@ pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
         ("--xi", args.xi.is_some(), &[M::Zcdp]),
         // On rows it is about a zeroed contribution; with correlated noise clients take turns.
         ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && (on_rows || matrix), &[]),
+        ("--groups", args.groups.is_some(), shared),
+        ("--colluding", args.colluding.is_some(), shared),
+        ("--server-mu", args.server_mu.is_some(), &[M::Smm, M::Skellam]),
+        ("--sampling random-allocation", args.sampling == SamplingName::RandomAllocation && matrix, &[]),
         ("--neighboring", args.neighboring.is_some() && matrix, &[]),
         ("--plot", args.plot.is_some() && matrix, &[]),
         ("--schedule", args.schedule.is_some() && matrix, &[]),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::Args;
+use super::args::{Args, SamplingName};
 use super::noise::Noise;
 use super::parameters::{parameters, row_parameters};
 use super::value_name;
@@ -30,7 +30,8 @@ pub(super) struct Findings<'a> {
 /// The JSON object.
 pub(super) fn describe(args: &Args, findings: &Findings<'_>) -> Map<String, Value> {
     let &Findings { schedule, noise, report, l_inf, server, wrap } = findings;
-    let view = if args.population.is_some() { View::Public } else { View::Server };
+    let sampled = args.population.is_some() || args.sampling == SamplingName::RandomAllocation;
+    let view = if sampled || args.server_mu.is_some() { View::Public } else { View::Server };
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
     put("epsilon", number(report.epsilon));
@@ -54,7 +55,7 @@ pub(super) fn describe(args: &Args, findings: &Findings<'_>) -> Map<String, Valu
         }
         Noise::Plain { multiplier, event, .. } => {
             put("noise_multiplier", json!(multiplier));
-            for (key, value) in parameters(event, args.cohort) {
+            for (key, value) in parameters(event, args.cohort, args.clip) {
                 put(key, value);
             }
         }
@@ -62,11 +63,14 @@ pub(super) fn describe(args: &Args, findings: &Findings<'_>) -> Map<String, Valu
     if noise.is_clipped() {
         put("clip", json!(args.clip));
     }
+    put("server_mu", json!(args.server_mu));
+    put("groups", json!(args.groups));
+    put("colluding", json!(args.colluding));
     put("cohort", json!(args.cohort));
     put("population", json!(args.population));
     put("rounds", json!(schedule.rounds));
     put("sampling_rate", json!(schedule.rate));
-    put("sampling", json!(args.population.map(|_| value_name(args.sampling))));
+    put("sampling", json!(sampled.then(|| value_name(args.sampling))));
     // Every bound behind every accountant is proved or enclosed.
     put("certified", json!(true));
     if let Some(target) = args.target_epsilon {
@@ -97,6 +101,9 @@ pub(super) fn print_table(object: &Map<String, Value>) {
             ("neighboring", Value::String(_)) => NeighboringRelation::AddRemove.name().to_owned(),
             ("view", Value::String(name)) if name == "server" => {
                 "server (knows the cohort; no amplification)".to_owned()
+            }
+            ("view", Value::String(_)) if object.contains_key("server_mu") && !object["server_mu"].is_null() => {
+                "public (sees only what the server publishes, with its noise)".to_owned()
             }
             ("view", Value::String(_)) => "public (sees only releases; amplified by sampling)".to_owned(),
             ("certified", Value::Bool(false)) => "no".to_owned(),

@@ -121,7 +121,7 @@ fn bad_schedules_are_refused() {
         ("--mechanism gaussian --noise-multiplier 1 --schedule 5x1,5x1@2000 --population 1000", 2, "--population"),
         ("--mechanism gaussian --schedule 5x1", 2, "--noise-multiplier"),
         ("--mechanism randomized-response --release-epsilon 1 --schedule 5x1,5x2", 2, "no noise that a stage"),
-        ("--mechanism zcdp --schedule 5x1 --target-epsilon 3", 2, "finds no noise"),
+        ("--mechanism zcdp --schedule 5x1 --target-epsilon 3", 2, "no noise of zcdp"),
         ("--mechanism matrix --noise-multiplier 3 --schedule 5x1,5x2", 2, "--schedule"),
         ("--mechanism gaussian --target-epsilon 0 --schedule 5x1", 2, "target epsilon"),
         ("--mechanism smm-2022 --gamma 64 --target-epsilon 1e-3 --schedule 5x1,5x2", 3, "least reachable"),
@@ -129,4 +129,113 @@ fn bad_schedules_are_refused() {
         let (found, _, err) = account(&format!("{line} --cohort 10 --delta 1e-5"));
         assert!(found == code && err.contains(says), "{line}: {found} {err}");
     }
+}
+
+#[test]
+fn random_allocations_are_accounted_in_both_views() {
+    let line = "--cohort 100 --sampling random-allocation --participations 5 --rounds 500 --delta 1e-6";
+    for (mechanism, found) in [
+        ("--mechanism gaussian", "noise_multiplier"),
+        ("--mechanism central-gaussian", "noise_multiplier"),
+        ("--gamma 64", "mu"),
+        ("--mechanism laplace", "noise_multiplier"),
+    ] {
+        let v = account_json(&format!("{mechanism} {line} --target-epsilon 2"));
+        assert!(f(&v["epsilon"]) <= 2.0 && f(&v["epsilon"]) > 1.999, "{v}");
+        assert!(f(&v["epsilon_server_view"]) > 2.0, "{v}");
+        assert_eq!((&v["view"], &v["sampling"]), (&"public".into(), &"random-allocation".into()));
+        assert_eq!((&v["rounds"], &v["participations"]), (&500.into(), &5.into()));
+        let flag = found.replace('_', "-");
+        let again = account_json(&format!("{mechanism} {line} --{flag} {}", v[found]));
+        close(f(&again["epsilon"]), f(&v["epsilon"]), 1e-9);
+        // Those who know the rounds see five releases.
+        let five = account_json(&format!("{mechanism} --cohort 100 --rounds 5 --delta 1e-6 --{flag} {}", v[found]));
+        close(f(&v["epsilon_server_view"]), f(&five["epsilon"]), 1e-9);
+    }
+    for (more, code, says) in [
+        ("--mechanism gaussian --noise-multiplier 1 --population 1000", 2, "--population"),
+        ("--mechanism gaussian --noise-multiplier 1 --accountant pld", 2, "RandomAllocation"),
+        ("--mechanism smm-2022 --gamma 64 --mu 3", 2, "RandomAllocation"),
+        ("--mechanism matrix --noise-multiplier 3", 2, "random-allocation"),
+    ] {
+        let (found, _, err) = account(&format!("{more} {line}"));
+        assert!(found == code && err.contains(says), "{more}: {found} {err}");
+    }
+    let (code, _, err) = account(
+        "--mechanism gaussian --noise-multiplier 1 --cohort 9 --sampling random-allocation --delta 1e-6 --rounds 9",
+    );
+    assert!(code == 2 && err.contains("--participations"), "{err}");
+}
+
+#[test]
+fn biased_coins_are_accounted_and_their_bias_is_found() {
+    let line = "--mechanism poisson-binomial --dim 10000 --cohort 1000 --delta 1e-6";
+    let mut last = f64::INFINITY;
+    for coins in [2, 16, 64] {
+        let v = account_json(&format!("{line} --coins {coins} --rounds 3 --target-epsilon 2 --bits 14"));
+        assert!(f(&v["epsilon"]) <= 2.0 && f(&v["epsilon"]) > 1.999 && f(&v["most_bias"]) <= 0.25, "{v}");
+        assert_eq!((&v["neighboring"], &v["view"]), (&"zero-out".into(), &"server".into()));
+        // More coins of less bias need less noise; never less than a Gaussian.
+        let variance = f(&v["variance_over_clip"]);
+        let gaussian =
+            account_json("--mechanism central-gaussian --cohort 1000 --delta 1e-6 --rounds 3 --target-epsilon 2");
+        assert!(variance < last && variance > f(&gaussian["noise_multiplier"]).powi(2), "{coins}: {variance}");
+        let again = account_json(&format!("{line} --coins {coins} --rounds 3 --gamma {}", v["gamma"]));
+        close(f(&again["epsilon"]), f(&v["epsilon"]), 1e-6);
+        assert!(f(&v["predicted_wrap"]) < 1e-3, "{v}");
+        last = variance;
+    }
+    for (more, code, says) in [
+        ("--coins 4", 2, "--gamma or --target-epsilon"),
+        ("--gamma 0.1", 2, "--coins and --dim"),
+        ("--coins 3 --gamma 0.1", 2, "even number"),
+        ("--coins 4 --gamma 40", 2, "more than 1/4"),
+        ("--coins 4 --gamma 0.1 --target-epsilon 1", 2, "give one of the two"),
+        ("--coins 4 --gamma 0.1 --population 5000", 2, "PoissonBinomialVector"),
+        ("--coins 4 --gamma 0.1 --accountant pld", 2, "PoissonBinomialVector"),
+        ("--coins 4 --gamma 0.1 --mu 3", 2, "--mu"),
+        ("--coins 4 --gamma 0.1 --neighboring replace-one", 2, "replace-one"),
+    ] {
+        let (found, _, err) = account(&format!("{line} {more}"));
+        assert!(found == code && err.contains(says), "{more}: {found} {err}");
+    }
+}
+
+/// The noise of a group counts, of those in it who keep their shares to themselves; a server's own noise for the public.
+#[test]
+fn groups_count_their_own_noise_and_a_second_level_has_two_views() {
+    let line = "--gamma 64 --mu 6 --delta 1e-5 --dim 1000 --rounds 3";
+    let of = |more: &str| account_json(&format!("{line} {more}"));
+    // 103 clients in 5 groups: 20 in the smallest.
+    let (groups, alone) = (of("--cohort 103 --groups 5"), of("--cohort 20"));
+    close(f(&groups["epsilon"]), f(&alone["epsilon"]), 1e-12);
+    assert_eq!((&groups["groups"], &groups["cohort"]), (&5.into(), &20.into()));
+    close(f(&of("--cohort 103 --groups 5 --colluding 4")["epsilon"]), f(&of("--cohort 16")["epsilon"]), 1e-12);
+    close(f(&of("--cohort 20 --colluding 4")["epsilon"]), f(&of("--cohort 16")["epsilon"]), 1e-12);
+    assert!(f(&groups["epsilon"]) > f(&of("--cohort 103")["epsilon"]));
+    // Two levels: as if so many more clients had been there, to the public; to the server nothing changes.
+    let two = of("--cohort 20 --server-mu 480");
+    close(f(&two["epsilon"]), f(&of("--cohort 100")["epsilon"]), 1e-9);
+    close(f(&two["epsilon_server_view"]), f(&alone["epsilon"]), 1e-12);
+    assert_eq!((&two["view"], f(&two["server_mu"])), (&"public".into(), 480.0));
+    let drawn = of("--cohort 20 --server-mu 480 --population 2000");
+    assert!(f(&drawn["epsilon"]) < f(&two["epsilon"]));
+    close(f(&drawn["epsilon_server_view"]), f(&alone["epsilon"]), 1e-12);
+    let (code, out, _) = account(&format!("{line} --cohort 20 --server-mu 480"));
+    assert!(code == 0 && out.contains("what the server publishes"), "{out}");
+    for (more, says) in [
+        ("--cohort 10 --groups 11", "nobody's noise"),
+        ("--cohort 10 --groups 0", "--groups"),
+        ("--cohort 10 --colluding 10", "nobody's noise"),
+        ("--cohort 10 --groups 2 --population 100", "--population"),
+        ("--cohort 10 --server-mu 0", "--server-mu"),
+        ("--cohort 10 --server-mu -1", "--server-mu"),
+        ("--cohort 10 --server-mu 3 --schedule 2x1,1x2", "--schedule"),
+    ] {
+        let (code, _, err) = account(&format!("{line} {more}"));
+        assert!(code == 2 && err.contains(says), "{more}: {err}");
+    }
+    let (code, _, err) =
+        account("--mechanism central-gaussian --noise-multiplier 1 --groups 3 --cohort 9 --delta 1e-5");
+    assert!(code == 2 && err.contains("--groups"), "{err}");
 }
