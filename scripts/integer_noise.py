@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from mpmath import binomial, log, mp, mpf
+from mpmath import binomial, exp, log, mp, mpf
 
 sys.path.insert(0, str(Path(__file__).parent))
 from smm_certificate import Skellam, quantile  # noqa: E402
@@ -35,6 +35,23 @@ class Binomial:
 
     def at_least(self, k):
         if k > self.coins:
+            return mpf(0)
+        return self.tail[k] if k >= 0 else 1 - self.at_least(1 - k)
+
+
+class Gaussian:
+    """The discrete Gaussian of parameter sigma."""
+
+    def __init__(self, sigma):
+        reach = int(40 * sigma) + 60
+        weight = [exp(-mpf(k * k) / (2 * mpf(sigma) ** 2)) for k in range(reach + 1)]
+        total = weight[0] + 2 * sum(weight[1:])
+        self.tail = [mpf(0)] * (reach + 2)
+        for k in range(reach, -1, -1):
+            self.tail[k] = self.tail[k + 1] + weight[k] / total
+
+    def at_least(self, k):
+        if k >= len(self.tail):
             return mpf(0)
         return self.tail[k] if k >= 0 else 1 - self.at_least(1 - k)
 
@@ -73,9 +90,12 @@ def main():
         ("skellam", 300.0, (1, 3, 40)),
         ("binomial", 400, (1, 2, 20)),
         ("binomial", 3000, (1, 7, 100)),
+        ("discrete-gaussian", 1.5, (1, 2, 4)),
+        ("discrete-gaussian", 40.0, (1, 6, 200)),
     ):
-        law = Skellam(size, 4000) if name == "skellam" else Binomial(size)
-        sigma = (2 * size if name == "skellam" else size / 2) ** 0.5
+        laws = {"skellam": lambda: Skellam(size, 4000), "binomial": lambda: Binomial(size)}
+        law = laws.get(name, lambda: Gaussian(size))()
+        sigma = {"skellam": (2 * size) ** 0.5, "binomial": (size / 2) ** 0.5}.get(name, size)
         for delta0 in ("1e-14", "1e-20"):
             for j in shifts:
                 mean = mean_of(law, j, mpf(delta0), int(12 * sigma) + 40)

@@ -190,6 +190,9 @@ pub enum MechanismName {
     DistributedDiscreteGaussian,
     /// Centred binomial noise, likewise.
     Binomial,
+    /// Coins of each client whose bias is its vector (Chen, Ozgur, Kairouz 2022): few bits a coordinate, no other noise. Needs
+    /// `noise` `per_client` and `sampling` `all`.
+    PoissonBinomial,
     /// A trusted aggregator adds discrete Gaussian noise once. For comparison.
     CentralGaussian,
     /// The same with noise that is correlated over the rounds (DP-FTRL), so that the model carries less of it. Needs
@@ -219,7 +222,8 @@ pub struct PrivacyConfig {
     /// Ring width b, 2..=32.
     #[serde(default = "default_bits")]
     pub bits: u32,
-    /// Scale gamma; absent: the largest that `wrap_limit` allows at `target_epsilon`.
+    /// Scale gamma; absent: the largest that `wrap_limit` allows at `target_epsilon`. Of `poisson-binomial`: the bias of a coin
+    /// for a coordinate of 1; absent: the largest that meets `target_epsilon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
     /// Skellam parameter of one client (the sum has mu_tot = cohort * mu) of `smm`, `smm-2022` and `skellam`; absent:
@@ -230,11 +234,12 @@ pub struct PrivacyConfig {
     /// `distributed-discrete-gaussian`; absent: calibrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigma_total: Option<f64>,
-    /// Coins on each side of the centred binomial noise of the whole sum, of `binomial`; absent: calibrated.
+    /// Coins on each side of the centred binomial noise of the whole sum, of `binomial`; absent: calibrated. Coins of each
+    /// client on a coordinate, an even number, of `poisson-binomial`; absent: as many as the ring holds, at most 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coins: Option<u64>,
     /// Share of rows of full norm that the bound behind the rounding may shrink, of `skellam`,
-    /// `distributed-discrete-gaussian` and `binomial`; absent: 1e-4.
+    /// `distributed-discrete-gaussian` and `binomial`; of which a coordinate may be cut, of `poisson-binomial`; absent: 1e-4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beta: Option<f64>,
     /// sigma / C of `central-gaussian`; sigma over the sensitivity of the whole run of `matrix`; absent: calibrated.

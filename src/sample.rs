@@ -12,6 +12,7 @@ pub mod discrete_laplace;
 pub mod law;
 pub mod noise;
 pub mod poisson;
+pub mod poisson_binomial;
 pub mod skellam;
 pub mod statistics;
 pub mod table;

@@ -1,23 +1,28 @@
 //! `veilsum account`: what a mechanism costs, or the noise that meets a target.
 
+mod allocation;
+pub mod args;
 mod curve;
 pub mod matrix;
 mod noise;
+mod parameters;
 pub mod plan;
-
-use std::path::PathBuf;
+mod report;
+mod schedule;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Exit, Failure, number};
-use crate::config;
+use super::{Exit, Failure};
+use crate::privacy::DpEvent;
 use crate::privacy::accountant::{EpsilonReport, Rule};
 use crate::privacy::calibrate::Schedule;
 use crate::privacy::calibrate::wrap::{RingUse, needed_bits};
 use crate::privacy::mechanism::PrivacyError;
-use crate::privacy::{NeighboringRelation, View};
+use args::{Args, MechanismName, SamplingName};
 use noise::{Noise, noise};
+use report::{Findings, describe, print_table};
+use schedule::Course;
 
 const AFTER_HELP: &str = "\
 MECHANISMS
@@ -32,6 +37,8 @@ MECHANISMS
                     Skellam, discrete Gaussian or centred binomial noise on the same rows, whose norm is bounded behind
                     the rounding: at most a share --beta of full rows is shrunk (Agarwal, Kairouz, Liu 2021; Kairouz,
                     Liu, Steinke 2021; binomial: Agarwal et al. 2018). The bound that encode enforces is l2_bound.
+  poisson-binomial  Coins whose bias is the row, --coins of each client on a coordinate, and no other noise (Chen, Ozgur,
+                    Kairouz 2022; --dim). All clients take part: nothing is amplified. A coordinate is cut at most_bias.
   central-gaussian  One trusted aggregator adds a discrete Gaussian.
   gaussian          A Gaussian on the real numbers, as other libraries' DP-SGD adds it: for comparison. Veilsum
                     itself draws integers only.
@@ -47,15 +54,32 @@ MECHANISMS
 
 ACCOUNTANTS
   rdp   Renyi differential privacy: every mechanism (infinite for binomial noise); an upper bound.
-  pld   Privacy loss distribution (all but smm-2022, central-gaussian, distributed-discrete-gaussian, zcdp; smm where
-        --dim is given): an upper bound, and but for smm and noise on rows a lower one, epsilon_low, that says how far it
-        can be from the truth. Both are proved.
+  pld   Privacy loss distribution (all but smm-2022, central-gaussian, poisson-binomial, zcdp; smm where --dim is
+        given): an upper bound, and but for smm and noise on rows a lower one, epsilon_low, that says how far it can be
+        from the truth. Both are proved.
   best  The least upper bound of those that know the mechanism (default); 'accountant' names it.
+
+SCHEDULES
+  Rounds may differ in their noise and in their cohort, in at most 32 stages. What is accounted is the composition of the
+  stages as they are; --mu and its like, or what --target-epsilon finds, is the noise of rounds of noise 1.
+  ROUNDSxNOISE[@COHORT],...   stages; NOISE is a standard deviation over that of rounds of noise 1, COHORT is --cohort
+                              if not given (each client still adds the same --mu)
+  weighted:ROUNDSxWEIGHT,...  stages by what a round may cost: noise 1 / sqrt(WEIGHT)
+  exponential:LAST[:STEPS]    --rounds in 8, or STEPS, stages of noise 1 to LAST by equal factors
+  linear:LAST[:STEPS]         by equal differences
+  '{\"law\": ...}'              as `privacy.schedule` of a config has it
+  'epsilon alone' of a stage is as if it were all that is released; stages together cost less than the sum of these.
+
+WHOSE NOISE COUNTS
+  That of the clients in one sum who keep their shares to themselves: --groups counts the smallest group, --colluding takes
+  clients out. --server-mu is a second level: noise of the server's own, which protects from those who see what it
+  publishes and not from itself.
 
 WHAT AN EPSILON MEANS
   It belongs to a delta, a neighbouring relation and a view. 'server' knows who takes part in a round;
   'public' sees only the results, and sampling of the cohort (--population) amplifies its privacy: each
-  client on its own (poisson), or a set of fixed size, for which neighbours replace one contribution.
+  client on its own (poisson), or a set of fixed size, for which neighbours replace one contribution; or each client takes
+  part in exactly --participations of the --rounds, in any of them (random-allocation, by rdp).
 
 EXAMPLES
   One sum over 100 clients, as published:
@@ -78,9 +102,17 @@ EXAMPLES
   Epsilon over rounds by each accountant, as a picture:
     veilsum account --gamma 64 --mu 5.95 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 --dim 63610 \\
       --plot epsilon.svg
+  Four coins a coordinate from each of 1000 clients, at epsilon 2:
+    veilsum account --mechanism poisson-binomial --coins 4 --dim 10000 --cohort 1000 --delta 1e-6 --target-epsilon 2
   2000 rounds with 100 of 10000 clients in turn and four buffers, at epsilon 4:
     veilsum account --mechanism matrix --matrix blt --cohort 100 --population 10000 --rounds 2000 --delta 1e-6 \
       --target-epsilon 4
+  Noise that falls to half over 1000 rounds, and 500 clients in place of 240 in the last hundred:
+    veilsum account --mechanism central-gaussian --cohort 240 --population 60000 --delta 1e-5 --target-epsilon 3 \\
+      --schedule 600x1,300x0.7,100x0.5@500
+  Each client in 5 of 500 rounds, drawn at random:
+    veilsum account --mechanism gaussian --noise-multiplier 2 --cohort 100 --sampling random-allocation \\
+      --participations 5 --rounds 500 --delta 1e-6
   The noise that meets epsilon 3:
     veilsum account --gamma 64 --clip 1 --cohort 240 --population 60000 --rounds 1000 --delta 1e-5 \\
       --target-epsilon 3 --json
@@ -111,190 +143,6 @@ pub struct Entry {
 enum Other {
     /// Design a run: scale, noise and ring for an epsilon, and the config to train it with.
     Plan(plan::Args),
-}
-
-/// Arguments of `veilsum account`.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct Args {
-    /// What adds the noise.
-    #[arg(long, value_enum, default_value_t = MechanismName::Smm)]
-    pub mechanism: MechanismName,
-    /// Scale: a coordinate of 1 becomes gamma integer steps (smm, smm-2022, skellam, distributed-discrete-gaussian,
-    /// binomial).
-    #[arg(long, required_if_eq_any([("mechanism", "smm"), ("mechanism", "smm-2022"), ("mechanism", "binomial"),
-        ("mechanism", "distributed-discrete-gaussian")]))]
-    pub gamma: Option<f64>,
-    /// Noise of one client, Poisson(mu) - Poisson(mu) in each coordinate (smm, smm-2022, skellam).
-    #[arg(long, conflicts_with_all = ["target_epsilon", "noise_multiplier"])]
-    pub mu: Option<f64>,
-    /// Parameter of the noise over the clip bound or the sensitivity: a standard deviation (central-gaussian, gaussian,
-    /// discrete-gaussian) or a scale (laplace, discrete-laplace).
-    #[arg(long, conflicts_with = "target_epsilon")]
-    pub noise_multiplier: Option<f64>,
-    /// Parameter of the discrete Gaussian that the sum of all shares is near to, in integer steps
-    /// (distributed-discrete-gaussian).
-    #[arg(long, conflicts_with = "target_epsilon")]
-    pub sigma_total: Option<f64>,
-    /// Coins on each side of the noise of the whole sum (binomial).
-    #[arg(long, conflicts_with = "target_epsilon")]
-    pub coins: Option<u64>,
-    /// Share of rows of full norm that the bound behind the rounding may shrink, 1e-4 if not given (skellam,
-    /// distributed-discrete-gaussian, binomial).
-    #[arg(long)]
-    pub beta: Option<f64>,
-    /// How far a contribution moves the integer that is released, 1 if not given (skellam, discrete-gaussian,
-    /// discrete-laplace, centered-binomial).
-    #[arg(long)]
-    pub sensitivity: Option<u64>,
-    /// Number of coins (centered-binomial).
-    #[arg(long)]
-    pub trials: Option<u64>,
-    /// Pure epsilon of one release (randomized-response, pure-dp).
-    #[arg(long, value_name = "EPSILON")]
-    pub release_epsilon: Option<f64>,
-    /// Number of answers, 2 if not given (randomized-response).
-    #[arg(long)]
-    pub categories: Option<u64>,
-    /// Renyi divergences are at most xi + rho order (zcdp).
-    #[arg(long)]
-    pub rho: Option<f64>,
-    /// See --rho; 0 if not given (zcdp).
-    #[arg(long)]
-    pub xi: Option<f64>,
-    /// Find the least noise whose epsilon is at most this, instead of taking --mu, --noise-multiplier, --trials,
-    /// --release-epsilon or --rho.
-    #[arg(long, value_name = "EPSILON")]
-    pub target_epsilon: Option<f64>,
-    /// L2 bound of one client's contribution.
-    #[arg(long, default_value_t = 1.0)]
-    pub clip: f64,
-    /// Clients in a round (the expected number, under sampling).
-    #[arg(long)]
-    pub cohort: u64,
-    /// Delta of (epsilon, delta).
-    #[arg(long)]
-    pub delta: f64,
-    /// All clients: each takes part with probability cohort / population.
-    #[arg(long)]
-    pub population: Option<u64>,
-    /// How the cohort is drawn from the population.
-    #[arg(long, value_enum, default_value_t = SamplingName::Poisson)]
-    pub sampling: SamplingName,
-    /// What neighbours are; each mechanism has its own if not given.
-    #[arg(long, value_enum)]
-    pub neighboring: Option<NeighboringName>,
-    /// Number of releases.
-    #[arg(long, default_value_t = 1)]
-    pub rounds: u64,
-    /// Ring width b, 2 to 32: also print how often sums wrap (needs --dim; mechanisms with --gamma).
-    #[arg(long, requires = "dim")]
-    pub bits: Option<u32>,
-    /// Coordinates of a contribution (smm: the privacy loss distribution charges a little delta for each; with a bound
-    /// behind the rounding it depends on them).
-    #[arg(long)]
-    pub dim: Option<usize>,
-    /// Those of `matrix`: parsed beside these, since an optional group of arguments cannot hold another one.
-    #[arg(skip)]
-    pub correlation: matrix::MatrixArgs,
-    /// Which accountant answers.
-    #[arg(long, value_enum, default_value_t = AccountantName::Best)]
-    pub accountant: AccountantName,
-    /// Draw epsilon over rounds here, as SVG: a curve an accountant.
-    #[arg(long, value_name = "FILE")]
-    pub plot: Option<PathBuf>,
-    /// Print one JSON object; with --plot the points of the curves before it, one object a line.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Accountants that `account` knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AccountantName {
-    /// The least bound of all that know the mechanism.
-    Best,
-    /// Renyi differential privacy.
-    Rdp,
-    /// Privacy loss distribution.
-    Pld,
-}
-
-impl From<AccountantName> for config::AccountantName {
-    fn from(name: AccountantName) -> Self {
-        match name {
-            AccountantName::Best => Self::Best,
-            AccountantName::Rdp => Self::Rdp,
-            AccountantName::Pld => Self::Pld,
-        }
-    }
-}
-
-impl From<AccountantName> for Rule {
-    fn from(name: AccountantName) -> Self {
-        config::AccountantName::from(name).into()
-    }
-}
-
-/// Mechanisms that `account` knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MechanismName {
-    /// Skellam mixture, plain L2 clip.
-    Smm,
-    /// Skellam mixture as published.
-    #[value(name = "smm-2022")]
-    Smm2022,
-    /// Discrete Gaussian shares on rounded rows.
-    DistributedDiscreteGaussian,
-    /// Centred binomial noise on rounded rows.
-    Binomial,
-    /// Discrete Gaussian added by a trusted aggregator.
-    CentralGaussian,
-    /// Discrete Gaussian that is correlated over rounds.
-    Matrix,
-    /// Gaussian on the real numbers.
-    Gaussian,
-    /// Skellam noise on rounded rows, or on an integer.
-    Skellam,
-    /// Discrete Gaussian on an integer.
-    DiscreteGaussian,
-    /// Discrete Laplace on an integer.
-    DiscreteLaplace,
-    /// Fair coins on an integer.
-    CenteredBinomial,
-    /// Laplace on a real number.
-    Laplace,
-    /// k-ary randomized response.
-    RandomizedResponse,
-    /// Any mechanism with pure DP.
-    PureDp,
-    /// Any mechanism with zero-concentrated DP.
-    Zcdp,
-}
-
-/// How a cohort is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SamplingName {
-    /// Each client on its own.
-    Poisson,
-    /// A set of `--cohort` clients, all equally likely.
-    FixedSize,
-}
-
-/// Neighbouring relations that `account` can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NeighboringName {
-    /// A contribution is there or not.
-    AddRemove,
-    /// A contribution is replaced by another one.
-    ReplaceOne,
-}
-
-impl From<NeighboringName> for NeighboringRelation {
-    fn from(name: NeighboringName) -> Self {
-        match name {
-            NeighboringName::AddRemove => Self::AddRemove,
-            NeighboringName::ReplaceOne => Self::ReplaceOne,
-        }
-    }
 }
 
 impl From<PrivacyError> for Failure {
@@ -329,34 +177,128 @@ pub fn account(args: Args) -> Result<(), Failure> {
     if args.mechanism == MechanismName::Matrix {
         return matrix::run(&args);
     }
-    let schedule = schedule(&args)?;
-    let noise = noise(&args, &schedule)?;
-    let rule = Rule::from(args.accountant);
-    let (report, l_inf) = noise.epsilon(args.clip, &schedule, rule)?;
-    let server = match args.population {
-        Some(_) => Some(noise.epsilon(args.clip, &Schedule { rate: 1.0, ..schedule }, rule)?.0.epsilon),
-        None => None,
-    };
-    let wrap = ring(&args, &noise)?;
+    // Refused by name before it counts for anything.
+    parameters::refuse_unused(&args)?;
+    let args = Args { cohort: honest(&args)?, ..args };
+    if args.sampling == SamplingName::RandomAllocation {
+        return allocation::run(&args);
+    }
+    let course = Course::of(&args)?;
+    let schedule = schedule(&Args { rounds: course.as_ref().map(Course::rounds).or(args.rounds), ..args.clone() })?;
     if let Some(population) = args.population.or(Some(args.cohort)).filter(|&n| args.delta * n as f64 >= 1.0) {
         eprintln!(
             "warning: delta {} is not below 1 / {population}: publishing a client's data at random would pass",
             args.delta
         );
     }
-    if let Some(path) = &args.plot {
-        let curves = curve::curves(&args, &schedule, &noise)?;
-        let title = format!("{}: epsilon at delta {:e}", value_name(args.mechanism), args.delta);
-        curve::draw(path, title, &curves)?;
-        if args.json {
-            curve::lines(&curves).iter().for_each(|line| println!("{line}"));
-        }
+    match course {
+        Some(course) => staged(&args, &schedule, &course),
+        None => uniform(&args, &schedule),
     }
-    let object = describe(&args, &schedule, &noise, &report, l_inf, server, wrap);
+}
+
+/// The clients whose noise counts in one sum: those of the smallest group who keep their shares to themselves.
+fn honest(args: &Args) -> Result<u64, Failure> {
+    if args.groups.is_none() && args.colluding.is_none() {
+        return Ok(args.cohort);
+    }
+    if args.population.is_some() {
+        return Err(usage(
+            "--groups and --colluding do not go with --population: how much noise a part of a drawn cohort has is left to chance",
+        ));
+    }
+    let (groups, colluding) = (args.groups.unwrap_or(1), args.colluding.unwrap_or(0));
+    let size = args.cohort.checked_div(groups).ok_or_else(|| usage("--groups is 0, expected at least 1"))?;
+    match size.checked_sub(colluding).filter(|&honest| honest > 0) {
+        Some(honest) => Ok(honest),
+        None => Err(usage(format!(
+            "nobody's noise counts: the smallest of {groups} groups of {} clients has {size}, --colluding is {colluding}",
+            args.cohort
+        ))),
+    }
+}
+
+/// All rounds alike.
+fn uniform(args: &Args, schedule: &Schedule) -> Result<(), Failure> {
+    let clients = noise(args, schedule)?;
+    let noise = match args.server_mu {
+        None => clients.clone(),
+        Some(mu) => {
+            crate::privacy::accountant::rdp::validate::positive("--server-mu", mu)?;
+            clients.with_more(mu).ok_or_else(|| usage("--server-mu adds to Skellam noise only"))?
+        }
+    };
+    let rule = Rule::from(args.accountant);
+    let (report, l_inf) = noise.epsilon(args.clip, schedule, rule)?;
+    let server = match args.population.is_some() || args.server_mu.is_some() {
+        true => Some(clients.epsilon(args.clip, &Schedule { rate: 1.0, ..*schedule }, rule)?.0.epsilon),
+        false => None,
+    };
+    let wrap = ring(args, &noise, args.cohort)?;
+    plot(args, schedule.rounds, |rounds, rule| {
+        Ok(noise.epsilon(args.clip, &Schedule { rounds, ..*schedule }, rule)?.0)
+    })?;
+    let findings = Findings { schedule, noise: &noise, report: &report, l_inf, server, wrap };
+    let object = describe(args, &findings);
     if args.json {
         println!("{}", Value::Object(object));
     } else {
         print_table(&object);
+    }
+    Ok(())
+}
+
+/// Rounds that differ.
+fn staged(args: &Args, schedule: &Schedule, course: &Course) -> Result<(), Failure> {
+    let rule = Rule::from(args.accountant);
+    let level = args
+        .target_epsilon
+        .map(|target| course.calibrated(args, target, |made| Ok(schedule::epsilon(made, args, rule)?.epsilon)))
+        .transpose()?;
+    let made = course.made(args, level)?;
+    // The noise of rounds of factor 1, whether there are some or not.
+    let base = course.base(args, level)?;
+    let report = schedule::epsilon(&made, args, rule)?;
+    let server = match args.population {
+        Some(_) => Some(schedule::server(&made, args, rule)?.epsilon),
+        None => None,
+    };
+    let mut wrap: Option<(u32, f64, u32)> = None;
+    for stage in &made {
+        let this = ring(args, stage.noise(), stage.cohort())?;
+        // The rounds that need most room.
+        wrap = match (wrap, this) {
+            (Some(worst), Some(this)) if this.1 <= worst.1 => Some(worst),
+            (worst, this) => this.or(worst),
+        };
+    }
+    plot(args, course.rounds(), |rounds, rule| course.epsilon(args, &made, rounds, rule))?;
+    let l_inf = schedule::l_inf(&made, &report);
+    let findings = Findings { schedule, noise: base.noise(), report: &report, l_inf, server, wrap };
+    let mut object = describe(args, &findings);
+    let stages = schedule::describe(course, args, &made)?;
+    if args.json {
+        object.insert("stages".to_owned(), json!(stages));
+        println!("{}", Value::Object(object));
+    } else {
+        print_table(&object);
+        println!("{}", schedule::table(&stages));
+    }
+    Ok(())
+}
+
+/// Draws epsilon over rounds where that was asked for.
+fn plot(
+    args: &Args,
+    rounds: u64,
+    at: impl Fn(u64, Rule) -> Result<EpsilonReport, PrivacyError> + Sync,
+) -> Result<(), Failure> {
+    let Some(path) = &args.plot else { return Ok(()) };
+    let curves = curve::curves(args.accountant, rounds, at)?;
+    let title = format!("{}: epsilon at delta {:e}", value_name(args.mechanism), args.delta);
+    curve::draw(path, title, &curves)?;
+    if args.json {
+        curve::lines(&curves).iter().for_each(|line| println!("{line}"));
     }
     Ok(())
 }
@@ -376,10 +318,10 @@ fn schedule(args: &Args) -> Result<Schedule, Failure> {
         }
         Some(population) => args.cohort as f64 / population as f64,
     };
-    if args.rounds == 0 {
+    if args.rounds == Some(0) {
         return Err(usage("--rounds is 0, expected at least 1"));
     }
-    Ok(Schedule { rate, rounds: args.rounds, delta: args.delta })
+    Ok(Schedule { rate, rounds: args.rounds(), delta: args.delta })
 }
 
 fn checked_dim(dim: usize) -> Result<usize, Failure> {
@@ -387,103 +329,26 @@ fn checked_dim(dim: usize) -> Result<usize, Failure> {
 }
 
 /// Wrap rate and the bits that keep it below 1e-3.
-fn ring(args: &Args, noise: &Noise) -> Result<Option<(u32, f64, u32)>, Failure> {
-    let (Some(bits), Some(dim), &Noise::Skellam { gamma, mu_total, .. }) = (args.bits, args.dim, noise) else {
-        return Ok(None);
-    };
+fn ring(args: &Args, noise: &Noise, cohort: u64) -> Result<Option<(u32, f64, u32)>, Failure> {
+    let (Some(bits), Some(dim)) = (args.bits, args.dim) else { return Ok(None) };
     crate::privacy::accountant::rdp::validate::bits(bits)?;
-    let ring = RingUse::skellam(gamma, args.clip, mu_total, args.cohort as f64, checked_dim(dim)?);
+    let cohort = cohort as f64;
+    let ring = match noise {
+        &Noise::Skellam { gamma, mu_total, .. } => {
+            RingUse::skellam(gamma, args.clip, mu_total, cohort, checked_dim(dim)?)
+        }
+        &Noise::Plain { event: DpEvent::PoissonBinomialVector { coins, others, l2_bound, .. }, .. } => RingUse {
+            noise_variance: 0.25 * (coins + others) as f64,
+            cohort,
+            rounding_std: 0.0,
+            signal_rms: (cohort / checked_dim(dim)? as f64).sqrt() * coins as f64 * l2_bound,
+        },
+        Noise::Plain { .. } => return Ok(None),
+    };
     Ok(Some((bits, ring.wrap_rate(bits), needed_bits(&ring, 1e-3))))
 }
 
 /// The name on the command line.
 fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
-}
-
-fn describe(
-    args: &Args,
-    schedule: &Schedule,
-    noise: &Noise,
-    report: &EpsilonReport,
-    l_inf: Option<f64>,
-    server: Option<f64>,
-    wrap: Option<(u32, f64, u32)>,
-) -> Map<String, Value> {
-    let view = if args.population.is_some() { View::Public } else { View::Server };
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    put("epsilon", number(report.epsilon));
-    put("epsilon_low", report.epsilon_low.map_or(Value::Null, number));
-    put("delta", json!(report.delta));
-    put("order", json!(report.order));
-    put("l_inf", json!(l_inf));
-    put("accountant", json!(report.accountant));
-    put("neighboring", json!(noise.neighboring()));
-    put("view", json!(view));
-    if let Some(epsilon) = server {
-        put("epsilon_server_view", number(epsilon));
-    }
-    put("mechanism", json!(value_name(args.mechanism)));
-    match noise {
-        Noise::Skellam { gamma, .. } => {
-            for (key, value) in noise::row_parameters(noise, args) {
-                put(key, value);
-            }
-            put("gamma", json!(gamma));
-        }
-        Noise::Plain { multiplier, event, .. } => {
-            put("noise_multiplier", json!(multiplier));
-            for (key, value) in noise::parameters(event, args.cohort) {
-                put(key, value);
-            }
-        }
-    }
-    if noise.is_clipped() {
-        put("clip", json!(args.clip));
-    }
-    put("cohort", json!(args.cohort));
-    put("population", json!(args.population));
-    put("rounds", json!(args.rounds));
-    put("sampling_rate", json!(schedule.rate));
-    put("sampling", json!(args.population.map(|_| value_name(args.sampling))));
-    // Every bound behind every accountant is proved or enclosed.
-    put("certified", json!(true));
-    if let Some(target) = args.target_epsilon {
-        put("target_epsilon", json!(target));
-    }
-    if let Some(dim) = args.dim {
-        put("dim", json!(dim));
-    }
-    if let Some((bits, rate, needed)) = wrap {
-        put("bits", json!(bits));
-        put("predicted_wrap", json!(rate));
-        put("bits_for_wrap_1e-3", json!(needed));
-    }
-    object
-}
-
-/// One aligned line a key; the keys of the JSON object with their meaning spelled out.
-fn print_table(object: &Map<String, Value>) {
-    let width = object.keys().map(String::len).max().unwrap_or(0);
-    for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-        let text = match (key.as_str(), value) {
-            ("neighboring", Value::String(name)) if name == "zero-out" => {
-                NeighboringRelation::ZeroOut.name().to_owned()
-            }
-            ("neighboring", Value::String(name)) if name == "replace-one" => {
-                NeighboringRelation::ReplaceOne.name().to_owned()
-            }
-            ("neighboring", Value::String(_)) => NeighboringRelation::AddRemove.name().to_owned(),
-            ("view", Value::String(name)) if name == "server" => {
-                "server (knows the cohort; no amplification)".to_owned()
-            }
-            ("view", Value::String(_)) => "public (sees only releases; amplified by sampling)".to_owned(),
-            ("certified", Value::Bool(false)) => "no".to_owned(),
-            ("certified", Value::Bool(true)) => "yes".to_owned(),
-            (_, Value::String(text)) => text.clone(),
-            (_, other) => other.to_string(),
-        };
-        println!("{key:width$}  {text}");
-    }
 }

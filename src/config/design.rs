@@ -117,7 +117,10 @@ impl Purpose {
     pub fn alternatives(&self) -> Result<Vec<Alternative>, ConfigError> {
         self.check()?;
         match self.privacy.mechanism {
-            MechanismName::Smm => {}
+            MechanismName::Smm
+            | MechanismName::Skellam
+            | MechanismName::DistributedDiscreteGaussian
+            | MechanismName::Binomial => {}
             MechanismName::CentralGaussian => {
                 let outcome = self.at(self.privacy.clone());
                 return Ok(vec![Alternative { bits: 32, outcome }]);
@@ -126,7 +129,8 @@ impl Purpose {
                 return Err(ConfigError::Invalid {
                     name: "mechanism",
                     expected:
-                        "smm or central-gaussian (the clip of smm-2022 shrinks the signal, which no design mends)"
+                        "smm, skellam, distributed-discrete-gaussian, binomial or central-gaussian (the clip of smm-2022 shrinks \
+                         the signal, which no design mends)"
                             .to_owned(),
                     found: format!("{other:?}"),
                 });

@@ -1,6 +1,7 @@
 //! Fills in what a privacy config leaves open (gamma, mu, noise multiplier, l_inf) and builds the
 //! mechanism. Refuses a ring that wraps too often before the first round.
 
+mod coins;
 pub(super) mod matrix;
 mod rounded;
 
@@ -97,6 +98,7 @@ pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Co
         MechanismName::Skellam | MechanismName::DistributedDiscreteGaussian | MechanismName::Binomial => {
             rounded::rounded(config, setting, &uses)
         }
+        MechanismName::PoissonBinomial => coins::coins(config, setting, &uses),
         MechanismName::CentralGaussian => central(config, setting, &uses),
         MechanismName::Matrix => matrix::matrix(config, setting, &uses),
         MechanismName::None => {

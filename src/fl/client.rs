@@ -11,7 +11,9 @@ use super::protocol::RoundProtocol;
 use crate::backend::{Backend, Buffer, EncodeJob, EncodeReport, NonFinite, Packed, RowKeys, Rows};
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::params::EncodeParams;
+use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
+use crate::sample::poisson_binomial::BiasedCoins;
 use crate::secagg::VectorShape;
 use crate::secagg::frame;
 use crate::secagg::identity::Identity;
@@ -135,6 +137,9 @@ impl<'a> ClientRound<'a> {
             .iter()
             .map(|&c| RowKeys { rounding: self.key(c, Purpose::Rounding), noise: self.key(c, Purpose::Noise) })
             .collect();
+        if let Some(bits) = self.plan.mechanism.bias_bits() {
+            return self.thrown(rows, &keys, bits);
+        }
         let job = EncodeJob {
             params: self.encode,
             signs: &self.signs,
@@ -155,6 +160,34 @@ impl<'a> ClientRound<'a> {
             } else {
                 frame::pack(self.weighted(client, row), self.shape.bits, &mut packed.bytes);
             }
+        }
+        Ok((packed, report))
+    }
+
+    /// Coins biased by the rows, which are encoded on any backend as fixed point; thrown on the host, one key a row.
+    fn thrown(&self, rows: &Rows, keys: &[RowKeys], bias_bits: u32) -> Result<(Packed, EncodeReport), FlError> {
+        let NoiseLaw::CenteredBinomial { coins } = self.task.share else {
+            return Err(FlError::OutOfRange {
+                name: "privacy.coins",
+                expected: "an even number of coins of each client".into(),
+                found: format!("{:?}", self.task.share),
+            });
+        };
+        let pairs = u32::try_from(coins).unwrap_or(u32::MAX);
+        let law = BiasedCoins::new(pairs.saturating_mul(2), bias_bits)?;
+        // The fixed point has 32 bits, whatever the ring.
+        let params = EncodeParams { bits: 32, ..self.task.encode };
+        let job = EncodeJob { params, signs: &self.signs, keys, noise: None, non_finite: NonFinite::ZeroRow };
+        let (words, report) = self.backend.encode(rows, &job)?;
+        let words = self.backend.to_host(words)?;
+        let bits = self.shape.bits;
+        let mut packed = Packed { bytes: Vec::new(), row_bytes: self.shape.packed_len() };
+        let mask = u32::MAX >> (32 - bits.clamp(1, 32));
+        for (row, keys) in words.as_u32()?.chunks_exact(params.padded as usize).zip(keys) {
+            let mut row = row.to_vec();
+            law.throw(&mut row, &keys.noise)?;
+            row.iter_mut().for_each(|word| *word &= mask);
+            packed.bytes.extend(self.backend.pack(&Buffer::HostU32(row.into()), bits)?);
         }
         Ok((packed, report))
     }

@@ -4,7 +4,8 @@
 //! |z| <= rounding(min(linf, floor(sqrt(norm)))) + greatest draw of the noise
 //! ```
 //! The integer half of `encode` holds both bounds of the row exactly. Rounding up adds 1 at most. The samplers have finite
-//! support: a table has as many thresholds as its greatest value, a centred binomial of k coin pairs ends at k.
+//! support: a table has as many thresholds as its greatest value, a centred binomial of k coin pairs ends at k, and so do
+//! coins whose bias is the row.
 
 use super::FlError;
 use super::plan::Plan;
@@ -62,7 +63,9 @@ pub fn of_rounded(p: &EncodeParams) -> u64 {
 /// # Errors
 /// Those of the tables of its noise.
 pub(super) fn certain(plan: &Plan, round: u32, size: usize) -> Result<u64, FlError> {
-    let mut most = of_rounded(&plan.encode_params()?);
+    // Of coins whose bias is the row nothing else is sent.
+    let thrown = plan.mechanism.bias_bits().is_some();
+    let mut most = if thrown { 0 } else { of_rounded(&plan.encode_params()?) };
     let layers = super::dropout::tables(&plan.layers(round, size))?;
     for noise in sampler(plan.share(round, size))?.iter().chain(&layers) {
         most = most.saturating_add(greatest(noise));

@@ -243,6 +243,13 @@ impl Plan {
 
     /// Coins are shared out evenly, or the sum would depend on how many share them.
     fn check_coins(&self) -> Result<(), FlError> {
+        if self.mechanism.bias_bits().is_some() && self.placement == NoisePlacement::Aggregate {
+            return Err(FlError::OutOfRange {
+                name: "privacy.noise",
+                expected: "`per_client` (the coins are the clients' own answers)".into(),
+                found: "aggregate".into(),
+            });
+        }
         let (NoisePlacement::PerClient, NoiseLaw::CenteredBinomial { coins }) =
             (self.placement, self.mechanism.noise())
         else {

@@ -1,5 +1,6 @@
 //! From a target epsilon to noise, scale and ring: monotone bisection on the upper bound.
 
+pub mod bias;
 pub mod gamma;
 pub mod search;
 pub mod wrap;

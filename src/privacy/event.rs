@@ -160,6 +160,19 @@ pub enum DpEvent {
         /// Coordinates.
         dim: u64,
     },
+    /// Coins whose bias carries the data (Chen, Ozgur, Kairouz 2022): on each coordinate heads of `coins` coins of probability
+    /// `1/2 + s`, in a sum with `others` coins of other clients of any bias up to `most_bias`. Neighbours: all s of one client,
+    /// or none of them, are zero (`docs/poisson-binomial.md`).
+    PoissonBinomialVector {
+        /// m: coins of a client on a coordinate, > 0.
+        coins: u64,
+        /// Coins of all other clients on a coordinate.
+        others: u64,
+        /// Largest |s|, in (0, 1/4].
+        most_bias: f64,
+        /// Greatest L2 norm of a client's s.
+        l2_bound: f64,
+    },
     /// Laplace noise on the real numbers, of scale `noise_multiplier` times the L1 sensitivity, on one coordinate.
     Laplace {
         /// Scale over sensitivity, > 0.
@@ -210,6 +223,17 @@ pub enum DpEvent {
         /// Sampling rate q, in `[0, 1]`.
         rate: f64,
         /// The event on the sample.
+        event: Box<DpEvent>,
+    },
+    /// `rounds` releases of `event`, in exactly `participations` of which a contribution takes part: every set of so many
+    /// rounds is equally likely, and contributions draw theirs on their own. The whole run is one event. Its noise does not
+    /// depend on who takes part.
+    RandomAllocation {
+        /// k, at least 1 and at most `rounds`.
+        participations: u64,
+        /// T.
+        rounds: u64,
+        /// The event of a round in which it takes part.
         event: Box<DpEvent>,
     },
     /// `event`, `count` times, adaptively.

@@ -6,6 +6,7 @@ pub(crate) mod fixed;
 pub mod gaussian;
 pub mod matrix;
 pub mod none;
+pub mod poisson_binomial;
 pub mod rounded;
 pub mod skellam;
 pub mod smm;
@@ -115,6 +116,14 @@ pub trait Mechanism: Send + Sync + fmt::Debug {
 
     /// Value of one integer step of the decoded sum: `1 / gamma` (times `2^-F` where the fraction is kept).
     fn unit(&self) -> f64;
+
+    /// Where the data are the biases of coins: `encode` leaves fixed-point integers X of so many bits (`rounding_kind::KEEP`, in 32
+    /// bits), and what is added up are the heads of coins of probability `1/2 + X 2^-bits`
+    /// ([`BiasedCoins`](crate::sample::poisson_binomial::BiasedCoins)). [`Mechanism::noise`] is then the law of rows of zeros, and
+    /// nothing else is added.
+    fn bias_bits(&self) -> Option<u32> {
+        None
+    }
 
     /// The correlation of the noise over rounds. Where there is one, [`Mechanism::event`] is the cost of the **whole run**,
     /// charged with its first release, and [`Mechanism::noise`] the law before it is correlated.

@@ -1,6 +1,7 @@
 //! Accountants, calibration and `veilsum account` against the golden numbers.
 
 mod budget;
+mod course;
 mod design;
 mod losses;
 mod mechanisms;

@@ -302,7 +302,7 @@ fn protocols_that_cannot_be_played_are_bad_usage() {
         (&["--bits", "33"], "--bits is 33, expected 1 to 32"),
         (&["--size", "0"], "--size is \"0\""),
         (&["--backend", "opencl"], "--backend is opencl, expected scalar, simd, wgpu, cuda"),
-        (&["--protocol", "oneshot", "--threshold", "8"], "threshold"),
+        (&["--protocol", "oneshot", "--threshold", "8"], "needed holders is 8"),
         (&["--protocol", "rot13"], "rot13"),
     ] {
         let args = [&["secagg"][..], more].concat();

@@ -97,6 +97,8 @@ fn the_noise_has_the_accounted_variance_wherever_it_is_drawn() {
         ("distributed-discrete-gaussian", r#""gamma":64,"sigma_total":34.64101615137755"#, "per_client", "all"),
         ("binomial", r#""gamma":64,"coins":2400"#, "per_client", "all"),
         ("binomial", r#""gamma":64,"coins":2400"#, "aggregate", "all"),
+        // A quarter of the coins over the square of what they bring: 1 / (4 m gamma^2) = 100 / 64^2.
+        ("poisson-binomial", r#""gamma":0.05,"coins":4096"#, "per_client", "all"),
     ] {
         let privacy = format!(r#"privacy={{"mechanism":"{mechanism}","clip":1.0,"bits":24,{parameters}}}"#);
         let (place, drawn) = (format!("privacy.noise={noise}"), format!("sampling={sampling}"));

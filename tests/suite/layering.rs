@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("privacy", &["params", "sample", "math", "files"]),
     ("data", &["math"]),
     ("report", &["math", "files"]),
-    ("bench", &["backend", "report", "params", "math", "sample"]),
+    ("bench", &["secagg", "he", "backend", "report", "params", "math", "sample"]),
     ("model", &["backend", "data", "math", "files"]),
     ("secagg", &["he", "backend", "params", "math", "sample"]),
     ("fl", &["secagg", "privacy", "model", "data", "backend", "sample", "params", "math"]),

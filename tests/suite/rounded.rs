@@ -6,6 +6,8 @@ use veilsum::backend::simd::Simd;
 use veilsum::config::resolve::{Resolved, Setting, resolve};
 use veilsum::config::{MechanismName, PrivacyConfig};
 use veilsum::fl::plan::NoisePlacement;
+use veilsum::privacy::DpEvent;
+use veilsum::privacy::matrix::Participation;
 use veilsum::privacy::mechanism::NoiseLaw;
 use veilsum::sim::dse::{self, DseConfig, DseResult};
 
@@ -95,4 +97,51 @@ fn what_is_not_closed_under_sums_is_drawn_by_every_client() {
         let error = resolve(&serde_json::from_value(json).unwrap(), &setting(1.0)).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("absent"), "{error}");
     }
+}
+
+/// Coins whose bias is the row: calibrated for runs in which everybody takes part, refused elsewhere.
+#[test]
+fn biased_coins_are_calibrated_for_runs_of_all_clients() {
+    let everybody = Some(Participation { max: 10, separation: 1 });
+    let setting = Setting { cohort: 400.0, rate: 1.0, rounds: 10, delta: 1e-5, dim: 4000, participation: everybody };
+    let config =
+        PrivacyConfig { gamma: None, bits: 12, ..privacy(MechanismName::PoissonBinomial, NoisePlacement::PerClient) };
+    let Resolved { privacy: resolved, mechanism: built, predicted_wrap: wrap, rule, .. } =
+        resolve(&config, &setting).unwrap();
+    let (gamma, coins) = (resolved.gamma.unwrap(), resolved.coins.unwrap());
+    assert!(coins == 16 && wrap.unwrap() < 1e-3, "{resolved:?} {wrap:?}");
+    let event = built.event(setting.dim);
+    let DpEvent::PoissonBinomialVector { others, most_bias, l2_bound, .. } = event else { panic!("{event:?}") };
+    assert!(others == 16 * 399 && l2_bound <= gamma * (1.0 + 1e-12), "{event:?}");
+    assert!(most_bias > 5.0 * gamma / 64.0 && most_bias < 0.25);
+    let found = rule.epsilon(&event, 10, 1e-5).unwrap().epsilon;
+    assert!(found <= 4.0 && found > 3.99, "{found}");
+    assert!(matches!(built.noise(), NoiseLaw::CenteredBinomial { coins: 3200 }) && built.bias_bits().is_some());
+    // What was calibrated resolves to itself; more coins, less bias and a little more signal in the noise.
+    let given = PrivacyConfig { target_epsilon: None, ..resolved.clone() };
+    assert_eq!(resolve(&given, &setting).unwrap().privacy.gamma, Some(gamma));
+    let few = resolve(&PrivacyConfig { coins: Some(2), ..config.clone() }, &setting).unwrap();
+    let signal = |gamma: f64, coins: f64| gamma * coins.sqrt();
+    assert!(signal(gamma, 16.0) > signal(few.privacy.gamma.unwrap(), 2.0));
+    // A narrow ring takes fewer coins, down to two.
+    let narrow = resolve(&PrivacyConfig { bits: 7, ..config.clone() }, &setting).unwrap();
+    assert!(narrow.privacy.coins.unwrap() < 16 && narrow.predicted_wrap.unwrap() <= 1e-3, "{:?}", narrow.privacy);
+    for (refused, setting, says) in [
+        (PrivacyConfig { bits: 4, ..config.clone() }, setting, "bits would do"),
+        (PrivacyConfig { noise: NoisePlacement::Aggregate, ..config.clone() }, setting, "per_client"),
+        (config.clone(), Setting { rate: 0.1, participation: None, ..setting }, "sampling `all`"),
+        (config.clone(), Setting { participation: None, ..setting }, "train"),
+        (PrivacyConfig { coins: Some(3), ..config.clone() }, setting, "even"),
+        (PrivacyConfig { mu: Some(3.0), ..config.clone() }, setting, "privacy.mu"),
+        (PrivacyConfig { gamma: Some(0.1), ..config.clone() }, setting, "privacy.coins"),
+        (PrivacyConfig { gamma: Some(40.0), coins: Some(2), ..config.clone() }, setting, "more than 1/4"),
+        (PrivacyConfig { target_epsilon: None, ..config.clone() }, setting, "target_epsilon"),
+    ] {
+        let error = resolve(&refused, &setting).unwrap_err().to_string();
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    // Encodings without a run do not throw coins, and say so.
+    let config = DseConfig { schema: None, dim: 3000, clients: 20, repeats: 1, seed: 5, privacy: config };
+    let error = dse::run(&config, &(Arc::new(Simd::new()) as _), || ()).unwrap_err().to_string();
+    assert!(error.contains("train") && error.contains("poisson-binomial"), "{error}");
 }

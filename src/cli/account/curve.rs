@@ -5,12 +5,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::noise::Noise;
-use super::{AccountantName, Args};
+use super::args::AccountantName;
 use crate::cli::{Exit, Failure, number};
 use crate::files::write_atomic;
 use crate::privacy::accountant::{EpsilonReport, Rule};
-use crate::privacy::calibrate::Schedule;
 use crate::privacy::mechanism::PrivacyError;
 use crate::report::svg::{Chart, Series, line_chart};
 
@@ -23,18 +21,21 @@ pub(super) struct Curve {
     points: Vec<(u64, EpsilonReport)>,
 }
 
-/// The curves of the accountants that were asked for and know the mechanism.
-pub(super) fn curves(args: &Args, schedule: &Schedule, noise: &Noise) -> Result<Vec<Curve>, Failure> {
+/// The curves of the accountants that were asked for and know the mechanism; `at` tells epsilon after so many rounds.
+pub(super) fn curves(
+    asked: AccountantName,
+    rounds: u64,
+    at: impl Fn(u64, Rule) -> Result<EpsilonReport, PrivacyError> + Sync,
+) -> Result<Vec<Curve>, Failure> {
     let mut all = Vec::new();
     for (name, rule) in [("rdp", Rule::Rdp), ("pld", Rule::Pld)] {
-        let asked = args.accountant == AccountantName::Best || Rule::from(args.accountant) == rule;
-        if !asked {
+        if asked != AccountantName::Best && Rule::from(asked) != rule {
             continue;
         }
-        let at = |rounds: u64| Ok((rounds, noise.epsilon(args.clip, &Schedule { rounds, ..*schedule }, rule)?.0));
-        match numbers(schedule.rounds).into_par_iter().map(at).collect::<Result<Vec<_>, PrivacyError>>() {
+        let point = |rounds: u64| Ok((rounds, at(rounds, rule)?));
+        match numbers(rounds).into_par_iter().map(point).collect::<Result<Vec<_>, PrivacyError>>() {
             Ok(points) => all.push(Curve { accountant: name, points }),
-            Err(PrivacyError::UnknownEvent { .. }) if args.accountant == AccountantName::Best => {}
+            Err(PrivacyError::UnknownEvent { .. }) if asked == AccountantName::Best => {}
             Err(e) => return Err(e.into()),
         }
     }

@@ -3,7 +3,9 @@
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{Args, MechanismName, noise, print_table, usage};
+use super::args::{Args, MechanismName, SamplingName};
+use super::report::print_table;
+use super::{parameters, usage};
 use crate::cli::{Failure, number};
 use crate::fl::cohort;
 use crate::privacy::accountant::rdp::validate;
@@ -29,7 +31,8 @@ pub struct MatrixArgs {
     /// What the optimizer makes small, the error of the last prefix sum if not given (matrix: banded, blt).
     #[arg(long, value_enum)]
     pub objective: Option<ObjectiveName>,
-    /// Most rounds of one client; if not given, what --separation allows in --rounds (matrix).
+    /// Most rounds of one client; if not given, what --separation allows in --rounds (matrix). Of a random allocation: the
+    /// rounds of each client.
     #[arg(long)]
     pub participations: Option<u64>,
     /// Least distance of two rounds of a client; if not given, that of groups which take turns: --population over
@@ -103,6 +106,7 @@ impl MatrixArgs {
 /// Refuses the arguments of a matrix beside another mechanism.
 pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
     match args.correlation.given() {
+        Some("--participations") if args.sampling == SamplingName::RandomAllocation => Ok(()),
         Some(flag) if args.mechanism != MechanismName::Matrix => {
             Err(usage(format!("--mechanism {} does not take {flag}", super::value_name(args.mechanism))))
         }
@@ -113,16 +117,16 @@ pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
 fn participation(args: &Args) -> Participation {
     let turns = args.population.map_or(1, |population| cohort::groups(population, args.cohort as f64));
     let separation = args.correlation.separation.unwrap_or(turns);
-    let most = args.rounds.div_ceil(separation.max(1));
+    let most = args.rounds().div_ceil(separation.max(1));
     Participation { max: args.correlation.participations.unwrap_or(most).min(most.max(1)), separation }
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    noise::refuse_unused(args)?;
+    parameters::refuse_unused(args)?;
     let schedule = Schedule { rate: 1.0, rounds: 1, ..super::schedule(args)? };
     let (rule, kind, participation) = (Rule::from(args.accountant), args.correlation.kind()?, participation(args));
-    let strategy = Strategy::new(kind, args.rounds, participation)?;
+    let strategy = Strategy::new(kind, args.rounds(), participation)?;
     validate::positive("--clip", args.clip)?;
     let multiplier = match (args.noise_multiplier, args.target_epsilon) {
         (Some(multiplier), _) => {
@@ -157,7 +161,7 @@ fn describe(
     report: &EpsilonReport,
 ) -> Result<Map<String, Value>, Failure> {
     let found = scaled(strategy, participation, multiplier)?;
-    let identity = Strategy::new(MatrixKind::Independent, args.rounds, participation)?;
+    let identity = Strategy::new(MatrixKind::Independent, args.rounds(), participation)?;
     let independent = scaled(&identity, participation, multiplier)?;
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
@@ -178,7 +182,7 @@ fn describe(
     put("clip", json!(args.clip));
     put("cohort", json!(args.cohort));
     put("population", json!(args.population));
-    put("rounds", json!(args.rounds));
+    put("rounds", json!(args.rounds()));
     put("certified", json!(true));
     if let Some(target) = args.target_epsilon {
         put("target_epsilon", json!(target));

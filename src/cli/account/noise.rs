@@ -1,18 +1,22 @@
 //! From arguments to the noise of one release and its event.
 
-use serde_json::{Value, json};
-
-use super::{Args, MechanismName, SamplingName, usage};
+use super::args::{Args, MechanismName, SamplingName};
+use super::parameters::refuse_unused;
+use super::usage;
 use crate::cli::Failure;
 use crate::privacy::accountant::rdp::published::{self, PublishedBound};
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::accountant::{EpsilonReport, Rule};
+use crate::privacy::calibrate::bias::calibrate_bias;
 use crate::privacy::calibrate::search::Search;
-use crate::privacy::calibrate::{Rounding, Schedule, SkellamKind, calibrate_mu_by, coins_of, discrete_gaussian};
-use crate::privacy::mechanism::PrivacyError;
+use crate::privacy::calibrate::{
+    Rounding, Schedule, SkellamKind, calibrate_mu_by, calibrate_noise_multiplier, discrete_gaussian,
+};
 use crate::privacy::mechanism::distributed_gaussian::largest_cohort;
 use crate::privacy::mechanism::fixed::padded;
+use crate::privacy::mechanism::poisson_binomial::{PoissonBinomial, PoissonBinomialParams};
 use crate::privacy::mechanism::rounded::{DEFAULT_BETA, RoundedScale};
+use crate::privacy::mechanism::{Mechanism, PrivacyError};
 use crate::privacy::{DpEvent, IntegerNoise, NeighboringRelation};
 
 /// The noise, chosen or found.
@@ -41,12 +45,61 @@ impl Noise {
         }
     }
 
+    /// The same with more Skellam noise on the sum: the law is closed under sums. `None` for other noise.
+    pub(super) fn with_more(&self, mu: f64) -> Option<Self> {
+        let skellam = |kind: SkellamKind| matches!(kind, SkellamKind::Smm | SkellamKind::Skellam(_));
+        match *self {
+            Self::Skellam { kind, gamma, mu_total, padded } if skellam(kind) => {
+                // Rounded down, whatever the last digits are.
+                Some(Self::Skellam { kind, gamma, mu_total: (mu_total + mu).next_down(), padded })
+            }
+            Self::Plain {
+                multiplier,
+                event: DpEvent::IntegerShift { noise: IntegerNoise::Skellam { mu: own }, sensitivity },
+                relation,
+                fixed_size,
+            } => {
+                let noise = IntegerNoise::Skellam { mu: (own + mu).next_down() };
+                Some(Self::Plain {
+                    multiplier,
+                    event: DpEvent::IntegerShift { noise, sensitivity },
+                    relation,
+                    fixed_size,
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// True if `--clip` is what bounds a contribution.
     pub(super) fn is_clipped(&self) -> bool {
-        use DpEvent::{DiscreteGaussian, Gaussian, Laplace};
+        use DpEvent::{DiscreteGaussian, Gaussian, Laplace, PoissonBinomialVector};
         match self {
             Self::Skellam { .. } => true,
-            Self::Plain { event, .. } => matches!(event, Gaussian { .. } | DiscreteGaussian { .. } | Laplace { .. }),
+            Self::Plain { event, .. } => {
+                matches!(
+                    event,
+                    Gaussian { .. } | DiscreteGaussian { .. } | Laplace { .. } | PoissonBinomialVector { .. }
+                )
+            }
+        }
+    }
+
+    /// The event of a release of everybody's contributions, for the mechanism's own neighbours.
+    pub(super) fn plain_event(&self, clip: f64) -> DpEvent {
+        match self {
+            Self::Skellam { kind, gamma, mu_total, padded } => kind.event(*mu_total, *gamma, clip, *padded),
+            Self::Plain { event, .. } => event.clone(),
+        }
+    }
+
+    /// The event of a release at this sampling rate, as it is accounted.
+    pub(super) fn event(&self, clip: f64, rate: f64) -> Result<DpEvent, PrivacyError> {
+        match self {
+            Self::Skellam { kind, gamma, mu_total, padded } => {
+                Ok(sampled(rate, &kind.event(*mu_total, *gamma, clip, *padded)))
+            }
+            Self::Plain { event, relation, fixed_size, .. } => whole(event, *relation, *fixed_size, rate),
         }
     }
 
@@ -57,20 +110,14 @@ impl Noise {
         schedule: &Schedule,
         rule: Rule,
     ) -> Result<(EpsilonReport, Option<f64>), PrivacyError> {
-        match self {
-            Self::Skellam { kind, gamma, mu_total, padded } => {
-                let report = schedule.epsilon(rule, kind.event(*mu_total, *gamma, clip, *padded))?;
-                let l_inf = match kind {
-                    SkellamKind::Smm2022 => Some(l_inf(*mu_total, gamma * clip, schedule)?),
-                    _ => None,
-                };
-                Ok((report, l_inf))
+        let report = rule.epsilon(&self.event(clip, schedule.rate)?, schedule.rounds, schedule.delta)?;
+        let l_inf = match self {
+            Self::Skellam { kind: SkellamKind::Smm2022, gamma, mu_total, .. } => {
+                Some(l_inf(*mu_total, gamma * clip, schedule)?)
             }
-            Self::Plain { event, relation, fixed_size, .. } => {
-                let whole = whole(event, *relation, *fixed_size, schedule.rate)?;
-                Ok((rule.epsilon(&whole, schedule.rounds, schedule.delta)?, None))
-            }
-        }
+            _ => None,
+        };
+        Ok((report, l_inf))
     }
 }
 
@@ -109,6 +156,9 @@ fn rounded(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     let beta = args.beta.unwrap_or(DEFAULT_BETA);
     RoundedScale { gamma, clip: args.clip, bits: 32, beta }.check()?;
     let rounding = Rounding { padded: RoundedScale::padded(super::checked_dim(dim)?), beta };
+    if args.coins.is_some() && args.target_epsilon.is_some() {
+        return Err(usage("--target-epsilon finds --coins: give one of the two"));
+    }
     let cohort = args.cohort as f64;
     let (kind, half) = match args.mechanism {
         MechanismName::Skellam => (SkellamKind::Skellam(rounding), args.mu.map(|mu| mu * cohort)),
@@ -158,7 +208,7 @@ fn rows(args: &Args, schedule: &Schedule, kind: SkellamKind, half: Option<f64>) 
 fn plain(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     validate::positive("--clip", args.clip)?;
     let fixed_size = match (args.sampling, args.population) {
-        (SamplingName::Poisson, _) => None,
+        (SamplingName::Poisson | SamplingName::RandomAllocation, _) => None,
         (SamplingName::FixedSize, Some(population)) => Some((args.cohort, population)),
         (SamplingName::FixedSize, None) => return Err(usage("--sampling fixed-size needs --population")),
     };
@@ -170,7 +220,15 @@ fn plain(args: &Args, schedule: &Schedule) -> Result<Noise, Failure> {
     };
     let level = Level::of(args)?;
     // A relation or a sampling that is not proved for this mechanism says so before anything is searched.
-    whole(&level.event(args, 1.0)?.1, relation, fixed_size, schedule.rate)?;
+    whole(&level.event(args, level.probe(args))?.1, relation, fixed_size, schedule.rate)?;
+    if level == Level::Bias {
+        let (params, dim) = biased(args, 1.0)?;
+        let gaussian = calibrate_noise_multiplier(schedule, target, Rule::Rdp, discrete_gaussian)?;
+        let rule = Rule::from(args.accountant);
+        let cost = |event: DpEvent| Ok(schedule.epsilon(rule, event)?.epsilon);
+        let found = calibrate_bias(&params, dim, target, gaussian, cost)?;
+        return Ok(made(level.event(args, found)?));
+    }
     let found = level.search(target).run(|noise| {
         // Noise so little that no event has it protects nothing.
         let Ok(event) = level.event(args, noise) else { return Ok(f64::INFINITY) };
@@ -194,10 +252,12 @@ enum Level {
     ReleaseEpsilon,
     /// One over rho.
     Rho,
+    /// One over the bias of a coin.
+    Bias,
 }
 
 /// Most coins whose losses are tabulated.
-const MOST_TRIALS: f64 = 500_000.0;
+pub(super) const MOST_TRIALS: f64 = 500_000.0;
 
 impl Level {
     /// Refuses the parameter that is to be found if it is given.
@@ -208,9 +268,15 @@ impl Level {
                 (Self::ReleaseEpsilon, "--release-epsilon", args.release_epsilon.is_some())
             }
             MechanismName::Zcdp => (Self::Rho, "--rho", args.rho.is_some()),
+            MechanismName::PoissonBinomial => (Self::Bias, "--gamma", args.gamma.is_some()),
             _ => (Self::Multiplier, "--noise-multiplier", args.noise_multiplier.is_some()),
         };
         if given { Err(usage(format!("--target-epsilon finds {flag}: give one of the two"))) } else { Ok(level) }
+    }
+
+    /// A level that every mechanism has.
+    fn probe(self, args: &Args) -> f64 {
+        if self == Self::Bias { 1e4 * args.clip } else { 1.0 }
     }
 
     /// The event at a level, and its multiplier where it has one.
@@ -222,6 +288,7 @@ impl Level {
                 (None, DpEvent::PureDp { epsilon: 1.0 / level })
             }
             Self::ReleaseEpsilon => (None, randomized_response(args, 1.0 / level)),
+            Self::Bias => (None, biased_coins(args, 1.0 / level)?),
             Self::Rho => (None, DpEvent::ZeroConcentrated { rho: 1.0 / level, xi: args.xi.unwrap_or(0.0) }),
         })
     }
@@ -232,6 +299,8 @@ impl Level {
             Self::Trials => (1000.0, MOST_TRIALS),
             // Many rounds of little epsilon each: from where they add up to the target at worst.
             Self::ReleaseEpsilon | Self::Rho => (1.0 / target.max(1e-12), 1e12),
+            // Searched by `calibrate_bias`, which knows the ends.
+            Self::Bias => (100.0, 1e5),
         };
         let grain = if self == Self::Trials { 0.5 } else { 0.0 };
         Search { target, guess, factor: 2.0, largest, grain }
@@ -265,7 +334,7 @@ fn relation(args: &Args, fixed_size: bool) -> Result<NeighboringRelation, Failur
         _ if fixed_size => ReplaceOne,
         MechanismName::RandomizedResponse if args.population.is_none() => ReplaceOne,
         // Who is absent answers as its neighbour would; each client's share of the noise remains.
-        MechanismName::RandomizedResponse | MechanismName::Skellam => ZeroOut,
+        MechanismName::RandomizedResponse | MechanismName::Skellam | MechanismName::PoissonBinomial => ZeroOut,
         _ => AddRemove,
     };
     let asked = args.neighboring.map_or(own, NeighboringRelation::from);
@@ -290,6 +359,10 @@ fn fixed_event(args: &Args) -> Option<Result<DpEvent, Failure>> {
             Some(trials) => Ok(shift(args, IntegerNoise::CenteredBinomial { trials })),
             None => Err(usage("--mechanism centered-binomial needs --trials or --target-epsilon")),
         },
+        MechanismName::PoissonBinomial => match args.gamma {
+            Some(gamma) => biased_coins(args, gamma),
+            None => Err(usage("--mechanism poisson-binomial needs --gamma or --target-epsilon")),
+        },
         MechanismName::RandomizedResponse => need("--release-epsilon or --target-epsilon", args.release_epsilon)
             .map(|epsilon| randomized_response(args, epsilon)),
         MechanismName::PureDp => need("--release-epsilon or --target-epsilon", args.release_epsilon)
@@ -299,6 +372,24 @@ fn fixed_event(args: &Args) -> Option<Result<DpEvent, Failure>> {
         _ => return None,
     };
     Some(event)
+}
+
+/// The event of coins of this bias for a coordinate of 1.
+fn biased_coins(args: &Args, gamma: f64) -> Result<DpEvent, Failure> {
+    let (params, dim) = biased(args, gamma)?;
+    let mechanism = PoissonBinomial::new(params)?;
+    mechanism.encode_params(dim)?;
+    Ok(mechanism.event(dim))
+}
+
+/// The parameters of such coins, and how many coordinates there are.
+fn biased(args: &Args, gamma: f64) -> Result<(PoissonBinomialParams, usize), Failure> {
+    let (Some(coins), Some(dim)) = (args.coins, args.dim) else {
+        return Err(usage("--mechanism poisson-binomial needs --coins and --dim"));
+    };
+    let beta = args.beta.unwrap_or(DEFAULT_BETA);
+    let params = PoissonBinomialParams { gamma, clip: args.clip, bits: 32, coins, clients: args.cohort, beta };
+    Ok((params, super::checked_dim(dim)?))
 }
 
 /// The event of a mechanism whose noise is `multiplier` times the sensitivity.
@@ -325,94 +416,6 @@ fn shift(args: &Args, noise: IntegerNoise) -> DpEvent {
     DpEvent::IntegerShift { noise, sensitivity: sensitivity(args) }
 }
 
-fn name(args: &Args) -> String {
+pub(super) fn name(args: &Args) -> String {
     super::value_name(args.mechanism)
-}
-
-/// The noise on rows, for the report: as its mechanism counts it.
-pub(super) fn row_parameters(noise: &Noise, args: &Args) -> Vec<(&'static str, Value)> {
-    let Noise::Skellam { kind, gamma, mu_total, .. } = noise else { return Vec::new() };
-    let mut all = match kind {
-        SkellamKind::DistributedGaussian(_, most) => {
-            vec![("sigma_total", json!((2.0 * mu_total).sqrt())), ("largest_cohort", json!(most))]
-        }
-        SkellamKind::Binomial(_) => vec![("coins", json!(coins_of(*mu_total)))],
-        _ => vec![("mu", json!(mu_total / args.cohort as f64)), ("mu_total", json!(mu_total))],
-    };
-    all.push(("variance_over_clip", json!(2.0 * mu_total / (gamma * args.clip).powi(2))));
-    if let Some((beta, l2_bound)) = kind.bound(*gamma, args.clip) {
-        all.push(("beta", json!(beta)));
-        all.push(("l2_bound", json!(l2_bound)));
-    }
-    all
-}
-
-/// The parameters of an event, for the report; those of a sum with what each of `clients` adds.
-pub(super) fn parameters(event: &DpEvent, clients: u64) -> Vec<(&'static str, Value)> {
-    match *event {
-        DpEvent::IntegerShift { noise, sensitivity } => {
-            let mut all = match noise {
-                IntegerNoise::Skellam { mu } => vec![("mu", json!(mu / clients as f64)), ("mu_total", json!(mu))],
-                IntegerNoise::DiscreteGaussian { sigma } => vec![("sigma", json!(sigma))],
-                IntegerNoise::DiscreteLaplace { scale } => vec![("scale", json!(scale))],
-                IntegerNoise::CenteredBinomial { trials } => vec![("trials", json!(trials))],
-            };
-            all.push(("sensitivity", json!(sensitivity)));
-            all
-        }
-        DpEvent::RandomizedResponse { epsilon, categories } => {
-            vec![("release_epsilon", json!(epsilon)), ("categories", json!(categories))]
-        }
-        DpEvent::PureDp { epsilon } => vec![("release_epsilon", json!(epsilon))],
-        DpEvent::ZeroConcentrated { rho, xi } => vec![("rho", json!(rho)), ("xi", json!(xi))],
-        _ => Vec::new(),
-    }
-}
-
-/// An argument that the mechanism does not look at is a mistake.
-pub(super) fn refuse_unused(args: &Args) -> Result<(), Failure> {
-    use MechanismName as M;
-    let rounded = matches!(args.mechanism, M::DistributedDiscreteGaussian | M::Binomial)
-        || (args.mechanism == M::Skellam && args.gamma.is_some());
-    let rows = &[M::Smm, M::Smm2022, M::Skellam, M::DistributedDiscreteGaussian, M::Binomial][..];
-    let behind = &rows[2..];
-    let on_rows = rounded || rows[..2].contains(&args.mechanism);
-    let integers = &[M::Skellam, M::DiscreteGaussian, M::DiscreteLaplace, M::CenteredBinomial][..];
-    let bare = args.mechanism == M::Skellam && args.gamma.is_none();
-    let matrix = args.mechanism == M::Matrix;
-    let given: [(&str, bool, &[M]); 19] = [
-        ("--gamma", args.gamma.is_some(), rows),
-        ("--bits", args.bits.is_some(), rows),
-        ("--dim", args.dim.is_some(), rows),
-        ("--sigma-total", args.sigma_total.is_some(), &rows[3..4]),
-        ("--coins", args.coins.is_some(), &rows[4..]),
-        ("--beta", args.beta.is_some(), behind),
-        (
-            "--dim, --bits or --beta without --gamma",
-            bare && (args.dim.is_some() || args.bits.is_some() || args.beta.is_some()),
-            &[],
-        ),
-        // On one integer, or on rows.
-        ("--sensitivity with --gamma", rounded && args.sensitivity.is_some(), &[]),
-        ("--mu", args.mu.is_some(), &[M::Smm, M::Smm2022, M::Skellam]),
-        (
-            "--noise-multiplier",
-            args.noise_multiplier.is_some(),
-            &[M::CentralGaussian, M::Matrix, M::Gaussian, M::Laplace, M::DiscreteGaussian, M::DiscreteLaplace],
-        ),
-        ("--sensitivity", args.sensitivity.is_some(), integers),
-        ("--trials", args.trials.is_some(), &[M::CenteredBinomial]),
-        ("--release-epsilon", args.release_epsilon.is_some(), &[M::RandomizedResponse, M::PureDp]),
-        ("--categories", args.categories.is_some(), &[M::RandomizedResponse]),
-        ("--rho", args.rho.is_some(), &[M::Zcdp]),
-        ("--xi", args.xi.is_some(), &[M::Zcdp]),
-        // On rows it is about a zeroed contribution; with correlated noise clients take turns.
-        ("--sampling fixed-size", args.sampling == SamplingName::FixedSize && (on_rows || matrix), &[]),
-        ("--neighboring", args.neighboring.is_some() && matrix, &[]),
-        ("--plot", args.plot.is_some() && matrix, &[]),
-    ];
-    match given.into_iter().find(|(_, given, by)| *given && !by.contains(&args.mechanism)) {
-        None => Ok(()),
-        Some((flag, ..)) => Err(usage(format!("--mechanism {} does not take {flag}", name(args)))),
-    }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::{AccountantName, usage};
+use super::args::AccountantName;
+use super::usage;
 use crate::cli::train::read_config;
 use crate::cli::{Exit, Failure, number};
 use crate::config::design::{self, Alternative, Design, Purpose};
@@ -18,7 +19,7 @@ use crate::privacy::View;
 use crate::report::terminal::Table;
 
 const AFTER_HELP: &str = "\
-The table has a line a ring width: scale gamma, noise mu of one client, the share of coordinates that wrap, and the expected
+The table has a line a ring width: scale gamma, the noise (mu of one client; sigma_total or coins of the whole sum), the share of coordinates that wrap, and the expected
 error of one coordinate of the mean (standard deviations: noise, rounding, wraps, all), in the unit of the clipped vectors
 and in parts of what the coordinate of one client's vector of full norm has. Chosen is the narrowest ring within 2 % of the
 least error; --bits takes another.
@@ -26,6 +27,9 @@ least error; --bits takes another.
 EXAMPLES
   What MNIST with 240 of 60000 clients a round, 1000 rounds, epsilon 3 needs:
     veilsum account plan --model mnist_mlp --cohort 240 --population 60000 --rounds 1000 --epsilon 3 --delta 1e-5
+  The same with discrete Gaussians of the clients on rounded rows:
+    veilsum account plan --model mnist_mlp --cohort 240 --population 60000 --rounds 1000 --epsilon 3 --delta 1e-5 \\
+      --mechanism distributed-discrete-gaussian
   A million parameters, without a config:
     veilsum account plan --dim 1000000 --cohort 1000 --population 1000000 --rounds 500 --epsilon 2 --delta 1e-7
   A config to train with; what is no matter of privacy comes from another one:
@@ -65,9 +69,13 @@ pub struct Args {
     /// What adds the noise.
     #[arg(long, value_enum, default_value_t = PlannedName::Smm)]
     pub mechanism: PlannedName,
-    /// Ring width, 2 to 32; 6 to 16 are compared if not given (smm).
+    /// Ring width, 2 to 32; 6 to 16 are compared if not given (all but central-gaussian).
     #[arg(long)]
     pub bits: Option<u32>,
+    /// Share of rows of full norm that the bound behind the rounding may shrink, 1e-4 if not given (skellam,
+    /// distributed-discrete-gaussian, binomial).
+    #[arg(long)]
+    pub beta: Option<f64>,
     /// Largest predicted share of wrapped coordinates; that of the base if not given.
     #[arg(long)]
     pub wrap_limit: Option<f64>,
@@ -96,8 +104,32 @@ pub struct Args {
 pub enum PlannedName {
     /// Skellam mixture, plain L2 clip.
     Smm,
+    /// Skellam noise on rounded rows.
+    Skellam,
+    /// Discrete Gaussian shares on rounded rows.
+    DistributedDiscreteGaussian,
+    /// Centred binomial noise on rounded rows.
+    Binomial,
     /// Discrete Gaussian added by a trusted aggregator.
     CentralGaussian,
+}
+
+impl PlannedName {
+    /// Who draws the noise: as the base says where the mechanism leaves a choice.
+    fn placement(self, base: NoisePlacement, everybody: bool) -> NoisePlacement {
+        match self {
+            Self::Smm | Self::Skellam => base,
+            Self::DistributedDiscreteGaussian => NoisePlacement::PerClient,
+            // Coins are shared out evenly among all clients, or thrown at once.
+            Self::Binomial if everybody => base,
+            Self::Binomial | Self::CentralGaussian => NoisePlacement::Aggregate,
+        }
+    }
+
+    /// Whether its norm is bounded behind the rounding.
+    const fn is_rounded(self) -> bool {
+        matches!(self, Self::Skellam | Self::DistributedDiscreteGaussian | Self::Binomial)
+    }
 }
 
 /// Runs the command.
@@ -167,31 +199,36 @@ fn purpose(args: &Args, base: &Config) -> Result<Purpose, Failure> {
         (None, Some(model)) => model.architecture().map_err(ConfigError::from)?.parameter_count(),
         (None, None) => return Err(usage("the base names no model: give --dim or --model")),
     };
+    if args.mechanism == PlannedName::CentralGaussian && args.bits.is_some() {
+        return Err(usage("--mechanism central-gaussian does not take --bits: its ring has 32"));
+    }
+    if args.beta.is_some() && !args.mechanism.is_rounded() {
+        return Err(usage("--beta is for skellam, distributed-discrete-gaussian and binomial"));
+    }
     let mechanism = match args.mechanism {
         PlannedName::Smm => config::MechanismName::Smm,
-        PlannedName::CentralGaussian if args.bits.is_some() => {
-            return Err(usage("--mechanism central-gaussian does not take --bits: its ring has 32"));
-        }
+        PlannedName::Skellam => config::MechanismName::Skellam,
+        PlannedName::DistributedDiscreteGaussian => config::MechanismName::DistributedDiscreteGaussian,
+        PlannedName::Binomial => config::MechanismName::Binomial,
         PlannedName::CentralGaussian => config::MechanismName::CentralGaussian,
     };
     let given = &base.privacy;
-    let noise = match args.mechanism {
-        PlannedName::Smm => given.noise,
-        PlannedName::CentralGaussian => NoisePlacement::Aggregate,
-    };
+    let noise = args.mechanism.placement(given.noise, args.cohort == args.population);
+    let layered =
+        noise == NoisePlacement::PerClient && matches!(args.mechanism, PlannedName::Smm | PlannedName::Skellam);
     // All members are named: what the base says about the noise of another design must not come along.
     let privacy = PrivacyConfig {
         mechanism,
         noise,
         clip: args.clip.unwrap_or(given.clip),
-        dropout: given.dropout.filter(|_| noise == NoisePlacement::PerClient),
+        dropout: given.dropout.filter(|_| layered),
         adaptive_clip: None,
         bits: given.bits,
         gamma: None,
         mu: None,
         sigma_total: None,
         coins: None,
-        beta: None,
+        beta: args.beta,
         noise_multiplier: None,
         matrix: None,
         l_inf: None,
@@ -212,9 +249,28 @@ fn coordinate(purpose: &Purpose) -> f64 {
     purpose.privacy.clip / (purpose.dim as f64).sqrt()
 }
 
+/// The parameter of a mechanism's noise, where it goes with a gamma.
+fn noise_of(privacy: &PrivacyConfig) -> (&'static str, Option<f64>) {
+    match privacy.mechanism {
+        config::MechanismName::DistributedDiscreteGaussian => ("sigma_total", privacy.sigma_total),
+        config::MechanismName::Binomial => ("coins", privacy.coins.map(|coins| coins as f64)),
+        _ => ("mu", privacy.mu),
+    }
+}
+
 fn table(purpose: &Purpose, alternatives: &[Alternative]) -> Table {
-    let headers =
-        ["bits", "gamma", "mu", "wraps", "noise / C", "noise", "rounding", "wraps", "error", "of a coordinate"];
+    let headers = [
+        "bits",
+        "gamma",
+        noise_of(&purpose.privacy).0,
+        "wraps",
+        "noise / C",
+        "noise",
+        "rounding",
+        "wraps",
+        "error",
+        "of a coordinate",
+    ];
     let mut table = Table::new(headers);
     let some = |x: Option<f64>, digits: usize| x.map_or("-".to_owned(), |x| format!("{x:.digits$}"));
     for Alternative { bits, outcome } in alternatives {
@@ -222,7 +278,7 @@ fn table(purpose: &Purpose, alternatives: &[Alternative]) -> Table {
         match outcome {
             Ok(d) => row.extend([
                 some(d.privacy.gamma, 3),
-                some(d.privacy.mu, 4),
+                some(noise_of(&d.privacy).1, 4),
                 d.predicted_wrap.map_or("-".to_owned(), |p| format!("{p:.1e}")),
                 format!("{:.3}", d.noise_multiplier),
                 format!("{:.2e}", d.errors.noise),
@@ -256,6 +312,9 @@ fn figures(purpose: &Purpose, design: &Design) -> Map<String, Value> {
         ("gamma", json!(privacy.gamma)),
         ("mu", json!(privacy.mu)),
         ("mu_total", json!(privacy.mu.map(|mu| mu * purpose.cohort as f64))),
+        ("sigma_total", json!(privacy.sigma_total)),
+        ("coins", json!(privacy.coins)),
+        ("beta", json!(privacy.beta)),
         ("noise_multiplier", json!(noise_multiplier)),
         ("epsilon", number(epsilon.epsilon)),
         ("accountant", json!(epsilon.accountant)),
@@ -289,8 +348,9 @@ fn object(args: &Args, purpose: &Purpose, bits: u32, design: &Design, alternativ
 }
 
 fn sentence(purpose: &Purpose, bits: u32, design: &Design) -> String {
-    let scale = match (design.privacy.gamma, design.privacy.mu) {
-        (Some(gamma), Some(mu)) => format!("{bits} bits, gamma {gamma:.4}, mu {mu:.4} a client"),
+    let scale = match (design.privacy.gamma, noise_of(&design.privacy)) {
+        (Some(gamma), ("mu", Some(mu))) => format!("{bits} bits, gamma {gamma:.4}, mu {mu:.4} a client"),
+        (Some(gamma), (name, Some(noise))) => format!("{bits} bits, gamma {gamma:.4}, {name} {noise:.4} of the sum"),
         _ => format!("noise multiplier {:.4}", design.noise_multiplier),
     };
     format!(

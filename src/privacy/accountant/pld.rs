@@ -4,8 +4,8 @@
 //! losses of independent releases add. [`dots`] puts the loss of one release between two laws on a grid, [`compose`] adds
 //! them up. Both directions of every pair are followed; epsilon is the larger one's.
 //!
-//! A Skellam mixture, and integers under Skellam or binomial noise, are dominated by a Gaussian up to a little delta
-//! ([`mixture`]): they are accounted as that Gaussian, and the delta is charged.
+//! A Skellam mixture, and integers under Skellam, binomial or (also distributed) discrete Gaussian noise, are dominated by a
+//! Gaussian up to a little delta ([`mixture`]): they are accounted as that Gaussian, and the delta is charged.
 //!
 //! What is charged: the discretization (in the direction of the bound), what lies outside the window, the rounding of
 //! `erfc`, of the transform and of sums. Not proved, as everywhere in this crate: that `libm`'s functions have the
@@ -21,6 +21,7 @@ pub mod curve;
 pub mod dots;
 pub mod gaussian;
 pub mod mixture;
+mod problem;
 pub mod single;
 mod source;
 
@@ -30,23 +31,13 @@ use super::rdp::validate;
 use super::{Accountant, EpsilonReport};
 use crate::privacy::DpEvent;
 use crate::privacy::mechanism::PrivacyError;
-use compose::{Law, Side, Sum, Window};
-use curve::LossCurve;
-use dots::{Dots, Grid};
 use gaussian::{Direction, delta_between, epsilon_between};
 use mixture::{Dominating, Mixture};
+use problem::{Part, Problem, Query};
 use source::{Sampling, Source};
 
 /// What [`PldAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, Skellam mixture (smm) of known dimension, Skellam vector, binomial vector, each plain or Poisson sampled once, or (but for the mixtures and vectors) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
-/// Beyond this loss `e^loss` is near the end of the range of numbers: it counts as infinite.
-const LIMIT: f64 = 600.0;
-/// Share of delta that losses beyond the grid may take.
-const TAIL: f64 = 1e-7;
-/// P's mass below the grid, over all compositions.
-const BELOW: f64 = 1e-12;
-/// Grid points with which tilt and window are found.
-const COARSE: f64 = 16_384.0;
+const SUPPORTED: &str = "non-private, Gaussian (on the real numbers), mixture of Gaussians, Laplace, integer shift with up to 2^19 outcomes, randomized response, pure DP, Skellam mixture (smm) of known dimension, Skellam vector, binomial vector, distributed discrete Gaussian, each plain or Poisson sampled once, or (but for the mixtures and vectors) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
 /// Sizes of the transform that are tried, and the relative distance of the bounds that ends the search after each.
 const SIZES: [(usize, f64); 3] = [(1 << 16, 3e-5), (1 << 18, 5e-4), (1 << 20, f64::INFINITY)];
 /// Releases of which the first size is enough where the distance of the bounds is not known.
@@ -59,30 +50,6 @@ pub struct Interval {
     pub low: f64,
     /// Never below it.
     pub high: f64,
-}
-
-/// Releases of one kind.
-#[derive(Clone, Debug, PartialEq)]
-struct Part {
-    source: Source,
-    sampling: Sampling,
-    count: u64,
-}
-
-impl Part {
-    /// The sigma of a Gaussian without sampling.
-    fn plain_gaussian(&self) -> Option<f64> {
-        match self.source {
-            Source::Gaussian(sigma) if self.sampling == Sampling::Poisson(1.0) => Some(sigma),
-            _ => None,
-        }
-    }
-
-    /// True if both directions have one curve.
-    fn is_symmetric(&self) -> bool {
-        let same = matches!(self.sampling, Sampling::Fixed(_)) || self.sampling.rate() == 1.0;
-        same && self.source.is_symmetric()
-    }
 }
 
 /// Adds up privacy losses; [`PldAccountant::interval`] encloses epsilon.
@@ -99,15 +66,6 @@ pub struct PldAccountant {
     non_private: bool,
     /// Lower bounds are not asked for.
     upper_only: bool,
-}
-
-/// What is asked.
-#[derive(Clone, Copy, Debug)]
-enum Query {
-    /// The epsilon at a delta.
-    Epsilon { delta: f64 },
-    /// The delta at an epsilon.
-    Delta { epsilon: f64 },
 }
 
 impl PldAccountant {
@@ -239,17 +197,31 @@ impl PldAccountant {
     }
 
     /// The upper bound that the dominating Gaussians give, and which it is.
+    ///
+    /// Where the laws are only known to within factors `e^s` and `e^-s` ([`Dominating::off`]), `delta(epsilon)` is at most
+    /// `e^s` times the known ones' at `epsilon - 2 s`.
     fn dominated(&self, query: Query) -> (f64, String) {
         let none = |worst| (worst, mixture::unknown(&self.mixtures));
         match query {
             Query::Epsilon { delta } => self.dominating(delta).map_or(none(f64::INFINITY), |(gaussians, found)| {
-                let rest = Query::Epsilon { delta: (delta - found.charged).next_down() };
-                (gaussians.answer(rest).high, found.name())
+                let within = (delta * libm::exp(-found.off) * (1.0 - 4.0 * f64::EPSILON)).min(delta);
+                let rest = (within - found.charged).next_down();
+                if rest <= 0.0 {
+                    return (f64::INFINITY, found.name());
+                }
+                let rest = Query::Epsilon { delta: rest };
+                ((gaussians.answer(rest).high + 2.0 * found.off).next_up(), found.name())
             }),
-            Query::Delta { .. } => {
+            Query::Delta { epsilon } => {
                 let at = |delta| {
                     self.dominating(delta).map_or(none(1.0), |(gaussians, found)| {
-                        ((gaussians.answer(query).high + found.charged).next_up().min(1.0), found.name())
+                        let known = epsilon - 2.0 * found.off;
+                        if known < 0.0 {
+                            return (1.0, found.name());
+                        }
+                        let known = gaussians.answer(Query::Delta { epsilon: known.next_down().max(0.0) }).high;
+                        let sum = (known + found.charged).next_up() * libm::exp(found.off) * (1.0 + 4.0 * f64::EPSILON);
+                        (sum.min(1.0), found.name())
                     })
                 };
                 // Any delta to charge to gives a bound; the second is about the one that comes out.
@@ -317,119 +289,5 @@ impl Accountant for PldAccountant {
 
     fn delta(&self, epsilon: f64) -> Result<f64, PrivacyError> {
         Ok(self.delta_interval(epsilon)?.high)
-    }
-}
-
-/// One direction of a composition and what is asked of it.
-struct Problem {
-    curves: Vec<(Box<dyn LossCurve>, u64)>,
-    supports: Vec<(f64, f64)>,
-    query: Query,
-}
-
-impl Problem {
-    fn new(parts: &[Part], direction: Direction, query: Query) -> Self {
-        let curve = |part: &Part| (part.source.curve(part.sampling, direction), part.count);
-        let curves: Vec<_> = parts.iter().map(curve).collect();
-        let releases: f64 = parts.iter().map(|part| part.count as f64).sum();
-        let tail = match query {
-            Query::Epsilon { delta } => TAIL * delta,
-            Query::Delta { .. } => 1e-30,
-        };
-        let support = |curve: &dyn LossCurve| curve::support(curve, BELOW / releases, tail / releases, LIMIT);
-        let supports = curves.iter().map(|(curve, _)| support(curve.as_ref())).collect();
-        Self { curves, supports, query }
-    }
-
-    /// The sum of `term` over all releases.
-    fn each(&self, term: impl Fn(&dyn LossCurve) -> f64) -> f64 {
-        self.curves.iter().map(|(curve, count)| *count as f64 * term(curve.as_ref())).sum()
-    }
-
-    /// The answer for one release.
-    fn single(&self) -> Option<Interval> {
-        let [(curve, 1)] = self.curves.as_slice() else { return None };
-        Some(match self.query {
-            Query::Epsilon { delta } => single::epsilon(curve.as_ref(), delta, LIMIT),
-            Query::Delta { epsilon } => single::delta(curve.as_ref(), epsilon),
-        })
-    }
-
-    /// What holds without any computation: the greatest losses add up, if none is infinite.
-    fn trivial(&self) -> Interval {
-        let bounded = self.each(|curve| curve.infinite() + curve.left_out()) == 0.0;
-        let sum = if bounded { self.each(|curve| curve.greatest() + curve.loss_error()) } else { f64::INFINITY };
-        let most = sum.max(0.0) * (1.0 + 1e-12);
-        let high = match self.query {
-            Query::Epsilon { .. } => most,
-            Query::Delta { epsilon } if epsilon >= most => 0.0,
-            Query::Delta { .. } => 1.0,
-        };
-        Interval { low: 0.0, high }
-    }
-
-    /// The widest loss of one release.
-    fn width(&self) -> f64 {
-        self.supports.iter().map(|(low, high)| high - low).fold(0.0, f64::max)
-    }
-
-    /// The losses of all parts on grids of `step`; `None` where one has no such grid or bound.
-    fn sum(&self, step: f64, discretize: impl Fn(&dyn LossCurve, &Grid) -> Option<Dots>) -> Option<Sum> {
-        let parts = self.curves.iter().zip(&self.supports).map(|((curve, count), &(low, high))| {
-            Some((discretize(curve.as_ref(), &Grid::around(low, high, step)?)?, *count))
-        });
-        parts.collect::<Option<Vec<_>>>().map(Sum::new)
-    }
-
-    fn upper(&self, step: f64) -> Option<Sum> {
-        self.sum(step, |curve, grid| Some(dots::upper(curve, grid)))
-    }
-
-    /// Tilt and window: a coarse grid widens the loss, and the window found on it tells a finer grid.
-    fn window(&self) -> Window {
-        let mut step = self.width() / COARSE;
-        let mut window = Window::default();
-        for _ in 0..6 {
-            let Some(sum) = self.upper(step) else { break };
-            let lambda = match self.query {
-                Query::Epsilon { delta } => sum.tilt_for_delta(delta),
-                Query::Delta { epsilon } => sum.tilt_for_epsilon(epsilon),
-            };
-            window = sum.window(lambda);
-            let finer = self.step(&window, COARSE);
-            if finer > 0.7 * step {
-                break;
-            }
-            step = finer;
-        }
-        window
-    }
-
-    /// The step with which `points` grid points hold the window, and twice as many the loss of one release.
-    fn step(&self, window: &Window, points: f64) -> f64 {
-        ((window.range.1 - window.range.0) / (0.95 * points)).max(self.width() / (2.0 * points))
-    }
-
-    fn bounds(&self, window: &Window, size: usize, upper_only: bool, fft: &mut RealFftPlanner<f64>) -> Interval {
-        let step = self.step(window, size as f64);
-        let mut law = |sum: Option<Sum>| sum.map(|sum| sum.law(window, size, fft));
-        let upper = law(self.upper(step));
-        let lower = if upper_only { None } else { law(self.sum(step, dots::lower)) };
-        let trivial = self.trivial();
-        // Roundings of losses move epsilon, errors of masses epsilon and delta.
-        let rounding = self.each(|curve| curve.loss_error() + 2.0 * curve.mass_error());
-        let slack = libm::exp(self.each(|curve| curve.mass_error()));
-        let ask = |law: &Law, side: Side| match (self.query, side) {
-            (Query::Epsilon { delta }, Side::Upper) => law.epsilon(delta / slack, side) + rounding,
-            (Query::Epsilon { delta }, Side::Lower) => (law.epsilon(delta * slack, side) - rounding).max(0.0),
-            (Query::Delta { epsilon }, Side::Upper) => {
-                (law.delta((epsilon - rounding).max(0.0), side) * slack).min(1.0)
-            }
-            (Query::Delta { epsilon }, Side::Lower) => law.delta(epsilon + rounding, side) / slack,
-        };
-        Interval {
-            low: lower.map_or(trivial.low, |law| ask(&law, Side::Lower)),
-            high: upper.map_or(trivial.high, |law| ask(&law, Side::Upper)),
-        }
     }
 }

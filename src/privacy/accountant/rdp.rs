@@ -1,10 +1,12 @@
 //! Renyi differential privacy: per-order costs that add up, and their conversion to epsilon.
 
+mod allocation;
 mod conversion;
 pub mod coordinate;
 pub mod gaussian;
 pub mod mixture;
 mod other;
+mod poisson_binomial;
 pub mod published;
 pub(crate) mod skellam;
 mod subsample;
@@ -17,11 +19,12 @@ use crate::privacy::DpEvent;
 use crate::privacy::mechanism::PrivacyError;
 use mixture::SkellamMixtureCurve;
 use other::Moments;
+pub(crate) use other::closeness_of_shares;
 
 /// Curves and event costs kept by one accountant.
 const CACHE: usize = 256;
 /// What [`RdpAccountant`] knows, for error messages.
-const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, binomial vector (infinite), integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, and compositions of these, with samples of fixed size among themselves only";
+const SUPPORTED: &str = "non-private, Gaussian, discrete Gaussian (also distributed), Skellam mixture (smm, smm-2022), Skellam vector, binomial vector (infinite), Poisson-binomial vector (of a known cohort), integer shift, Laplace, randomized response, pure DP, zero-concentrated DP, each plain or Poisson sampled once, or (but for the mixtures) sampled with a fixed size, the plain ones (but for smm-2022 and distributed noise) also in a random allocation of rounds; and compositions of these, with samples of fixed size among themselves only";
 
 static ORDERS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let mut orders = vec![1.01, 1.02, 1.03];
@@ -103,6 +106,10 @@ impl RdpAccountant {
                 let rate = validate::share(*sample, *population)?;
                 Moments::of(inner)?.ok_or_else(|| unknown(event))?.fixed_size(rate).into()
             }
+            DpEvent::RandomAllocation { participations, rounds, event: inner } => {
+                validate::event(event)?;
+                self.allocated_cost(*participations, *rounds, inner, event)?.into()
+            }
             plain => self.sampled_cost(1.0, plain, plain)?.into(),
         };
         if self.costs.len() >= CACHE {
@@ -147,8 +154,38 @@ impl RdpAccountant {
                 validate::event(event)?;
                 each(&|a| other::sampled_distributed_gaussian(event, rate, a).unwrap_or(f64::INFINITY))
             }
+            DpEvent::PoissonBinomialVector { coins, others, most_bias, l2_bound } if rate == 1.0 => {
+                validate::event(event)?;
+                let (coins, others, most_bias, l2_bound) = (*coins, *others, *most_bias, *l2_bound);
+                poisson_binomial::Release { coins, others, most_bias, l2_bound }.costs()
+            }
             other => Moments::of(other)?.ok_or_else(|| unknown(whole))?.poisson(rate),
         })
+    }
+
+    /// Cost of `event` in k of T rounds; `whole` is named in errors.
+    fn allocated_cost(
+        &mut self,
+        k: u64,
+        rounds: u64,
+        event: &DpEvent,
+        whole: &DpEvent,
+    ) -> Result<Vec<f64>, PrivacyError> {
+        match event {
+            DpEvent::NonPrivate => Ok(vec![f64::INFINITY; orders().len()]),
+            DpEvent::SkellamMixture { mu, l2_bound, .. } => {
+                validate::positive("mu", *mu)?;
+                validate::positive("l2_bound", *l2_bound)?;
+                let curve = self.curve_of(*mu, *l2_bound);
+                Ok(allocation::costs(k, rounds, &|a| (a - 1.0) * curve.rdp(a)))
+            }
+            // Its law depends on how many take part.
+            DpEvent::DistributedDiscreteGaussian { .. } => Err(unknown(whole)),
+            other => {
+                let moments = Moments::of(other)?.ok_or_else(|| unknown(whole))?;
+                Ok(allocation::costs(k, rounds, &|a| moments.anywhere(a)))
+            }
+        }
     }
 
     /// The curve from the cache or computed.
@@ -182,7 +219,9 @@ impl RdpAccountant {
             DpEvent::SkellamMixture { .. } => self.certified = true,
             DpEvent::SkellamMixture2022 { .. } => self.published = true,
             DpEvent::SkellamVector { .. } => self.vectors = true,
-            DpEvent::PoissonSampled { event, .. } | DpEvent::SelfComposed { event, .. } => self.note(event),
+            DpEvent::PoissonSampled { event, .. }
+            | DpEvent::SelfComposed { event, .. }
+            | DpEvent::RandomAllocation { event, .. } => self.note(event),
             DpEvent::Composed(events) => events.iter().for_each(|event| self.note(event)),
             _ => {}
         }

@@ -190,6 +190,43 @@ fn plans_that_cannot_be_are_refused_and_others_are_tables() {
     assert!(code == 2 && err.contains("--cohort"), "{err}");
 }
 
+/// The mechanisms on rounded rows are planned as `smm` is, and what is written trains.
+#[test]
+fn rounded_mechanisms_are_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    for (mechanism, parameter, population) in [
+        ("skellam", "mu", 1000),
+        ("distributed-discrete-gaussian", "sigma_total", 1000),
+        ("binomial", "coins", 1000),
+        ("binomial", "coins", 150),
+    ] {
+        let config = dir.path().join(format!("{mechanism}-{population}.json"));
+        let line = format!(
+            "--data digits --model digits_mlp --cohort 150 --population {population} --rounds 2 --epsilon 6 --delta 1e-5 \
+             --mechanism {mechanism} --bits 14 --out {}",
+            config.display()
+        );
+        let (code, out, err) = plan(&format!("{line} --json"));
+        assert_eq!(code, 0, "{mechanism}: {err}");
+        let v: Value = serde_json::from_str(&out).unwrap();
+        assert!(f(&v["epsilon"]) <= 6.0 && f(&v["epsilon"]) > 5.95 && f(&v["predicted_wrap"]) <= 1e-3, "{v}");
+        assert!(f(&v[parameter]) > 0.0 && f(&v["beta"]) == 1e-4 && f(&v["gamma"]) > 1.0, "{v}");
+        let written: Value = serde_json::from_str(&text(&config)).unwrap();
+        assert_eq!(written["privacy"]["mechanism"], mechanism);
+        assert_eq!(written["privacy"][parameter], v[parameter]);
+        let placed = &written["privacy"]["noise"];
+        assert!(mechanism != "distributed-discrete-gaussian" || placed == "per_client", "{written}");
+        assert!(mechanism != "binomial" || population == 150 || placed == "aggregate", "{written}");
+        let (code, out, _) = plan(&format!("{line} --force"));
+        assert!(code == 0 && out.contains(parameter) && out.contains("chosen   14 bits"), "{out}");
+    }
+    let line = "--dim 1000 --cohort 150 --population 1000 --rounds 2 --epsilon 6 --delta 1e-5";
+    let (code, _, err) = plan(&format!("{line} --beta 0.1"));
+    assert!(code == 2 && err.contains("--beta"), "{err}");
+    let (code, _, err) = plan(&format!("{line} --mechanism skellam --beta 2"));
+    assert!(code == 2 && err.contains("beta"), "{err}");
+}
+
 #[test]
 fn the_noise_of_the_base_does_not_come_along() {
     let dir = tempfile::tempdir().unwrap();

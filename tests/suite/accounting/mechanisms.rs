@@ -314,21 +314,63 @@ fn replaced_contributions_count_twice() {
     }
 }
 
+fn allocated(participations: u64, rounds: u64, event: DpEvent) -> DpEvent {
+    DpEvent::RandomAllocation { participations, rounds, event: Box::new(event) }
+}
+
+fn epsilon_at(event: &DpEvent, delta: f64) -> f64 {
+    epsilon(event, 1, delta)
+}
+
+/// Below what those see who know the rounds, and the more the fewer of them there are.
+#[test]
+fn random_allocations_lie_where_they_should() {
+    for (k, rounds, sigma) in [(1, 100, 1.0), (4, 100, 2.0), (10, 1000, 4.0), (30, 40, 3.0)] {
+        let found = epsilon_at(&allocated(k, rounds, gaussian(sigma)), 1e-6);
+        let known = epsilon_at(&DpEvent::SelfComposed { event: Box::new(gaussian(sigma)), count: k }, 1e-6);
+        assert!(found < known, "{k} of {rounds}: {found} {known}");
+        // Fewer rounds to hide in, more participations, less noise: more.
+        assert!(epsilon_at(&allocated(k, rounds - 1, gaussian(sigma)), 1e-6) >= found * (1.0 - 1e-9));
+        assert!(epsilon_at(&allocated(k + 1, rounds, gaussian(sigma)), 1e-6) >= found);
+        assert!(epsilon_at(&allocated(k, rounds, gaussian(0.9 * sigma)), 1e-6) >= found);
+    }
+    // All rounds is no sampling; twice is a composition.
+    let all = epsilon_at(&allocated(5, 5, gaussian(3.0)), 1e-6);
+    close(all, epsilon_at(&DpEvent::SelfComposed { event: Box::new(gaussian(3.0)), count: 5 }, 1e-6), 1e-6);
+    let twice = DpEvent::Composed(vec![allocated(1, 50, gaussian(2.0)), allocated(1, 50, gaussian(2.0))]);
+    assert!(epsilon_at(&twice, 1e-6) > epsilon_at(&allocated(1, 50, gaussian(2.0)), 1e-6));
+    // The other mechanisms that one round is known of.
+    for event in [
+        shift(IntegerNoise::Skellam { mu: 200.0 }, 3),
+        DpEvent::SkellamMixture { mu: 1428.0, l2_bound: 64.0, dim: None },
+        DpEvent::SkellamVector { mu: 1428.0, l1_bound: 90.0, l2_bound: 64.0 },
+        response(1.0, 2),
+        DpEvent::Laplace { noise_multiplier: 2.0 },
+    ] {
+        let found = epsilon_at(&allocated(2, 200, event.clone()), 1e-6);
+        assert!(
+            found < epsilon_at(&DpEvent::SelfComposed { event: Box::new(event.clone()), count: 2 }, 1e-6),
+            "{event:?}"
+        );
+    }
+    let mut rdp = RdpAccountant::new();
+    for bad in [allocated(0, 5, gaussian(1.0)), allocated(6, 5, gaussian(1.0)), allocated(1, 5, gaussian(0.0))] {
+        assert!(matches!(rdp.compose(&bad, 1), Err(PrivacyError::OutOfRange { .. })), "{bad:?}");
+    }
+}
+
 #[test]
 fn what_is_not_proved_is_refused() {
     let (mut pld, mut rdp) = (PldAccountant::new(), RdpAccountant::new());
     let unknown = |result: Result<(), PrivacyError>| matches!(result, Err(PrivacyError::UnknownEvent { .. }));
     let twice = sampled(0.1, sampled(0.1, response(1.0, 2)));
     let both = DpEvent::Composed(vec![fixed(1, 9, gaussian(1.0)), gaussian(1.0)]);
-    for event in [twice, both, fixed(1, 9, mixture()), fixed(1, 9, sampled(0.5, gaussian(1.0)))] {
+    let nested = allocated(2, 9, sampled(0.5, gaussian(1.0)));
+    for event in [twice, both, fixed(1, 9, mixture()), fixed(1, 9, sampled(0.5, gaussian(1.0))), nested] {
         assert!(unknown(pld.compose(&event, 1)) && unknown(rdp.compose(&event, 1)), "{event:?}");
     }
     let huge = shift(IntegerNoise::Skellam { mu: 1e14 }, 1);
-    for event in [
-        DpEvent::DistributedDiscreteGaussian { clients: 9, sigma: 2.0, l1_bound: 2.0, l2_bound: 1.5, dim: 4 },
-        DpEvent::ZeroConcentrated { rho: 0.1, xi: 0.0 },
-        huge.clone(),
-    ] {
+    for event in [DpEvent::ZeroConcentrated { rho: 0.1, xi: 0.0 }, allocated(2, 9, gaussian(1.0)), huge.clone()] {
         assert!(unknown(pld.compose(&event, 1)), "{event:?}");
     }
     // What is too long for a table has the published bound.
@@ -447,6 +489,39 @@ proptest! {
         ] {
             prop_assert!(more.high >= here.low, "{here:?} {more:?}");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    /// Of allocations, biased coins and shares of discrete Gaussians.
+    #[test]
+    fn what_has_an_upper_bound_only_moves_with_every_parameter(
+        noise in 1.0f64..8.0, k in 1u64..20, rounds in 20u64..2000, coins in 1u64..20, clients in 20u64..500,
+        bias in 0.005f64..0.2, norm in 1.0f64..6.0, ln_delta in -20.0f64..-4.0,
+    ) {
+        let delta = ln_delta.exp();
+        let best = |event: DpEvent| Rule::Best.epsilon(&event, 1, delta).unwrap().epsilon;
+        let allocation = |noise: f64, k: u64, rounds: u64| best(allocated(k, rounds, gaussian(noise)));
+        let here = allocation(noise, k, rounds) * (1.0 - 1e-9);
+        prop_assert!(allocation(0.9 * noise, k, rounds) >= here);
+        prop_assert!(allocation(noise, k + 1, rounds + 1) >= here * 0.999 && allocation(noise, k, rounds + 1) <= here * (1.0 + 1e-6));
+        let biased = |clients: u64, most_bias: f64, norm: f64| {
+            best(DpEvent::PoissonBinomialVector { coins, others: coins * clients, most_bias, l2_bound: norm * most_bias })
+        };
+        // Orders beyond some hundred bound tails in buckets, which fall now here, now there.
+        let here = biased(clients, bias, norm) * (1.0 - 1e-3);
+        prop_assert!(biased(clients - 5, bias, norm) >= here && biased(clients, 1.1 * bias, norm) >= here);
+        prop_assert!(biased(clients, bias, 1.1 * norm) >= here);
+        let shares = |sigma: f64, norm: f64, rate: f64, count: u64| {
+            let event =
+                DpEvent::DistributedDiscreteGaussian { clients, sigma, l1_bound: 32.0 * norm, l2_bound: norm, dim: 1024 };
+            Rule::Best.epsilon(&sampled(rate, event), count, delta).unwrap().epsilon
+        };
+        let here = shares(noise + 1.0, norm, 0.1, 20) * (1.0 - 1e-3);
+        prop_assert!(shares(0.9 * (noise + 1.0), norm, 0.1, 20) >= here && shares(noise + 1.0, norm + 1.0, 0.1, 20) >= here);
+        prop_assert!(shares(noise + 1.0, norm, 0.12, 20) >= here && shares(noise + 1.0, norm, 0.1, 25) >= here);
     }
 }
 

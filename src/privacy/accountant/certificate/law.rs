@@ -96,6 +96,17 @@ impl IntegerLaw {
         Self::of(&rho, (length < coins).then(|| ratio(length + 1)), reach)
     }
 
+    /// `P[k] ~ e^(-k^2 / (2 sigma^2))` at `|k| <= reach`, for every sigma > 0 of the interval: `rho(k) = e^((2k - 1) / (2
+    /// sigma^2))`.
+    #[must_use]
+    pub fn discrete_gaussian(sigma: Interval, reach: usize) -> Self {
+        let twice = Interval::exact(2.0) * sigma.square();
+        let ratio = |k: usize| (Interval::exact((2 * k - 1) as f64) / twice).exp();
+        let length = reach.max((14.0 * sigma.high()) as usize + 60);
+        let rho: Vec<Interval> = (1..=length).map(ratio).collect();
+        Self::of(&rho, Some(ratio(length + 1)), reach)
+    }
+
     /// From `rho(k) = q(k-1)/q(k)` for `k = 1..`, and the next one, `None` where the law ends.
     fn of(rho: &[Interval], next: Option<Interval>, reach: usize) -> Self {
         let length = rho.len();
@@ -188,6 +199,30 @@ mod tests {
             let q = exact / 2f64.powi(40);
             assert!(law.pmf(k).contains(q) && law.pmf(k).high() < law.pmf(k).low() * (1.0 + 1e-13), "{k}");
             exact = (exact * (20 - k) as f64 / (21 + k) as f64).round();
+        }
+    }
+
+    #[test]
+    fn the_discrete_gaussian_is_enclosed() {
+        // (sigma, k, q(k), Q(K >= k)) from mpmath with 40 digits.
+        for (sigma, k, q, tail) in [
+            (0.7, 0, 0.5698457311268156, 0.7849228655634077),
+            (0.7, 2, 0.009618929924103133, 0.009677500810023039),
+            (50.0, 100, 0.001079819330263761, 0.023293640987080592),
+            (50.0, 460, 3.331176064759835e-21, 1.96141264059642e-20),
+        ] {
+            let law = IntegerLaw::discrete_gaussian(Interval::exact(sigma), k + 5);
+            let inside = |found: Interval, digits: f64| {
+                found.low() < digits.next_up()
+                    && found.high() > digits.next_down()
+                    && found.high() - found.low() < 1e-11 * digits
+            };
+            assert!(
+                inside(law.pmf(k), q) && inside(law.tail(k), tail),
+                "{sigma} {k}: {:?} {:?}",
+                law.pmf(k),
+                law.tail(k)
+            );
         }
     }
 

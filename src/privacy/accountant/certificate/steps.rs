@@ -7,7 +7,7 @@
 //! curvature ([`super::law::curvature`], about `1/(2 mu)`): by Lemma 2 of `docs/smm-accounting.md`
 //! `q(k-j)^a q(k)^(1-a) <= q(k - aj) e^(a (a-1) c j^2 / 2)`; sum over k.
 //!
-//! **Theorem B** (both). Write `alpha_k = Q(K >= k) = Phi(-t_k)`, let `alpha_K0 <= delta0` and `t_k - t_(k-1) <= kappa` for
+//! **Theorem B** (all three). Write `alpha_k = Q(K >= k) = Phi(-t_k)`, let `alpha_K0 <= delta0` and `t_k - t_(k-1) <= kappa` for
 //! `1 <= k < K0 + J`. Then for `0 < |j| <= J` and all real eps `H_eps(P_j || Q), H_eps(Q || P_j) <=
 //! H_eps(N(kappa |j|, 1) || N(0, 1)) + delta0`.
 
@@ -29,6 +29,11 @@ pub enum StepNoise {
         /// Coins on each side, > 0.
         coins: u64,
     },
+    /// `P[k] ~ e^(-k^2 / (2 sigma^2))`, with any parameter within `4e-15 sigma` of the one given.
+    DiscreteGaussian {
+        /// sigma > 0.
+        sigma: f64,
+    },
 }
 
 impl StepNoise {
@@ -36,6 +41,7 @@ impl StepNoise {
         match self {
             Self::Skellam { mu } => 2.0 * mu,
             Self::CenteredBinomial { coins } => 0.5 * coins as f64,
+            Self::DiscreteGaussian { sigma } => sigma * sigma,
         }
     }
 
@@ -43,6 +49,10 @@ impl StepNoise {
         match self {
             Self::Skellam { mu } => IntegerLaw::skellam(mu, reach),
             Self::CenteredBinomial { coins } => IntegerLaw::centered_binomial(coins, reach),
+            Self::DiscreteGaussian { sigma } => {
+                let near = Interval::new(sigma * (1.0 - 4e-15), sigma * (1.0 + 4e-15));
+                IntegerLaw::discrete_gaussian(near, reach)
+            }
         }
     }
 }
@@ -104,6 +114,7 @@ mod tests {
             (StepNoise::Skellam { mu: 20.0 }, 9.0),
             (StepNoise::Skellam { mu: 300.0 }, 30.7),
             (StepNoise::CenteredBinomial { coins: 900 }, 25.0),
+            (StepNoise::DiscreteGaussian { sigma: 12.5 }, 20.0),
         ] {
             let delta0 = 1e-16;
             let found = dominate(noise, bound, delta0).expect("certified");

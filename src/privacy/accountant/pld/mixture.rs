@@ -1,15 +1,15 @@
 //! The Skellam mixture as the Gaussian that dominates it (Theorems 3 and 4 of `docs/smm-accounting.md`), and vectors of
-//! integers under Skellam or centred binomial noise likewise (`docs/integer-noise.md`).
+//! integers under Skellam, centred binomial or distributed discrete Gaussian noise likewise (`docs/integer-noise.md`).
 //!
 //! A coordinate x is dominated by `N(kappa x, 1)` against `N(0, 1)` up to delta0, in both directions. Coordinates compose
 //! to a Gaussian of noise multiplier `1 / (kappa R)`, each for delta0; Poisson sampling leaves the charge as it is, and
 //! T releases of d coordinates charge `T d delta0`, at most a hundredth of delta. A vector of integers of norm R changes in
-//! at most `R^2` coordinates, whatever its length.
+//! at most `R^2` coordinates, whatever its length. The sum of discrete Gaussians is only near one: see [`Mixture::off`].
 
 use crate::privacy::DpEvent;
 use crate::privacy::accountant::certificate::domination::{Domination, delta0_for, dominate};
 use crate::privacy::accountant::certificate::steps::{self, StepNoise};
-use crate::privacy::accountant::rdp::validate;
+use crate::privacy::accountant::rdp::{closeness_of_shares, validate};
 use crate::privacy::mechanism::PrivacyError;
 
 /// What a Gaussian can dominate.
@@ -38,6 +38,7 @@ impl Noise {
             Self::Mixture { .. } => "smm",
             Self::Steps(StepNoise::Skellam { .. }) => "Skellam noise on integers",
             Self::Steps(StepNoise::CenteredBinomial { .. }) => "binomial noise on integers",
+            Self::Steps(StepNoise::DiscreteGaussian { .. }) => "discrete Gaussians on integers",
         }
     }
 }
@@ -51,6 +52,8 @@ pub struct Mixture {
     pub l2_bound: f64,
     /// Coordinates that may change, padding included.
     pub dim: u64,
+    /// By so much the logarithm of a probability of a release may differ from that under `noise`, for either neighbour.
+    pub off: f64,
     /// Sampling rate.
     pub rate: f64,
     /// Releases.
@@ -64,6 +67,8 @@ pub struct Dominating {
     pub gaussians: Vec<(f64, f64, u64)>,
     /// Charged to delta.
     pub charged: f64,
+    /// [`Mixture::off`] of all releases.
+    pub off: f64,
     /// The domination with the largest eta.
     pub worst: Domination,
     /// Which law that is.
@@ -80,17 +85,23 @@ impl Mixture {
             validate::event(event)?;
             // As many coordinates as integers of that norm can fill; a float beyond u64 saturates.
             let dim = (l2_bound * l2_bound).next_up() as u64;
-            Ok(Some(Self { noise: Noise::Steps(noise), l2_bound, dim, rate: 1.0, count: 1 }))
+            Ok(Some(Self { noise: Noise::Steps(noise), l2_bound, dim, off: 0.0, rate: 1.0, count: 1 }))
         };
         match *event {
             DpEvent::SkellamMixture { mu, l2_bound, dim: Some(dim) } => {
                 validate::positive("mu", mu)?;
                 validate::positive("l2_bound", l2_bound)?;
                 validate::positive("dim", dim as f64)?;
-                Ok(Some(Self { noise: Noise::Mixture { mu }, l2_bound, dim, rate: 1.0, count: 1 }))
+                Ok(Some(Self { noise: Noise::Mixture { mu }, l2_bound, dim, off: 0.0, rate: 1.0, count: 1 }))
             }
             DpEvent::SkellamVector { mu, l2_bound, .. } => integers(StepNoise::Skellam { mu }, l2_bound),
             DpEvent::BinomialVector { coins, l2_bound } => integers(StepNoise::CenteredBinomial { coins }, l2_bound),
+            DpEvent::DistributedDiscreteGaussian { clients, sigma, l2_bound, dim, .. } => {
+                // A parameter to a few units of its last place: the certificate holds for all near it.
+                let total = StepNoise::DiscreteGaussian { sigma: (clients as f64).sqrt() * sigma };
+                let off = (dim as f64 * closeness_of_shares(clients, sigma)).next_up();
+                Ok(integers(total, l2_bound)?.map(|one| Self { dim: one.dim.min(dim), off, ..one }))
+            }
             _ => Ok(None),
         }
     }
@@ -129,7 +140,14 @@ pub fn dominating(mixtures: &[Mixture], delta: f64) -> Option<Dominating> {
         .map(|(&found, mixture)| (found, mixture.noise))
         .max_by(|a, b| a.0.eta.total_cmp(&b.0.eta))?;
     let gaussians = mixtures.iter().zip(&found).map(gaussian).collect();
-    Some(Dominating { gaussians, charged: (coordinates * delta0).next_up(), worst, noise })
+    let off = mixtures
+        .iter()
+        .fold(0.0, |sum: f64, m| if m.off > 0.0 { (sum + m.off * m.count as f64).next_up() } else { sum });
+    let off = off * (1.0 + 4.0 * f64::EPSILON);
+    if !off.is_finite() {
+        return None;
+    }
+    Some(Dominating { gaussians, charged: (coordinates * delta0).next_up(), off, worst, noise })
 }
 
 /// The accountant's name where no Gaussian is certified to dominate.

@@ -66,14 +66,18 @@ impl Moments {
         }))
     }
 
+    /// `(a-1) D_a` at any order above 1.
+    pub(super) fn anywhere(&self, order: f64) -> f64 {
+        if self.integers { chord(order, |j| (self.at)(f64::from(j))) } else { (self.at)(order) }
+    }
+
     /// Costs at [`orders`] under Poisson sampling of `rate` in `[0, 1]`.
     pub(super) fn poisson(&self, rate: f64) -> Vec<f64> {
         if rate == 0.0 {
             return vec![0.0; orders().len()];
         }
         if rate == 1.0 {
-            let at = |&a: &f64| if self.integers { chord(a, |j| (self.at)(f64::from(j))) } else { (self.at)(a) };
-            return orders().par_iter().map(|a| at(a) / (a - 1.0)).collect();
+            return orders().par_iter().map(|&a| self.anywhere(a) / (a - 1.0)).collect();
         }
         let table = self.table();
         let moment = |j: u32| table[j as usize];
@@ -173,6 +177,14 @@ fn closeness(clients: u64, sigma: f64) -> f64 {
 /// The rounding of `sigma_total / sqrt(m)` in a share, as a relative error of a probability within twelve standard
 /// deviations (what lies beyond is below 1e-31).
 const SHARE_ROUNDING: f64 = 2e-13;
+
+/// By how much the logarithm of a probability of a sum of up to `clients` discrete Gaussians, with the parameter `sqrt(clients)
+/// sigma` together, may differ on one coordinate from that of the discrete Gaussian of that parameter; infinite where that is
+/// not proved (shares below 1/2).
+pub(crate) fn closeness_of_shares(clients: u64, sigma: f64) -> f64 {
+    let proved = clients == 1 || sigma >= 0.5 * (1.0 - 1e-15);
+    if proved { closeness(clients, sigma) * (1.0 + 1e-12) + SHARE_ROUNDING } else { f64::INFINITY }
+}
 
 /// `D_a` of the distributed discrete Gaussian on a Poisson sample of `rate` below 1.
 ///

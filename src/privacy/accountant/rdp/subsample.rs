@@ -101,7 +101,7 @@ pub(crate) fn chord(order: f64, at_integer: impl Fn(u32) -> f64) -> f64 {
 }
 
 /// `ln(e^m - 1)` for `m >= 0`.
-fn ln_expm1(m: f64) -> f64 {
+pub(crate) fn ln_expm1(m: f64) -> f64 {
     if m > 30.0 { m + libm::log1p(-libm::exp(-m)) } else { libm::log(libm::expm1(m)) }
 }
 

@@ -87,6 +87,14 @@ pub(crate) fn event(event: &DpEvent) -> Result<(), PrivacyError> {
             positive("l1_bound", *l1_bound)?;
             positive("l2_bound", *l2_bound)
         }
+        DpEvent::PoissonBinomialVector { coins, most_bias, l2_bound, .. } => {
+            at_least("coins", 1, *coins)?;
+            positive("l2_bound", *l2_bound)?;
+            if *most_bias > 0.0 && *most_bias <= 0.25 {
+                return Ok(());
+            }
+            Err(out_of_range("most_bias", "a number in (0, 1/4]", *most_bias))
+        }
         DpEvent::MixtureOfGaussians { sigma, sensitivities, probabilities } => {
             positive("sigma", *sigma)?;
             mixture(sensitivities, probabilities)
@@ -94,6 +102,10 @@ pub(crate) fn event(event: &DpEvent) -> Result<(), PrivacyError> {
         DpEvent::RandomizedResponse { epsilon, categories } => {
             non_negative("epsilon", *epsilon)?;
             at_least("categories", 2, *categories)
+        }
+        DpEvent::RandomAllocation { participations, rounds, .. } => {
+            at_least("participations", 1, *participations)?;
+            at_least("rounds of an allocation", *participations, *rounds)
         }
         DpEvent::PureDp { epsilon } => non_negative("epsilon", *epsilon),
         DpEvent::ZeroConcentrated { rho, xi } => {

@@ -267,7 +267,7 @@ fn rogue_channel(stage: &Stage) -> PrivateKey {
     use veilsum::math::prg::{Cipher, Purpose};
     let mut bytes = [0; 32];
     world::holder_secret(ROGUE)
-        .derive_bound(&stage.session.setup().session, Purpose::HolderChannel, stage.session.context(), Cipher::ChaCha20)
+        .derive_bound(&stage.session.setup().session, Purpose::SetupChannel, stage.session.context(), Cipher::ChaCha20)
         .fill(0, &mut bytes);
     PrivateKey::from_bytes(bytes)
 }
