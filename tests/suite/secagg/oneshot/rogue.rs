@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use veilsum::backend::packed_len;
 use veilsum::he;
-use veilsum::math::packed::{P, Packing, PackingError};
+use veilsum::math::packed::P;
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::secagg::channel::{PrivateKey, Route};
 use veilsum::secagg::masks::session::bitmap;
