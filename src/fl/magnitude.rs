@@ -105,7 +105,10 @@ mod tests {
                     };
                     let certain = of_rounded(&p) as i64;
                     let mut greatest = 0;
-                    for value in [i32::MAX, i32::MIN, 1 << 20, (linf.min(1 << 30)) as i32, -3] {
+                    // What stands for the bound itself, which no shrinking touches.
+                    let kept = if rounding == rounding_kind::KEEP { 0 } else { fraction_bits };
+                    let met = (certain << kept).min(i64::from(i32::MAX)) as i32;
+                    for value in [i32::MAX, i32::MIN, met, (linf.min(1 << 30)) as i32, -3] {
                         for place in 0..20 {
                             let mut row = vec![0; 20];
                             row[place] = value;

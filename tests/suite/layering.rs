@@ -15,9 +15,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("privacy", &["params", "sample", "math", "files"]),
     ("data", &["math"]),
     ("report", &["math", "files"]),
-    ("bench", &["secagg", "he", "backend", "report", "params", "math", "sample"]),
     ("model", &["backend", "data", "math", "files"]),
     ("secagg", &["he", "backend", "params", "math", "sample"]),
+    ("bench", &["secagg", "he", "backend", "report", "params", "math", "sample"]),
     ("fl", &["secagg", "privacy", "model", "data", "backend", "sample", "params", "math"]),
     ("config", &["fl", "privacy", "model", "data", "secagg", "backend", "params", "math"]),
     (
