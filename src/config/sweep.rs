@@ -29,9 +29,12 @@ pub struct SweepConfig {
     pub variants: Vec<Variant>,
     /// Seeds; the mean and spread are taken over them.
     pub seeds: Vec<u64>,
-    /// The grid path on the horizontal axis of the figure; absent: the first of the grid.
+    /// The grid path on the horizontal axis of the figure; absent: the first of the grid that is not `panels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x: Option<String>,
+    /// A grid path of which every value gets a chart of its own; a point without it stands in each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panels: Option<String>,
 }
 
 fn default_name() -> String {
@@ -49,6 +52,9 @@ pub struct Variant {
     /// Leave the grid out: one run a seed (a baseline that the grid does not touch).
     #[serde(default)]
     pub once: bool,
+    /// Grid paths that this variant does not have: its other combinations are run once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// One point of the sweep, without its seed.
@@ -87,12 +93,16 @@ pub fn plain(value: &Value) -> String {
 
 impl SweepConfig {
     /// All points; every resulting config is checked for its form.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] if there is no seed, or if `x`, `panels` or a `without` is not a path of the grid.
     pub fn points(&self, base: &Value) -> Result<Vec<Point>, ConfigError> {
-        let none = [Variant { label: String::new(), set: BTreeMap::new(), once: false }];
+        self.check_paths()?;
+        let none = [Variant { label: String::new(), set: BTreeMap::new(), once: false, without: Vec::new() }];
         let variants = if self.variants.is_empty() { &none[..] } else { &self.variants[..] };
         let mut points = Vec::new();
         for variant in variants {
-            let combinations = if variant.once { vec![Vec::new()] } else { self.combinations() };
+            let combinations = if variant.once { vec![Vec::new()] } else { self.combinations(&variant.without) };
             for coordinates in combinations {
                 let mut config = base.clone();
                 let all = coordinates.iter().map(|(p, v)| (p, v)).chain(&variant.set);
@@ -110,9 +120,32 @@ impl SweepConfig {
         Ok(points)
     }
 
-    fn combinations(&self) -> Vec<Vec<(String, Value)>> {
+    /// The paths that are named beside the grid are paths of the grid.
+    fn check_paths(&self) -> Result<(), ConfigError> {
+        let named = [("x", &self.x), ("panels", &self.panels)];
+        let named = named.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+        let left_out = self.variants.iter().flat_map(|v| v.without.iter().map(|path| ("variants.without", path)));
+        for (name, path) in named.chain(left_out) {
+            if !self.grid.contains_key(path) {
+                let paths: Vec<&str> = self.grid.keys().map(String::as_str).collect();
+                let expected = format!("a path of the grid ({})", paths.join(", "));
+                return Err(ConfigError::Invalid { name, expected, found: path.clone() });
+            }
+        }
+        if self.panels.is_some() && self.panels.as_deref() == self.axis() {
+            let expected = "another path of the grid than x".into();
+            return Err(ConfigError::Invalid {
+                name: "panels",
+                expected,
+                found: self.panels.clone().unwrap_or_default(),
+            });
+        }
+        Ok(())
+    }
+
+    fn combinations(&self, without: &[String]) -> Vec<Vec<(String, Value)>> {
         let mut all: Vec<Vec<(String, Value)>> = vec![Vec::new()];
-        for (path, values) in &self.grid {
+        for (path, values) in self.grid.iter().filter(|(path, _)| !without.contains(path)) {
             all = all
                 .into_iter()
                 .flat_map(|c| {
@@ -130,7 +163,8 @@ impl SweepConfig {
     /// The grid path of the horizontal axis.
     #[must_use]
     pub fn axis(&self) -> Option<&str> {
-        self.x.as_deref().or_else(|| self.grid.keys().next().map(String::as_str))
+        let mut paths = self.grid.keys().filter(|path| Some(*path) != self.panels.as_ref());
+        self.x.as_deref().or_else(|| paths.next().map(String::as_str))
     }
 }
 
@@ -160,5 +194,36 @@ mod tests {
         let bad: SweepConfig =
             serde_json::from_value(json!({"base": "x", "seeds": [1], "grid": {"privacy.bit": [6]}})).unwrap();
         assert!(bad.points(&base).unwrap_err().to_string().contains("did you mean `bits`?"));
+    }
+
+    #[test]
+    fn a_variant_leaves_out_a_path_and_panels_are_paths_of_the_grid() {
+        let with = |more: Value| -> SweepConfig {
+            let mut sweep = json!({
+                "base": "x.json", "seeds": [1],
+                "grid": {"privacy.bits": [6, 8], "privacy.target_epsilon": [1, 2, 4]},
+                "variants": [
+                    {"label": "smm", "set": {}},
+                    {"label": "central", "set": {"privacy.bits": null}, "without": ["privacy.bits"]}
+                ]
+            });
+            sweep.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(sweep).unwrap()
+        };
+        let base = crate::config::overrides::parse(Config::quickstart(), "q").unwrap();
+        let sweep = with(json!({"panels": "privacy.bits"}));
+        let points = sweep.points(&base).unwrap();
+        assert_eq!(points.len(), 2 * 3 + 3);
+        assert_eq!(points[6].slug(), "central_target_epsilon=1");
+        assert_eq!(sweep.axis(), Some("privacy.target_epsilon"));
+        for (wrong, word) in [
+            (json!({"panels": "bits"}), "panels is"),
+            (json!({"x": "rounds"}), "x is"),
+            (json!({"panels": "privacy.bits", "x": "privacy.bits"}), "another path"),
+            (json!({"variants": [{"label": "a", "set": {}, "without": ["cohort"]}]}), "variants.without"),
+        ] {
+            let text = with(wrong).points(&base).unwrap_err().to_string();
+            assert!(text.contains(word), "{text}");
+        }
     }
 }

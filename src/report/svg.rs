@@ -144,6 +144,32 @@ pub fn line_chart(chart: &Chart) -> String {
     body.replacen(&size, &open, 1)
 }
 
+/// Draws several charts below each other as one picture, each with its own headline and legend.
+///
+/// Vertical axes that should be compared need the same `y_range`.
+#[must_use]
+pub fn stacked_charts(title: &str, charts: &[Chart]) -> String {
+    let height = HEIGHT as usize * charts.len();
+    let mut picture = format!(
+        "<svg class=\"chart\" role=\"img\" aria-label=\"{}\" width=\"{WIDTH}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDTH} {height}\" xmlns=\"http://www.w3.org/2000/svg\">\n",
+        escape(&one_line(title))
+    );
+    for (place, chart) in charts.iter().enumerate() {
+        let y = HEIGHT as usize * place;
+        picture += &line_chart(chart).replacen("<svg class=\"chart\" role=\"img\"", &format!("<svg y=\"{y}\""), 1);
+    }
+    picture + "</svg>\n"
+}
+
+/// The range of heights of some charts, which they need to be compared; `None` if nothing can be drawn.
+#[must_use]
+pub fn common_heights(charts: &[Chart]) -> Option<(f64, f64)> {
+    let finite = || charts.iter().flat_map(heights).filter(|y| y.is_finite());
+    let low = finite().reduce(f64::min)?;
+    Some((low, finite().reduce(f64::max)?))
+}
+
 type Plane = Cartesian2d<Axis, Axis>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Context<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Plane>;
@@ -371,6 +397,26 @@ mod tests {
         assert!(svg.contains("viewBox=\"0 0 2880 1680\"") && svg.trim_end().ends_with("</svg>"));
         assert_eq!(count(&svg, "stroke=\"#0072B2\""), 2, "curve and legend");
         assert!(!svg.contains("no data"));
+    }
+
+    #[test]
+    fn stacked_charts_stand_below_each_other_to_one_scale() {
+        let mut charts = [1.0, 50.0].map(|y| chart(vec![Series::with_spread("curve", [(0.0, y, 0.5), (1.0, y, 0.0)])]));
+        let range = common_heights(&charts).unwrap();
+        assert_eq!(range, (0.5, 50.5));
+        for chart in &mut charts {
+            chart.y_range = Some(range);
+        }
+        let svg = stacked_charts("<two>", &charts);
+        assert!(
+            svg.starts_with(
+                "<svg class=\"chart\" role=\"img\" aria-label=\"&lt;two&gt;\" width=\"720\" height=\"840\""
+            )
+        );
+        assert_eq!((count(&svg, "<svg"), count(&svg, "</svg>")), (3, 3));
+        assert!(svg.contains("<svg y=\"0\"") && svg.contains("<svg y=\"420\""));
+        assert_eq!(count(&svg, "\n50\n"), 2, "both axes reach the higher chart's values");
+        assert_eq!(common_heights(&[chart(Vec::new())]), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::data::{self, Split};
 use crate::files::write_atomic;
 use crate::report::ReportError;
-use crate::report::svg::{Chart, Point as SvgPoint, Series, line_chart};
+use crate::report::svg::{Chart, Point as SvgPoint, Series, common_heights, line_chart, stacked_charts};
 use crate::report::terminal::Table;
 
 /// The point and seed that a run folder of a sweep is for.
@@ -293,7 +293,7 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
         .max_by_key(|c| c.len())
         .map_or(Vec::new(), |c| c.iter().map(|(path, _)| path).collect());
     let mut headers = vec!["variant".to_string()];
-    headers.extend(paths.iter().map(|p| p.rsplit('.').next().unwrap_or(p).to_string()));
+    headers.extend(paths.iter().map(|p| leaf(p).to_string()));
     headers.extend(["accuracy %", "+-", "seeds", "epsilon", "gamma", "mu_tot", "wraps", "s/run"].map(String::from));
     let mut table = Table::new(headers);
     let number = |v: &Value, digits: usize| v.as_f64().map_or("-".into(), |x| format!("{x:.digits$}"));
@@ -315,19 +315,45 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
     table
 }
 
-/// Accuracy over the sweep's axis, a curve a variant with its spread; points without the axis are lines.
+/// Accuracy over the sweep's axis, a curve a variant with its spread; points without the axis are lines. With `panels`,
+/// one such chart for each of its values, to one scale.
 #[must_use]
 pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) -> String {
+    let Some((path, values)) = sweep.panels.as_ref().and_then(|path| Some((path, sweep.grid.get(path)?))) else {
+        let all: Vec<&PointResult> = results.iter().collect();
+        return line_chart(&chart(sweep, points, &all, sweep.name.clone()));
+    };
+    let panel = |value: &Value| {
+        let shown = |r: &&PointResult| r.coordinates.get(path).is_none_or(|own| own == value);
+        let shown: Vec<&PointResult> = results.iter().filter(shown).collect();
+        chart(sweep, points, &shown, format!("{}: {} {}", sweep.name, leaf(path), plain(value)))
+    };
+    let mut charts: Vec<Chart> = values.iter().map(panel).collect();
+    let range = common_heights(&charts);
+    for chart in &mut charts {
+        chart.y_range = range;
+    }
+    stacked_charts(&sweep.name, &charts)
+}
+
+/// The last part of a dotted path.
+fn leaf(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn chart(sweep: &SweepConfig, points: &[Point], results: &[&PointResult], title: String) -> Chart {
     let axis = sweep.axis().unwrap_or("point");
-    let mut chart = Chart::new(sweep.name.clone(), axis, "test accuracy (%)");
+    let mut chart = Chart::new(title, axis, "test accuracy (%)");
     let mut curves: Vec<Series> = Vec::new();
     for r in results {
         let (mean, std) = (100.0 * r.accuracy.mean, 100.0 * r.accuracy.std);
+        // A panel's value stands in its headline.
+        let named_elsewhere = |path: &str| path == axis || Some(path) == sweep.panels.as_deref();
         let others: Vec<String> = points[r.point]
             .coordinates
             .iter()
-            .filter(|(p, _)| p != axis)
-            .map(|(p, v)| format!("{}={}", p.rsplit('.').next().unwrap_or(p), plain(v)))
+            .filter(|(path, _)| !named_elsewhere(path))
+            .map(|(path, value)| format!("{}={}", leaf(path), plain(value)))
             .collect();
         let mut name = r.label.clone();
         if !others.is_empty() {
@@ -351,5 +377,5 @@ pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) ->
         }
         chart.series.push(curve);
     }
-    line_chart(&chart)
+    chart
 }
