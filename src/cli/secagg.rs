@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure, number};
-use crate::fl::protocol::{MasksConfig, ServerBehavior};
+use crate::fl::protocol::{MasksConfig, ServerBehavior, share_of};
 use crate::he::HeError;
 use crate::he::chooser::{self, Failure as Errors, MpheChoice, OneshotChoice, Request};
 use crate::he::noise::Weights;
@@ -16,18 +16,21 @@ use crate::he::security::Security;
 use crate::he::shamir::Threshold;
 use crate::report::terminal::Table;
 use crate::secagg::VectorShape;
-use crate::secagg::masks;
+use crate::secagg::{masks, oneshot};
 
 const AFTER_HELP: &str = "\
 PROTOCOLS
   masks    Masks that cancel in the sum (Bonawitz et al. 2017; Bell et al. 2020): as many neighbors as the shares of
            corrupt and lost clients ask for. `veilsum train --set secagg={\"masks\":{}}` runs it.
-  oneshot  One lattice ciphertext a client, opened by key holders (parameters only: train does not offer it yet).
+  oneshot  One lattice ciphertext a client, and shares of its key for key holders, who open the sum of the keys.
+           `veilsum train --set secagg={\"oneshot\":{}}` runs it.
   mphe     Every value under a collective public key (likewise). `veilsum secagg run --protocol mphe` runs one.
 
 The lattice protocols open integers: a field has room for the sum of values of magnitude --bound, and is reduced mod 2^bits
 afterwards. Security is a primal-uSVP estimate, and within the table of HomomorphicEncryption.org; failure is the probability
 that a value of the whole sum decodes wrongly, or for masks that a coalition within its limits sees more than the sum.
+`oneshot, key by mphe` is oneshot with the key of every client under the holders' collective key in place of shares, for any
+number of holders in the same bytes: parameters only, no command runs it.
 
 EXAMPLES
   veilsum secagg plan --dim 1000000 --clients 1000
@@ -68,7 +71,7 @@ struct PlanArgs {
     /// Magnitude that no value exceeds; 2^(bits - 1) if not given (oneshot, mphe).
     #[arg(long)]
     bound: Option<u64>,
-    /// Share of the clients that may be in league with the server (masks).
+    /// Share of the clients that may be in league with the server (masks, oneshot).
     #[arg(long, default_value_t = 0.1)]
     corrupt: f64,
     /// Share of the clients that may vanish at any time (masks).
@@ -132,7 +135,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let request = plan.request().map_err(|e| Failure::new(Exit::Usage, e))?;
     let found = [
         ("masks", plan.masks()),
-        ("oneshot", chooser::oneshot(&request).map(|c| oneshot(&c)).map_err(|e| e.to_string())),
+        ("oneshot", plan.oneshot()),
+        ("oneshot, key by mphe", chooser::oneshot(&request).map(|c| key_by_mphe(&c)).map_err(|e| e.to_string())),
         ("mphe", chooser::mphe(&request).map(|c| mphe(&c)).map_err(|e| e.to_string())),
     ];
     if found.iter().all(|(_, outcome)| outcome.is_err()) {
@@ -189,6 +193,33 @@ impl PlanArgs {
     }
 }
 
+impl PlanArgs {
+    /// What `train` and `secagg run` use.
+    fn oneshot(&self) -> Result<Map<String, Value>, String> {
+        let clients = self.clients as usize;
+        let shape = VectorShape { len: self.dim, bits: self.bits };
+        let bound = self.bound.unwrap_or(1 << (self.bits - 1));
+        let holders = (self.holders, self.threshold.unwrap_or(self.holders), self.corrupt_holders);
+        let corrupt_clients = share_of(self.corrupt, clients);
+        let request = oneshot::Request {
+            corrupt_clients,
+            min_survivors: corrupt_clients + 2,
+            failure: if self.certain { Errors::Never } else { Errors::Statistical },
+            ..oneshot::Request::new(clients, shape, bound, holders)
+        };
+        let plan = oneshot::Plan::choose(&request).map_err(|e| e.to_string())?;
+        let (vector, message) = (plan.vector(), plan.message_bytes());
+        let mut object = lattice(&vector.security, plan.to_string(), vector.log2_failure);
+        object.extend(map([
+            ("min_survivors", json!(request.min_survivors)),
+            ("vector_bytes", json!(vector.ciphertext_bytes)),
+            ("key_bytes", json!(message.saturating_sub(vector.ciphertext_bytes as usize))),
+            ("bytes_per_value", json!(message as f64 / f64::from(self.dim))),
+        ]));
+        Ok(object)
+    }
+}
+
 fn map<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
@@ -202,7 +233,7 @@ fn lattice(security: &Security, parameters: String, log2_failure: f64) -> Map<St
     ])
 }
 
-fn oneshot(choice: &OneshotChoice) -> Map<String, Value> {
+fn key_by_mphe(choice: &OneshotChoice) -> Map<String, Value> {
     let (ring, layout, key) = (&choice.ring, &choice.layout, &choice.key);
     let parameters = format!(
         "N = {}, log2 Q = {:.1}, L = {}: {} values of {} bits a coefficient over {} of noise; key N = {}, log2 Q = {:.1}, o = {}",
@@ -247,7 +278,7 @@ fn mphe(choice: &MpheChoice) -> Map<String, Value> {
     object
 }
 
-type Found = [(&'static str, Result<Map<String, Value>, String>); 3];
+type Found = [(&'static str, Result<Map<String, Value>, String>); 4];
 
 fn object(plan: &PlanArgs, found: Found) -> Value {
     let mut object = map([

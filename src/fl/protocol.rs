@@ -67,7 +67,8 @@ fn tenth() -> f64 {
 }
 
 /// A share of some clients, rounded up; a product a little above an integer is that integer.
-fn share_of(share: f64, clients: usize) -> usize {
+#[must_use]
+pub fn share_of(share: f64, clients: usize) -> usize {
     (share * clients as f64 * (1.0 - 1e-12)).ceil() as usize
 }
 

@@ -136,8 +136,12 @@ fn parameters_are_planned_for_a_sum() {
     assert!(f("masks", "log2_failure") <= -40.0);
     // The first set of the specification: 30.2 bits a value, and the key.
     assert!(f("oneshot", "bytes_per_value") < 4.0 && f("oneshot", "log2_failure") < -56.0);
-    assert!(f("oneshot", "security_bits") > 150.0 && f("oneshot", "key_security_bits") >= 128.0);
-    for protocol in ["oneshot", "mphe"] {
+    assert!(f("oneshot", "security_bits") > 150.0 && f("oneshot", "min_survivors") == 52.0);
+    assert!(v["oneshot"]["parameters"].as_str().unwrap().contains("K = 16 holders, t = 16 open"), "{v}");
+    let total = f("oneshot", "vector_bytes") + f("oneshot", "key_bytes");
+    assert!((total / 1e6 - f("oneshot", "bytes_per_value")).abs() < 1e-12, "{v}");
+    assert!(f("oneshot, key by mphe", "key_security_bits") >= 128.0);
+    for protocol in ["oneshot, key by mphe", "mphe"] {
         assert!(f(protocol, "log2_flooding") <= -40.0 && f(protocol, "security_bits") >= 128.0, "{v}");
     }
     let (code, out, _) = plan(line);
