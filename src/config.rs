@@ -214,6 +214,10 @@ pub struct PrivacyConfig {
     /// How much noise stays when clients vanish; absent: a round needs all of its cohort where clients draw the noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<Dropout>,
+    /// The part of the noise that the server adds after the sum is opened, in [0, 1), of `smm`, `smm-2022` and `skellam`: the
+    /// clients' part protects from the server, both from everybody else. The noise that is calibrated or given is all of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub server_share: f64,
     /// L2 bound C of a client's vector; where it adapts, its first value.
     pub clip: f64,
     /// Lets the bound follow a quantile of the clients' norms, learned privately within the same budget.

@@ -202,6 +202,7 @@ fn config(args: &Args) -> Result<AuditConfig, Failure> {
         noise: if args.per_client { NoisePlacement::PerClient } else { NoisePlacement::Aggregate },
         clip: args.clip,
         dropout: None,
+        server_share: 0.0,
         adaptive_clip: None,
         bits: args.bits,
         gamma: (!central).then(|| args.gamma.unwrap_or(16.0)),

@@ -192,6 +192,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         adaptive: config.privacy.adaptive_clip.map(|rule| (rule, config.privacy.clip)),
         placement: config.privacy.noise,
         dropout: config.privacy.dropout,
+        server_share: config.privacy.server_share,
         protocol: config.secagg,
         direction,
         weights,

@@ -85,6 +85,9 @@ pub struct Plan {
     pub placement: NoisePlacement,
     /// How much noise stays when clients vanish; none: all of a cohort must deliver where clients draw the noise.
     pub dropout: Option<Dropout>,
+    /// The part of the noise that the server adds to the sum, in [0, 1): the clients' part protects from the server, both
+    /// together from everybody else.
+    pub server_share: f64,
     /// The protocol that adds the vectors.
     pub protocol: Protocol,
     /// What the vectors are.
@@ -152,6 +155,7 @@ impl Plan {
         }
         self.check_coins()?;
         self.check_dropout()?;
+        self.check_server_share()?;
         self.protocol.validate(self)?;
         if self.placement == NoisePlacement::PerClient && self.is_private() && !self.mechanism.distributed() {
             return bad(
@@ -283,6 +287,28 @@ impl Plan {
         dropout.validate((self.sampling == Sampling::All).then_some(self.clients))
     }
 
+    /// Only a Skellam variable is split into two that are accounted alike.
+    fn check_server_share(&self) -> Result<(), FlError> {
+        let bad = |expected: &str, found: String| {
+            Err(FlError::OutOfRange { name: "privacy.server_share", expected: expected.into(), found })
+        };
+        if !(0.0..1.0).contains(&self.server_share) {
+            return bad("in [0, 1): the clients have to add some noise", self.server_share.to_string());
+        }
+        if self.server_share > 0.0 && self.mechanism.with_part_of_noise(1.0 - self.server_share).is_none() {
+            return bad(
+                "absent, or the mechanism `smm`, `smm-2022` or `skellam`",
+                format!("{} with {}", self.server_share, self.mechanism.name()),
+            );
+        }
+        Ok(())
+    }
+
+    /// The part of a round's Skellam noise that the clients add together.
+    fn clients_part(&self, mu: f64) -> f64 {
+        mu * (1.0 - self.server_share)
+    }
+
     fn check_adaptive(&self) -> Result<(), FlError> {
         let Some((rule, first)) = &self.adaptive else { return Ok(()) };
         rule.validate()?;
@@ -347,6 +373,7 @@ impl Plan {
         match (self.placement, self.mechanism_of(round).noise()) {
             // Rounded up, so that the shares never add up to less than mu_tot.
             (NoisePlacement::PerClient, NoiseLaw::Skellam { mu }) if size > 0 => {
+                let mu = self.clients_part(mu);
                 let alike = (mu / size as f64).next_up();
                 NoiseLaw::Skellam { mu: self.dropout.map_or(alike, |dropout| dropout.shares(mu, size as u64).first) }
             }
@@ -366,7 +393,7 @@ impl Plan {
     pub fn layers(&self, round: u32, size: usize) -> Vec<Layer> {
         match (self.dropout, self.placement, self.mechanism_of(round).noise()) {
             (Some(dropout), NoisePlacement::PerClient, NoiseLaw::Skellam { mu }) if size > 0 => {
-                dropout.shares(mu, size as u64).layers
+                dropout.shares(self.clients_part(mu), size as u64).layers
             }
             _ => Vec::new(),
         }
@@ -390,7 +417,8 @@ impl Plan {
         if self.sampling == Sampling::All && survivors > 0 { survivors as f64 } else { self.cohort }
     }
 
-    /// The noise that is left for the aggregator after a cohort of `size` has added its shares.
+    /// The noise that is left for the aggregator after a cohort of `size` has added its shares: its own part, and all of it
+    /// where there is nobody to add the rest.
     #[must_use]
     pub fn remainder(&self, round: u32, size: usize) -> NoiseLaw {
         match (self.share(round, size), self.mechanism_of(round).noise()) {
@@ -399,12 +427,15 @@ impl Plan {
                 NoiseLaw::DiscreteGaussian { sigma: sigma_total }
             }
             (NoiseLaw::None, noise) => noise,
+            (_, NoiseLaw::Skellam { mu }) if self.server_share > 0.0 => {
+                NoiseLaw::Skellam { mu: (mu * self.server_share).next_up() }
+            }
             _ => NoiseLaw::None,
         }
     }
 
     /// Bound of the total variation distance between the noise of one release as drawn and as accounted:
-    /// the error of one draw times the number of draws (at most one a coordinate and client).
+    /// the error of one draw times the number of draws (at most one a coordinate and client, and the server's).
     fn sampler_error(&self, mechanism: &dyn Mechanism) -> Result<f64, FlError> {
         let (one, more) = match mechanism.noise() {
             // The table of the whole sum has the most thresholds, and with them the largest error.
@@ -427,6 +458,7 @@ impl Plan {
                 (most as f64 * (1.0 + layers.len() as f64), more + larger)
             }
         };
+        let draws = if self.server_share > 0.0 { draws + 1.0 } else { draws };
         Ok(one * f64::from(self.encode_params()?.padded) * draws + more)
     }
 
@@ -456,12 +488,16 @@ impl Plan {
 
     /// What one release of a mechanism costs, in both views; the whole run where its noise is correlated.
     fn cost(&self, mechanism: &dyn Mechanism) -> Result<Cost, FlError> {
-        let server = mechanism.event(self.row_dim());
+        let all = mechanism.event(self.row_dim());
+        // `check_server_share` has seen that there is such a part.
+        let clients =
+            (self.server_share > 0.0).then(|| mechanism.with_part_of_noise(1.0 - self.server_share)).flatten();
+        let server = clients.map_or_else(|| all.clone(), |clients| clients.event(self.row_dim()));
         let public = match self.sampling {
             Sampling::Poisson | Sampling::TruncatedPoisson { .. } if self.is_private() => {
-                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(server.clone()) }
+                DpEvent::PoissonSampled { rate: self.sampling_rate(), event: Box::new(all) }
             }
-            _ => server.clone(),
+            _ => all,
         };
         let error = self.sampler_error(mechanism)? + self.truncation();
         let sampler_error = if self.is_private() { error } else { 0.0 };
@@ -508,6 +544,9 @@ impl Plan {
         }
         if let Some(dropout) = &self.dropout {
             h.update(format!(" {dropout:?}").as_bytes());
+        }
+        if self.server_share > 0.0 {
+            h.update(format!(" server {}", self.server_share).as_bytes());
         }
         if let Some(adaptive) = &self.adaptive {
             h.update(format!("{adaptive:?}").as_bytes());

@@ -13,6 +13,7 @@ pub mod smm;
 pub mod smm2022;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::params::EncodeParams;
 use crate::privacy::matrix::{Participation, Strategy};
@@ -122,6 +123,13 @@ pub trait Mechanism: Send + Sync + fmt::Debug {
     /// ([`BiasedCoins`](crate::sample::poisson_binomial::BiasedCoins)). [`Mechanism::noise`] is then the law of rows of zeros, and
     /// nothing else is added.
     fn bias_bits(&self) -> Option<u32> {
+        None
+    }
+
+    /// The same mechanism with this part of the noise's variance, in (0, 1]: what those see of a sum who know the rest of its
+    /// noise. `None` where a part of the noise is not noise of the same law.
+    fn with_part_of_noise(&self, part: f64) -> Option<Arc<dyn Mechanism>> {
+        let _ = part;
         None
     }
 

@@ -42,6 +42,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "certified": plan.mechanism.certified(),
         "mechanism": plan.mechanism.name(),
         "noise": placement(plan.placement),
+        "server_share": plan.server_share,
         "gamma": encode.map(|e| e.gamma),
         "clip": experiment.clip,
         "matrix": matrix(plan),
@@ -150,6 +151,10 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
                     noise.variance().sqrt() * plan.mechanism.unit() / experiment.clip
                 ),
             );
+            if plan.server_share > 0.0 {
+                let of_server = 100.0 * plan.server_share;
+                row("... of which the server adds", format!("{of_server} %; its own view has the clients' part alone"));
+            }
             for Later { from, mechanism } in &plan.later {
                 let noise = mechanism.noise();
                 let std = noise.variance().sqrt() * mechanism.unit() / experiment.clip;

@@ -23,6 +23,7 @@ fn skellam(mechanism: MechanismName, gamma: f64, mu_total: f64, cohort: u64) -> 
         clip: 1.0,
         bits: 24,
         dropout: None,
+        server_share: 0.0,
         adaptive_clip: None,
         matrix: None,
         gamma: Some(gamma),

@@ -25,3 +25,4 @@ mod samplers;
 mod secagg;
 mod secagg_command;
 mod training;
+mod two_levels;

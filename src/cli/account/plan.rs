@@ -222,6 +222,7 @@ fn purpose(args: &Args, base: &Config) -> Result<Purpose, Failure> {
         noise,
         clip: args.clip.unwrap_or(given.clip),
         dropout: given.dropout.filter(|_| layered),
+        server_share: 0.0,
         adaptive_clip: None,
         bits: given.bits,
         gamma: None,

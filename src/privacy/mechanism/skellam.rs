@@ -5,6 +5,8 @@
 //! with `|v|_2 <= B`: the cost is that of the worst v ([`DpEvent::SkellamVector`]), since divergences are jointly
 //! quasi-convex and the rounding is drawn independently of the noise.
 
+use std::sync::Arc;
+
 use super::rounded::RoundedScale;
 use super::{Mechanism, NoiseLaw, PrivacyError};
 use crate::params::EncodeParams;
@@ -55,6 +57,11 @@ impl Mechanism for Skellam {
 
     fn noise(&self) -> NoiseLaw {
         NoiseLaw::Skellam { mu: self.params.mu_total }
+    }
+
+    fn with_part_of_noise(&self, part: f64) -> Option<Arc<dyn Mechanism>> {
+        let params = SkellamParams { mu_total: self.params.mu_total * part, ..self.params };
+        Some(Arc::new(Self::new(params).ok()?))
     }
 
     fn distributed(&self) -> bool {

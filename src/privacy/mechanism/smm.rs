@@ -1,5 +1,7 @@
 //! `smm`: the Skellam mixture mechanism with a plain L2 clip (the default).
 
+use std::sync::Arc;
+
 use super::fixed::{self, EncodeShape};
 use super::{Mechanism, NoiseLaw, PrivacyError};
 use crate::params::{EncodeParams, NO_LINF, norm_kind, rounding_kind};
@@ -72,6 +74,11 @@ impl Mechanism for Smm {
 
     fn noise(&self) -> NoiseLaw {
         NoiseLaw::Skellam { mu: self.params.mu_total }
+    }
+
+    fn with_part_of_noise(&self, part: f64) -> Option<Arc<dyn Mechanism>> {
+        let params = SmmParams { mu_total: self.params.mu_total * part, ..self.params };
+        Some(Arc::new(Self::new(params).ok()?))
     }
 
     fn distributed(&self) -> bool {

@@ -7,6 +7,8 @@
 //! half then holds `sum v <= norm_bound` exactly by a shrink toward zero, and privacy rests on that. It
 //! shrinks the signal: at gamma 64 and d = 65,536 to 0.31 of its length.
 
+use std::sync::Arc;
+
 use super::fixed::{self, EncodeShape};
 use super::{Mechanism, NoiseLaw, PrivacyError};
 use crate::params::{EncodeParams, NO_LINF, norm_kind, rounding_kind};
@@ -106,6 +108,11 @@ impl Mechanism for Smm2022 {
 
     fn noise(&self) -> NoiseLaw {
         NoiseLaw::Skellam { mu: self.params.mu_total }
+    }
+
+    fn with_part_of_noise(&self, part: f64) -> Option<Arc<dyn Mechanism>> {
+        let params = Smm2022Params { mu_total: self.params.mu_total * part, ..self.params };
+        Some(Arc::new(Self::new(params).ok()?))
     }
 
     fn distributed(&self) -> bool {
