@@ -59,6 +59,10 @@ pub struct Config {
     /// How cohorts are drawn.
     #[serde(default = "default_sampling")]
     pub sampling: Sampling,
+    /// Expected number of clients of a group, where a cohort is divided into groups with a sum of their own each; the round's
+    /// update is then made of the groups' means. 1: every client's vector is seen. Absent: one sum of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<u32>,
     /// Number of rounds (T).
     pub rounds: u32,
     /// Share of the clients that are asked and vanish before they deliver, in [0, 1): for simulations. What a private run

@@ -10,6 +10,7 @@ pub mod cohort;
 pub mod coordinator;
 mod correlated;
 pub mod dropout;
+pub mod groups;
 pub mod magnitude;
 pub mod optimizer;
 pub mod plan;

@@ -271,9 +271,10 @@ impl Run {
             match action {
                 // A round that is charged is reported first.
                 Action::Begin(_) if interrupt.load(Ordering::Relaxed) => return Ok(Ending::Interrupted),
-                Action::Begin(task) => {
-                    self.current = (task.id.round, task.id.attempt);
-                    if let Err(e) = self.begin(&task, coordinator, interrupt) {
+                Action::Begin(tasks) => {
+                    let Some(first) = tasks.first() else { continue };
+                    self.current = (first.id.round, first.id.attempt);
+                    if let Err(e) = self.begin(&tasks, coordinator, interrupt) {
                         self.recover(e, Recovery::Restarted, coordinator, observer)?;
                     }
                 }
@@ -315,17 +316,19 @@ impl Run {
     /// Puts the attempt on record and lets the cohort work.
     fn begin(
         &mut self,
-        task: &RoundTask,
+        tasks: &[RoundTask],
         coordinator: &mut Coordinator,
         interrupt: &AtomicBool,
     ) -> Result<(), SimError> {
+        let Some(first) = tasks.first() else { return Ok(()) };
         if let Some(dir) = &mut self.folder {
-            dir.begin(task.id.round, task.id.attempt, task.input)?;
+            dir.begin(first.id.round, first.id.attempt, first.input)?;
         }
-        let report = work::play_clients(&self.experiment, task, coordinator, interrupt)?;
+        let report = work::play_round(&self.experiment, tasks, coordinator, interrupt)?;
         self.clients.merge(&report);
+        let delivering = || tasks.iter().map(|task| work::delivering(&self.experiment, task).len()).sum();
         match &mut self.folder {
-            Some(dir) => dir.diagnose(task.id.round, work::delivering(&self.experiment, task).len(), &report),
+            Some(dir) => dir.diagnose(first.id.round, delivering(), &report),
             None => Ok(()),
         }
     }

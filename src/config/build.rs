@@ -16,6 +16,7 @@ use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
 use crate::fl::SERVER;
 use crate::fl::cohort::{self, Sampling};
+use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::fl::protocol::{Protocol, ServerBehavior};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
@@ -184,6 +185,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         clients,
         cohort: cohort(config, clients),
         sampling: config.sampling,
+        grouping: grouping(config, clients),
         rounds: config.rounds,
         dim,
         mechanism,
@@ -269,6 +271,9 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
     if !(0.0..1.0).contains(&config.dropout_rate) {
         return Err(invalid("dropout_rate", "in [0, 1)", config.dropout_rate));
     }
+    if let Some(size) = config.group_size.filter(|&size| size == 0 || f64::from(size) > cohort(config, clients)) {
+        return Err(invalid("group_size", format!("1 to the cohort, {}", cohort(config, clients)), size));
+    }
     if config.rounds == 0 {
         return Err(invalid("rounds", "at least 1", 0));
     }
@@ -315,6 +320,11 @@ fn cohort(config: &Config, clients: u64) -> f64 {
     }
 }
 
+/// How a cohort is divided.
+fn grouping(config: &Config, clients: u64) -> Grouping {
+    config.group_size.map_or(Grouping::Whole, |size| Grouping::of_size(size, cohort(config, clients)))
+}
+
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
     match *algorithm {
         Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
@@ -333,7 +343,8 @@ fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, 
 fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
     let cohort = cohort(config, clients);
     Setting {
-        cohort,
+        // Noise and ring are those of one sum.
+        cohort: grouping(config, clients).expected_size(cohort),
         rate: config.sampling.rate(clients, cohort),
         participation: cohort::participation(config.sampling, clients, config.cohort, config.rounds.into()),
         rounds: u64::from(config.rounds),

@@ -224,6 +224,8 @@ pub fn config(base: &Config, folder: &Path, purpose: &Purpose, design: &Design) 
         cohort: purpose.cohort as f64,
         sampling: if purpose.cohort == purpose.population { Sampling::All } else { Sampling::Poisson },
         rounds: purpose.rounds,
+        // The noise is that of one sum.
+        group_size: None,
         privacy: design.privacy.clone(),
         ledger: None,
         ..base.clone()

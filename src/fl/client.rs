@@ -19,7 +19,6 @@ use crate::secagg::frame;
 use crate::secagg::identity::Identity;
 use crate::secagg::masks::{MasksClient, Session};
 use crate::secagg::oneshot::{self, OneshotClient};
-use crate::secagg::plain::PlainClient;
 
 /// A client's key in a round; `copy` counts further draws of one kind.
 fn key(plan: &Plan, task: &RoundTask, secret: &Secret, client: u64, (purpose, copy): (Purpose, u32)) -> StreamKey {
@@ -106,16 +105,6 @@ impl<'a> ClientRound<'a> {
     ) -> Result<OneshotClient, FlError> {
         let identity = Identity::simulated(self.secret, client);
         Ok(OneshotClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
-    }
-
-    /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its machine of `plain`.
-    ///
-    /// # Errors
-    /// Those of [`Self::vectors`].
-    pub fn protect(&self, clients: &[u64], rows: &Rows) -> Result<(Vec<PlainClient>, EncodeReport), FlError> {
-        let (vectors, report) = self.vectors(clients, rows)?;
-        let party = |(&client, row): (&u64, &[u8])| PlainClient::packed(self.task.id, client, self.task.shape, row);
-        Ok((clients.iter().zip(vectors.rows()).map(party).collect::<Result<_, _>>()?, report))
     }
 
     /// The vectors that are added, packed: one row a client, `rows` in the order of `clients`, encoded under its keys.

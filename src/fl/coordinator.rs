@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use self::reveal::Revealed;
 use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
@@ -29,14 +30,16 @@ use crate::model::Evaluation;
 use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
-use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
+use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape, frame};
 
-/// What the clients of a round need to know.
+/// What the clients of a round need to know: those of one group, where there are several.
 #[derive(Clone, Debug)]
 pub struct RoundTask {
-    /// Session, round and attempt.
+    /// Session, round and attempt. The session is the group's own.
     pub id: SessionId,
-    /// Who takes part, ascending.
+    /// Number of the group, from 0.
+    pub group: u32,
+    /// Who takes part in this sum, ascending.
     pub cohort: Vec<u64>,
     /// The model they start from.
     pub weights: Arc<Vec<f32>>,
@@ -121,8 +124,8 @@ pub enum Finish {
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Put the attempt on record, then let the cohort work and deliver its frames.
-    Begin(Box<RoundTask>),
+    /// Put the attempt on record, then let the cohort work and deliver its frames: the tasks of its groups, at least one.
+    Begin(Vec<RoundTask>),
     /// Make the charge durable, then call [`Coordinator::charged`].
     Charge(Charge),
     /// Evaluate the weights, then call [`Coordinator::evaluated`].
@@ -135,10 +138,24 @@ pub enum Action {
     Finished(Finish),
 }
 
+/// A group whose vectors are collected.
+struct Collecting {
+    server: Box<dyn Party>,
+    task: RoundTask,
+    sum: Option<(Vec<u64>, Vec<u64>)>,
+}
+
+/// The sum of a group, not yet decoded.
+struct GroupSum {
+    task: RoundTask,
+    words: Vec<u64>,
+    survivors: Vec<u64>,
+}
+
 enum State {
     Ready,
-    Collecting { server: Box<dyn Party>, task: Box<RoundTask> },
-    Charging { task: Box<RoundTask>, words: Vec<u64>, survivors: Vec<u64> },
+    Collecting(Vec<Collecting>),
+    Charging(Vec<GroupSum>),
     Evaluating(Box<RoundSummary>),
     Finished,
 }
@@ -147,8 +164,8 @@ impl State {
     const fn name(&self) -> &'static str {
         match self {
             Self::Ready => "ready for the next round",
-            Self::Collecting { .. } => "collecting",
-            Self::Charging { .. } => "waiting for the charge to be durable",
+            Self::Collecting(_) => "collecting",
+            Self::Charging(_) => "waiting for the charge to be durable",
             Self::Evaluating(_) => "waiting for an evaluation",
             Self::Finished => "finished",
         }
@@ -274,7 +291,7 @@ impl Coordinator {
     /// noised sum and decodes it here. Whatever the device had decoded was never returned: one charge, one release.
     pub fn move_to(&mut self, backend: Arc<dyn Backend>) -> bool {
         self.backend = backend;
-        let collecting = matches!(self.state, State::Collecting { .. });
+        let collecting = matches!(self.state, State::Collecting(_));
         if collecting {
             self.state = State::Ready;
         }
@@ -312,15 +329,17 @@ impl Coordinator {
             self.state = State::Finished;
             return Ok(Action::Finished(Finish::Stopped(stop)));
         }
-        let task = self.task(round, &attempt)?;
-        let server = task.protocol.server(&task, Arc::clone(&self.backend))?;
+        let tasks = self.tasks(round, &attempt)?;
+        let collecting = |task: &RoundTask| {
+            let server = task.protocol.server(task, Arc::clone(&self.backend))?;
+            Ok(Collecting { server, task: task.clone(), sum: None })
+        };
+        let groups = tasks.iter().map(collecting).collect::<Result<Vec<_>, FlError>>()?;
         self.told.clear();
-        self.state = State::Collecting { server, task: Box::new(task.clone()) };
-        if task.cohort.is_empty() {
-            self.collect()?;
-        }
-        // The charge of an empty cohort, already summed, waits behind this record of the attempt.
-        Ok(Action::Begin(Box::new(task)))
+        self.state = State::Collecting(groups);
+        // The charge of an empty cohort, already summed, waits behind the record of the attempt.
+        self.collect()?;
+        Ok(Action::Begin(tasks))
     }
 
     fn key(&self, round: u32, attempt: u32, purpose: Purpose) -> StreamKey {
@@ -346,14 +365,23 @@ impl Coordinator {
         h.finalize().into()
     }
 
-    fn task(&self, round: u32, attempt: &Attempt) -> Result<RoundTask, FlError> {
+    /// The tasks of a round: one a group.
+    fn tasks(&self, round: u32, attempt: &Attempt) -> Result<Vec<RoundTask>, FlError> {
         let plan = &self.plan;
         let draw = match plan.sampling {
             Sampling::RoundRobin => self.key(0, 0, Purpose::Cohort),
             _ => self.key(round, attempt.attempt, Purpose::Cohort),
         };
         let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw);
-        let id = SessionId { session: plan.session, round, attempt: attempt.attempt };
+        let key = self.key(round, attempt.attempt, Purpose::Groups);
+        let groups = plan.grouping.deal(&cohort, plan.sampling, &key);
+        (0..).zip(groups).map(|(group, members)| self.task(round, attempt, group, members)).collect()
+    }
+
+    fn task(&self, round: u32, attempt: &Attempt, group: u32, cohort: Vec<u64>) -> Result<RoundTask, FlError> {
+        let plan = &self.plan;
+        let session = plan.grouping.session(&plan.session, group);
+        let id = SessionId { session, round, attempt: attempt.attempt };
         let (shape, threshold) = (plan.shape()?, plan.threshold(round, cohort.len()));
         let parties = RoundParties {
             id,
@@ -361,10 +389,11 @@ impl Coordinator {
             cohort: &cohort,
             threshold,
             secret: &self.secret,
-            graph: self.key(round, attempt.attempt, Purpose::Graph),
+            graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
         };
         Ok(RoundTask {
             id,
+            group,
             protocol: plan.protocol.session(plan, &parties)?,
             share: plan.share(round, cohort.len()),
             layers: plan.layers(round, cohort.len()),
@@ -379,18 +408,27 @@ impl Coordinator {
         })
     }
 
-    /// The next frame of the aggregation to a client.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+    /// The group of a session whose vectors are collected.
+    fn group(&mut self, id: &SessionId) -> Option<&mut Collecting> {
         match &mut self.state {
-            State::Collecting { server, .. } => server.poll_transmit(),
+            State::Collecting(groups) => groups.iter_mut().find(|group| group.task.id == *id),
             _ => None,
         }
     }
 
-    /// Takes a frame of the aggregation. A refused frame changes nothing.
+    /// The next frame of the aggregation `id` to a client or key holder.
+    pub fn poll_transmit(&mut self, id: &SessionId) -> Option<Transmit> {
+        self.group(id)?.server.poll_transmit()
+    }
+
+    /// Takes a frame of an aggregation; its header says of which. A refused frame changes nothing.
     pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
-        let State::Collecting { server, .. } = &mut self.state else { return Err(self.out_of_order("a frame")) };
-        server.handle(from, frame)?;
+        let State::Collecting(groups) = &mut self.state else { return Err(self.out_of_order("a frame")) };
+        // What names no group the first one refuses, with the reason.
+        let named = frame::session(frame).and_then(|id| groups.iter().position(|group| group.task.id == id));
+        if let Some(group) = groups.get_mut(named.unwrap_or(0)) {
+            group.server.handle(from, frame)?;
+        }
         self.collect()
     }
 
@@ -398,10 +436,10 @@ impl Coordinator {
     /// [`Self::charged`]. A client answers with the keys of these layers ([`Self::take_out`]) if the survivors that its own
     /// protocol machine knows are these: fewer would uncover noise that has to stay.
     #[must_use]
-    pub fn excess(&self) -> Option<ExcessNoise> {
-        let State::Charging { task, survivors, .. } = &self.state else { return None };
-        let any = !task.excess(survivors.len()).is_empty();
-        any.then(|| ExcessNoise { task: task.clone(), clients: survivors.clone() })
+    pub fn excess(&self) -> Vec<ExcessNoise> {
+        let State::Charging(sums) = &self.state else { return Vec::new() };
+        let any = sums.iter().filter(|sum| !sum.task.excess(sum.survivors.len()).is_empty());
+        any.map(|sum| ExcessNoise { task: Box::new(sum.task.clone()), clients: sum.survivors.clone() }).collect()
     }
 
     /// Takes the keys of a survivor's layers of noise that were not needed.
@@ -409,13 +447,13 @@ impl Coordinator {
     /// # Errors
     /// Before there are survivors; a client that is none; another number of keys than of layers.
     pub fn take_out(&mut self, client: u64, keys: Vec<StreamKey>) -> Result<(), FlError> {
-        let State::Charging { task, survivors, .. } = &self.state else {
+        let State::Charging(sums) = &self.state else {
             return Err(self.out_of_order("keys of noise"));
         };
-        if survivors.binary_search(&client).is_err() {
+        let Some(sum) = sums.iter().find(|sum| sum.survivors.binary_search(&client).is_ok()) else {
             return Err(SecAggError::UnknownSender { from: PartyId::Client(client) }.into());
-        }
-        let expected = task.excess(survivors.len()).len();
+        };
+        let expected = sum.task.excess(sum.survivors.len()).len();
         if keys.len() != expected {
             return Err(FlError::OutOfRange {
                 name: "keys of layers of noise",
@@ -427,22 +465,21 @@ impl Coordinator {
         Ok(())
     }
 
-    /// When the coordinator wants to be told the time next, in milliseconds since the round began.
+    /// When the aggregation `id` wants to be told the time next, in milliseconds since the round began.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<u64> {
-        match &self.state {
-            State::Collecting { server, .. } => server.poll_timeout(),
-            _ => None,
-        }
+    pub fn poll_timeout(&self, id: &SessionId) -> Option<u64> {
+        let State::Collecting(groups) = &self.state else { return None };
+        groups.iter().find(|group| group.task.id == *id)?.server.poll_timeout()
     }
 
-    /// Tells the coordinator the time. At its deadline a round goes on without those who have not delivered, or is aborted.
+    /// Tells an aggregation the time. At its deadline it goes on without those who have not delivered, or is aborted, and the
+    /// round with it.
     ///
     /// # Errors
     /// [`FlError::Aborted`] if too few have delivered.
-    pub fn handle_timeout(&mut self, now: u64) -> Result<(), FlError> {
-        let State::Collecting { server, .. } = &mut self.state else { return Ok(()) };
-        server.handle_timeout(now);
+    pub fn handle_timeout(&mut self, id: &SessionId, now: u64) -> Result<(), FlError> {
+        let Some(group) = self.group(id) else { return Ok(()) };
+        group.server.handle_timeout(now);
         self.collect()
     }
 
@@ -450,54 +487,64 @@ impl Coordinator {
         FlError::OutOfOrder { event, state: self.state.name() }
     }
 
-    /// Moves on to the charge when the aggregation has its sum.
+    /// Moves on to the charge when every group has its sum.
     fn collect(&mut self) -> Result<(), FlError> {
-        let State::Collecting { server, task } = &mut self.state else { return Ok(()) };
-        match server.poll_output() {
-            None | Some(Output::Delivered) => Ok(()),
-            Some(Output::Aborted { survivors, threshold }) => {
-                Err(FlError::Aborted { round: task.id.round, survivors, threshold })
-            }
-            // A client that vanished took its share of the noise along: less noise than is accounted.
-            Some(Output::Sum { survivors, .. }) if survivors.len() < task.threshold => {
-                let (survivors, threshold) = (survivors.len(), task.threshold);
-                Err(FlError::Aborted { round: task.id.round, survivors, threshold })
-            }
-            Some(Output::Sum { words, survivors }) => {
-                let task = task.clone();
-                self.pending.push_back(Action::Charge(Charge {
-                    round: task.id.round,
-                    attempt: task.id.attempt,
-                    input: task.input,
-                }));
-                self.state = State::Charging { task, words, survivors };
-                Ok(())
-            }
+        let State::Collecting(groups) = &mut self.state else { return Ok(()) };
+        for Collecting { server, task, sum } in groups.iter_mut() {
+            let (survivors, threshold) = match server.poll_output() {
+                None | Some(Output::Delivered) => continue,
+                Some(Output::Aborted { survivors, threshold }) => (survivors, threshold),
+                // A client that vanished took its share of the noise along: less noise than is accounted.
+                Some(Output::Sum { survivors, .. }) if survivors.len() < task.threshold => {
+                    (survivors.len(), task.threshold)
+                }
+                Some(Output::Sum { words, survivors }) => {
+                    *sum = Some((words, survivors));
+                    continue;
+                }
+            };
+            return Err(FlError::Aborted { round: task.id.round, survivors, threshold });
         }
+        if groups.iter().any(|group| group.sum.is_none()) {
+            return Ok(());
+        }
+        let sums = groups.drain(..).filter_map(|Collecting { task, sum, .. }| {
+            let (words, survivors) = sum?;
+            Some(GroupSum { task, words, survivors })
+        });
+        let sums: Vec<GroupSum> = sums.collect();
+        if let Some(GroupSum { task, .. }) = sums.first() {
+            let SessionId { round, attempt, .. } = task.id;
+            self.pending.push_back(Action::Charge(Charge { round, attempt, input: task.input }));
+        }
+        self.state = State::Charging(sums);
+        Ok(())
     }
 
     /// The driver has made the charge durable and asked for the noise to take out: reveal, decode, step. After an error of
-    /// the backend the sum is still there, and the call may be repeated (see [`Self::move_to`]).
+    /// the backend the sums are still there, and the call may be repeated (see [`Self::move_to`]).
     pub fn charged(&mut self) -> Result<(), FlError> {
-        let (task, words, survivors) = match std::mem::replace(&mut self.state, State::Ready) {
-            State::Charging { task, words, survivors } => (task, words, survivors),
+        let sums = match std::mem::replace(&mut self.state, State::Ready) {
+            State::Charging(sums) => sums,
             other => {
                 self.state = other;
                 return Err(self.out_of_order("a charge"));
             }
         };
-        self.spend.charge(task.id.round, task.id.attempt)?;
-        let mut mean = match self.reveal(&task, &words, &survivors) {
-            Ok(mean) => mean,
+        let Some(id) = sums.first().map(|sum| sum.task.id) else { return Ok(()) };
+        self.spend.charge(id.round, id.attempt)?;
+        let Revealed { mut mean, share } = match self.reveal_all(&sums) {
+            Ok(revealed) => revealed,
             Err(e) => {
-                self.state = State::Charging { task, words, survivors };
+                self.state = State::Charging(sums);
                 return Err(e);
             }
         };
-        drop(words);
-        if let Some(state) = &mut self.clip {
-            let (rows, share) = state.split(&mean);
-            mean = rows;
+        let (cohort, survivors) =
+            sums.iter().fold((0, 0), |(c, s), sum| (c + sum.task.cohort.len(), s + sum.survivors.len()));
+        let clip = self.clip.map(|state| state.clip);
+        drop(sums);
+        if let (Some(state), Some(share)) = (&mut self.clip, share) {
             *state = state.next(share);
         }
         self.told.clear();
@@ -508,27 +555,27 @@ impl Coordinator {
         if self.plan.direction == Direction::Delta {
             mean.iter_mut().for_each(|x| *x = -*x);
         }
-        if self.plan.is_private() || !survivors.is_empty() {
+        if self.plan.is_private() || survivors > 0 {
             let weights = Arc::make_mut(&mut self.weights);
             self.optimizer.step(weights, &mean);
             self.steps += 1;
             if let Some(i) = weights.iter().position(|w| !w.is_finite()) {
                 return Err(FlError::OutOfRange {
                     name: "weights",
-                    expected: format!("finite after round {} (lower server.learning_rate or the clip)", task.id.round),
+                    expected: format!("finite after round {} (lower server.learning_rate or the clip)", id.round),
                     found: format!("{} at parameter {i}", weights[i]),
                 });
             }
         }
-        self.round = task.id.round;
+        self.round = id.round;
         let summary = Box::new(RoundSummary {
             round: self.round,
-            attempt: task.id.attempt,
-            cohort: task.cohort.len(),
-            survivors: survivors.len(),
+            attempt: id.attempt,
+            cohort,
+            survivors,
             epsilon: self.spend.epsilon(self.round)?,
             update_norm,
-            clip: task.clip.map(|state| state.clip),
+            clip,
             evaluation: None,
         });
         if self.round.is_multiple_of(self.plan.evaluate_every) || self.round == self.plan.rounds {

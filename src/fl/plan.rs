@@ -8,6 +8,7 @@ use super::FlError;
 use super::adaptive::AdaptiveClip;
 use super::cohort::{self, Sampling};
 use super::dropout::{Dropout, Layer, Shares};
+use super::groups::{self, Grouping};
 use super::optimizer::OptimizerConfig;
 use super::protocol::Protocol;
 use crate::math::prg::Cipher;
@@ -68,6 +69,8 @@ pub struct Plan {
     pub cohort: f64,
     /// How cohorts are drawn.
     pub sampling: Sampling,
+    /// How a cohort is divided into groups, of which each has its own sum.
+    pub grouping: Grouping,
     /// Rounds T.
     pub rounds: u32,
     /// Number of parameters d.
@@ -153,6 +156,7 @@ impl Plan {
                 "aggregate".into(),
             );
         }
+        self.check_grouping()?;
         self.check_coins()?;
         self.check_dropout()?;
         self.check_server_share()?;
@@ -245,6 +249,41 @@ impl Plan {
         mechanisms.zip(self.stage_rounds())
     }
 
+    /// Expected number of clients of one sum.
+    #[must_use]
+    pub fn expected_size(&self) -> f64 {
+        self.grouping.expected_size(self.cohort)
+    }
+
+    /// Only noise that is drawn for a group of any size has groups.
+    fn check_grouping(&self) -> Result<(), FlError> {
+        if self.grouping == Grouping::Whole {
+            return Ok(());
+        }
+        let bad = |expected: &str, found: String| {
+            Err(FlError::OutOfRange { name: "group_size", expected: expected.to_owned(), found })
+        };
+        let groups = self.cohort / self.expected_size();
+        if groups > groups::MOST as f64 {
+            return bad(&format!("at most {} groups a round", groups::MOST), format!("{groups} groups"));
+        }
+        if self.mechanism.correlation().is_some() {
+            return bad("absent beside correlated noise, whose state is one sum's", self.mechanism.name().into());
+        }
+        let law = self.mechanism.noise();
+        let shared = self.placement == NoisePlacement::PerClient;
+        if matches!(law, NoiseLaw::DiscreteGaussianShares { .. })
+            || (shared && matches!(law, NoiseLaw::CenteredBinomial { .. }))
+        {
+            return bad(
+                "absent, or the mechanism `smm`, `smm-2022`, `skellam`, `central-gaussian`, `none` (the shares of others are \
+                 made for cohorts of one size)",
+                self.mechanism.name().into(),
+            );
+        }
+        Ok(())
+    }
+
     /// Coins are shared out evenly, or the sum would depend on how many share them.
     fn check_coins(&self) -> Result<(), FlError> {
         if self.mechanism.bias_bits().is_some() && self.placement == NoisePlacement::Aggregate {
@@ -284,7 +323,7 @@ impl Plan {
                 found: format!("noise {:?} of {}", self.placement, self.mechanism.name()),
             });
         }
-        dropout.validate((self.sampling == Sampling::All).then_some(self.clients))
+        dropout.validate((self.sampling == Sampling::All).then(|| self.grouping.least_size(self.clients)))
     }
 
     /// Only a Skellam variable is split into two that are accounted alike.
@@ -410,11 +449,11 @@ impl Plan {
         }
     }
 
-    /// What the sum of a round is divided by. The expected cohort is a public constant: under sampling the true size is
+    /// What the sum of a group is divided by. Its expected size is a public constant: under sampling the true size is
     /// private. Where all clients are asked, so many as delivered.
     #[must_use]
     pub fn divisor(&self, survivors: usize) -> f64 {
-        if self.sampling == Sampling::All && survivors > 0 { survivors as f64 } else { self.cohort }
+        if self.sampling == Sampling::All && survivors > 0 { survivors as f64 } else { self.expected_size() }
     }
 
     /// The noise that is left for the aggregator after a cohort of `size` has added its shares: its own part, and all of it
@@ -544,6 +583,9 @@ impl Plan {
         }
         if let Some(dropout) = &self.dropout {
             h.update(format!(" {dropout:?}").as_bytes());
+        }
+        if self.grouping != Grouping::Whole {
+            h.update(format!(" {:?}", self.grouping).as_bytes());
         }
         if self.server_share > 0.0 {
             h.update(format!(" server {}", self.server_share).as_bytes());

@@ -100,7 +100,7 @@ impl Protocol {
                 return Err(FlError::OutOfRange { name, expected: "in [0, 1)".into(), found: value.to_string() });
             }
         }
-        masks::Plan::choose(&config.request(plan.cohort.ceil() as usize))?;
+        masks::Plan::choose(&config.request(plan.expected_size().ceil() as usize))?;
         Ok(())
     }
 

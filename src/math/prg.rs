@@ -95,6 +95,8 @@ pub enum Purpose {
     HolderAnswers = 62,
     /// What a client of `mphe` derives the randomness of one ciphertext from, bound to its plaintext.
     MpheClient = 63,
+    /// Which group of a cohort each client is in (public).
+    Groups = 64,
 }
 
 /// The stream cipher under a key.

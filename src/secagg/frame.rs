@@ -82,6 +82,17 @@ pub fn read_header(frame: &[u8], kind: u8, id: &SessionId) -> Result<Header, Sec
     Ok(Header { kind, id: found, client: u64::from_le_bytes(word(frame, 28)), shape })
 }
 
+/// The aggregation that a frame says it belongs to; `None` if it is no frame of ours. Its machine checks the rest.
+#[must_use]
+pub fn session(frame: &[u8]) -> Option<SessionId> {
+    let ours = frame.len() >= HEADER && &frame[..2] == b"VS" && frame[2] == VERSION;
+    ours.then(|| SessionId {
+        session: word(frame, 4),
+        round: u32::from_le_bytes(word(frame, 20)),
+        attempt: u32::from_le_bytes(word(frame, 24)),
+    })
+}
+
 /// Checks that a frame is about vectors of `shape`.
 ///
 /// # Errors

@@ -36,7 +36,7 @@ pub(super) fn play(
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
-        let asked = requests(coordinator);
+        let asked = requests(coordinator, task);
         let answers = answers(&mut machines, &asked)?;
         forward(coordinator, answers)?;
         machines.retain(|&client, machine| !(machine.wants_vector() && vanishes(experiment, task, client)));
@@ -56,15 +56,15 @@ pub(super) fn play(
         }
         if asked.is_empty() && due.is_empty() {
             // Those who are left have said all they have to say.
-            let Some(deadline) = coordinator.poll_timeout() else { return Ok(total) };
-            coordinator.handle_timeout(deadline)?;
+            let Some(deadline) = coordinator.poll_timeout(&task.id) else { return Ok(total) };
+            coordinator.handle_timeout(&task.id, deadline)?;
         }
     }
 }
 
 /// What the server asks of clients: one request at most of each phase.
-pub(super) fn requests(coordinator: &mut Coordinator) -> BTreeMap<u64, Vec<u8>> {
-    let all = std::iter::from_fn(|| coordinator.poll_transmit());
+pub(super) fn requests(coordinator: &mut Coordinator, task: &RoundTask) -> BTreeMap<u64, Vec<u8>> {
+    let all = std::iter::from_fn(|| coordinator.poll_transmit(&task.id));
     all.filter_map(|transmit| match transmit.to {
         PartyId::Client(client) => Some((client, transmit.frame)),
         PartyId::Server | PartyId::Holder(_) => None,

@@ -29,7 +29,7 @@ pub(super) fn play(
 ) -> Result<EncodeReport, SimError> {
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
     let mut holders = holders(experiment, session)?;
-    let announced = requests(coordinator);
+    let announced = requests(coordinator, task);
     let mut total = EncodeReport::default();
     for members in delivering(experiment, task).chunks(rows_in_flight(task)) {
         if interrupt.load(Ordering::Relaxed) {
@@ -49,12 +49,12 @@ pub(super) fn play(
             })
             .collect::<Result<Vec<_>, SimError>>()?;
         forward(coordinator, messages.into_iter().flatten().collect())?;
-        pass_on(coordinator, &mut holders)?;
+        pass_on(coordinator, task, &mut holders)?;
     }
     // Nobody else will deliver; then no other holder will answer.
-    while let Some(deadline) = coordinator.poll_timeout() {
-        coordinator.handle_timeout(deadline)?;
-        pass_on(coordinator, &mut holders)?;
+    while let Some(deadline) = coordinator.poll_timeout(&task.id) {
+        coordinator.handle_timeout(&task.id, deadline)?;
+        pass_on(coordinator, task, &mut holders)?;
     }
     Ok(total)
 }
@@ -70,9 +70,9 @@ fn holders(experiment: &Experiment, session: &Arc<Session>) -> Result<Vec<Onesho
 }
 
 /// Brings the holders what the server has for them, and their answers back.
-fn pass_on(coordinator: &mut Coordinator, holders: &mut [OneshotHolder]) -> Result<(), SimError> {
+fn pass_on(coordinator: &mut Coordinator, task: &RoundTask, holders: &mut [OneshotHolder]) -> Result<(), SimError> {
     let mut mail: BTreeMap<PartyId, Vec<Vec<u8>>> = BTreeMap::new();
-    while let Some(Transmit { to, frame }) = coordinator.poll_transmit() {
+    while let Some(Transmit { to, frame }) = coordinator.poll_transmit(&task.id) {
         mail.entry(to).or_default().push(frame);
     }
     let answers = holders

@@ -6,74 +6,106 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::SimError;
+use super::masked::{forward, requests};
 use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
+use crate::fl::FlError;
 use crate::fl::client::{ClientRound, excess_keys};
 use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
 use crate::fl::protocol::RoundProtocol;
 use crate::math::prg::{Address, Purpose};
 use crate::model::{Clients, samples_per_call};
+use crate::secagg::plain::PlainClient;
 use crate::secagg::{Party, PartyId};
 
-/// Lets every client of the cohort train, encode and deliver. Returns early, with the round unfinished,
-/// once `interrupt` is set.
-pub fn play_clients(
+/// Lets every client of the groups train, encode and deliver. Returns early, with the round unfinished, once `interrupt` is
+/// set.
+pub fn play_round(
     experiment: &Experiment,
-    task: &RoundTask,
+    tasks: &[RoundTask],
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
-    match &task.protocol {
-        RoundProtocol::Plain => {}
-        RoundProtocol::Masks(session) => {
-            return super::masked::play(experiment, task, session, coordinator, interrupt);
-        }
-        RoundProtocol::Oneshot(session) => {
-            return super::oneshot::play(experiment, task, session, coordinator, interrupt);
-        }
-    }
-    let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
-    let mut announcements = HashMap::new();
-    while let Some(transmit) = coordinator.poll_transmit() {
-        announcements.insert(transmit.to, transmit.frame);
-    }
     let mut total = EncodeReport::default();
-    for members in delivering(experiment, task).chunks(rows_in_flight(task)) {
+    let mut plain: Vec<&RoundTask> = Vec::new();
+    for task in tasks {
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
-        let rows = train(experiment, task, members)?;
-        let (parties, report) = clients.protect(members, &rows)?;
+        let report = match &task.protocol {
+            RoundProtocol::Plain => {
+                plain.push(task);
+                continue;
+            }
+            RoundProtocol::Masks(session) => super::masked::play(experiment, task, session, coordinator, interrupt)?,
+            RoundProtocol::Oneshot(session) => super::oneshot::play(experiment, task, session, coordinator, interrupt)?,
+        };
         total.merge(&report);
-        let frames = members
-            .par_iter()
-            .zip(parties)
-            .map(|(&client, mut party)| {
-                if let Some(frame) = announcements.get(&PartyId::Client(client)) {
-                    party.handle(PartyId::Server, frame).map_err(crate::fl::FlError::from)?;
+    }
+    // Groups whose clients draw the same noise work together: many of them may be small.
+    while let Some(&first) = plain.first() {
+        let (alike, others) =
+            plain.into_iter().partition(|task| task.share == first.share && task.layers == first.layers);
+        total.merge(&play_plain(experiment, &alike, coordinator, interrupt)?);
+        plain = others;
+    }
+    Ok(total)
+}
+
+/// Groups of `plain` whose clients draw noise of one law.
+fn play_plain(
+    experiment: &Experiment,
+    tasks: &[&RoundTask],
+    coordinator: &mut Coordinator,
+    interrupt: &AtomicBool,
+) -> Result<EncodeReport, SimError> {
+    let mut total = EncodeReport::default();
+    let Some(&first) = tasks.first() else { return Ok(total) };
+    let clients = ClientRound::new(&experiment.plan, first, &experiment.secret, experiment.backend.clone())?;
+    let mut announcements = HashMap::new();
+    for task in tasks {
+        announcements.extend(requests(coordinator, task));
+    }
+    let all: Vec<(u64, &RoundTask)> = tasks
+        .iter()
+        .flat_map(|&task| delivering(experiment, task).into_iter().map(move |client| (client, task)))
+        .collect();
+    for chunk in all.chunks(rows_in_flight(first)) {
+        if interrupt.load(Ordering::Relaxed) {
+            return Ok(total);
+        }
+        let members: Vec<u64> = chunk.iter().map(|(client, _)| *client).collect();
+        let (vectors, report) = clients.vectors(&members, &train(experiment, first, &members)?)?;
+        total.merge(&report);
+        let rows: Vec<(&(u64, &RoundTask), &[u8])> = chunk.iter().zip(vectors.rows()).collect();
+        let answers = rows
+            .into_par_iter()
+            .map(|(&(client, task), row)| {
+                let mut party = PlainClient::packed(task.id, client, task.shape, row).map_err(FlError::from)?;
+                if let Some(frame) = announcements.get(&client) {
+                    party.handle(PartyId::Server, frame).map_err(FlError::from)?;
                 }
-                Ok((client, party.poll_transmit()))
+                Ok(party.poll_transmit().map(|answer| (client, answer)))
             })
             .collect::<Result<Vec<_>, SimError>>()?;
-        for (client, transmit) in frames {
-            if let Some(transmit) = transmit {
-                coordinator.handle(PartyId::Client(client), &transmit.frame)?;
-            }
-        }
+        forward(coordinator, answers.into_iter().flatten().collect())?;
     }
-    // Nobody else will deliver.
-    if let Some(deadline) = coordinator.poll_timeout() {
-        coordinator.handle_timeout(deadline)?;
+    for task in tasks {
+        // Nobody else will deliver.
+        if let Some(deadline) = coordinator.poll_timeout(&task.id) {
+            coordinator.handle_timeout(&task.id, deadline)?;
+        }
     }
     Ok(total)
 }
 
 /// Lets the survivors of the round tell the noise that was not needed.
 pub fn take_out_excess(experiment: &Experiment, coordinator: &mut Coordinator) -> Result<(), SimError> {
-    let Some(ExcessNoise { task, clients }) = coordinator.excess() else { return Ok(()) };
-    for &client in &clients {
-        let keys = excess_keys(&experiment.plan, &task, &experiment.secret, client, clients.len());
-        coordinator.take_out(client, keys)?;
+    for ExcessNoise { task, clients } in coordinator.excess() {
+        for &client in &clients {
+            let keys = excess_keys(&experiment.plan, &task, &experiment.secret, client, clients.len());
+            coordinator.take_out(client, keys)?;
+        }
     }
     Ok(())
 }

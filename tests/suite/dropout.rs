@@ -123,12 +123,12 @@ fn delivered(experiment: &Experiment) -> (Coordinator, RoundTask) {
     let spend = Spend::new(&experiment.plan, std::collections::BTreeMap::new()).unwrap();
     let (plan, secret, backend) = (experiment.plan.clone(), experiment.secret.clone(), experiment.backend.clone());
     let mut coordinator = Coordinator::new(plan, secret, backend, vec![0.0; 4096], spend).unwrap();
-    assert!(coordinator.excess().is_none());
+    assert!(coordinator.excess().is_empty());
     assert!(matches!(coordinator.take_out(0, Vec::new()), Err(FlError::OutOfOrder { .. })));
-    let Some(Action::Begin(task)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
-    sim::work::play_clients(experiment, &task, &mut coordinator, &AtomicBool::new(false)).unwrap();
+    let Some(Action::Begin(tasks)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
+    sim::work::play_round(experiment, &tasks, &mut coordinator, &AtomicBool::new(false)).unwrap();
     assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
-    (coordinator, *task)
+    (coordinator, tasks[0].clone())
 }
 
 fn square(coordinator: &Coordinator) -> f64 {
@@ -140,7 +140,7 @@ fn noise_that_nobody_takes_out_stays_or_ends_the_round() {
     let experiment = silent(r#"{"tolerated":0.5}"#, &[]);
     let (mut coordinator, task) = delivered(&experiment);
     assert_eq!((task.layers.len(), task.threshold, task.excess(40), task.excess(33)), (20, 20, 0..20, 7..20));
-    let excess = coordinator.excess().unwrap();
+    let excess = coordinator.excess().remove(0);
     assert_eq!(excess.clients, (0..40).collect::<Vec<u64>>());
     let keys_of = |client: u64| excess_keys(&experiment.plan, &task, &experiment.secret, client, 40);
     let keys = keys_of(7);

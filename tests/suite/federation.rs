@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use veilsum::backend::{Backend, Rows};
 use veilsum::config::build::{Experiment, Given, build};
-use veilsum::config::{Config, overrides};
+use veilsum::config::{Config, ConfigError, overrides};
 use veilsum::data::Batch;
 use veilsum::fl::FlError;
 use veilsum::fl::coordinator::{Action, Coordinator};
@@ -53,6 +53,15 @@ fn experiment(set: &[&str]) -> Experiment {
 }
 
 pub(crate) fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
+    built(delta, set).unwrap()
+}
+
+/// Why such a run is refused.
+pub(crate) fn refusal_of(set: &[&str]) -> String {
+    built(&DELTAS, set).err().map_or_else(|| "it is not".into(), |e| e.to_string())
+}
+
+fn built(delta: &[f32], set: &[&str]) -> Result<Experiment, ConfigError> {
     let base = r#"{
         "name": "federation", "seed": 3,
         "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},
@@ -67,7 +76,7 @@ pub(crate) fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
     }
     let config: Config = overrides::typed(&value, "test").unwrap();
     let given = Given { trainer: Some(Arc::new(Constant(delta.to_vec()))), ..Given::default() };
-    build(&config, Path::new("."), given).unwrap()
+    build(&config, Path::new("."), given)
 }
 
 fn run(experiment: &Experiment) -> sim::RunResult {
@@ -164,7 +173,8 @@ fn the_coordinator_refuses_events_out_of_order_and_foreign_frames() {
     let evaluation = veilsum::model::Evaluation { loss: 1.0, accuracy: 0.1, samples: 1 };
     assert!(matches!(coordinator.evaluated(evaluation), Err(FlError::OutOfOrder { .. })));
     assert!(matches!(coordinator.handle(PartyId::Client(0), &[0; 80]), Err(FlError::OutOfOrder { .. })));
-    let Some(Action::Begin(task)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
+    let Some(Action::Begin(tasks)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
+    let task = &tasks[0];
     assert_eq!(task.cohort, (0..12).collect::<Vec<u64>>());
     assert!(coordinator.poll_action().unwrap().is_none(), "the coordinator waits for frames");
     for frame in [&[][..], &[0; 10], &[0; 80], &[0xff; 2000]] {
@@ -172,7 +182,7 @@ fn the_coordinator_refuses_events_out_of_order_and_foreign_frames() {
     }
     // The refused frames changed nothing: the round still takes all of its clients and ends.
     let interrupt = AtomicBool::new(false);
-    sim::work::play_clients(&experiment, &task, &mut coordinator, &interrupt).unwrap();
+    sim::work::play_round(&experiment, &tasks, &mut coordinator, &interrupt).unwrap();
     assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
     assert_eq!(*coordinator.weights(), vec![0.0; DELTAS.len()], "nothing is revealed before the charge");
     coordinator.charged().unwrap();

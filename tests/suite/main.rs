@@ -10,6 +10,7 @@ mod device_loss;
 mod device_training;
 mod dropout;
 mod federation;
+mod groups;
 mod he;
 mod kernels;
 mod layering;

@@ -1,6 +1,6 @@
 //! The one step that makes a sum visible: what noise is left to add, the decoding, the division.
 
-use super::{Coordinator, RoundTask};
+use super::{Coordinator, GroupSum, RoundTask};
 use crate::backend::{Aligned, Buffer};
 use crate::fl::cohort::Sampling;
 use crate::fl::{FlError, dropout};
@@ -10,20 +10,49 @@ use crate::sample::binomial::{CentredBinomial, coin_parts};
 use crate::sample::discrete_gaussian;
 use crate::sample::table::NoiseTable;
 
+/// What the sums of a round come to.
+pub(super) struct Revealed {
+    /// Of the clients' vectors, in their own scale.
+    pub(super) mean: Aligned<f32>,
+    /// The share of clients within the clip bound, where it adapts.
+    pub(super) share: Option<f64>,
+}
+
+/// Copies of a round's address for one group: more than the parts of any sum's noise.
+const COPIES: u32 = 1 << 16;
+
 impl Coordinator {
-    /// Adds what noise is left to add, decodes, divides: the mean of the round's vectors.
-    pub(super) fn reveal(
-        &mut self,
-        task: &RoundTask,
-        words: &[u64],
-        survivors: &[u64],
-    ) -> Result<Aligned<f32>, FlError> {
+    /// Opens the sum of every group: the mean of each, and what they come to together.
+    pub(super) fn reveal_all(&mut self, sums: &[GroupSum]) -> Result<Revealed, FlError> {
+        let (mut means, mut weights, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+        for sum in sums {
+            let mut mean = self.reveal(&sum.task, &sum.words, &sum.survivors)?;
+            if let Some(state) = &self.clip {
+                let (rows, share) = state.split(&mean);
+                mean = rows;
+                shares.push(share);
+            }
+            means.push(mean);
+            // Under differential privacy every group counts as its expected size, whoever delivered.
+            weights.push(if self.plan.is_private() { 1 } else { self.total_weight(&sum.survivors) });
+        }
+        let share = (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64);
+        Ok(Revealed { mean: mean_of(means, &weights), share })
+    }
+
+    /// How often the survivors count together.
+    fn total_weight(&self, survivors: &[u64]) -> u64 {
+        match &self.plan.weights {
+            Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
+            None => survivors.len() as u64,
+        }
+    }
+
+    /// Adds what noise is left to add, decodes, divides: the mean of a group's vectors.
+    fn reveal(&mut self, task: &RoundTask, words: &[u64], survivors: &[u64]) -> Result<Aligned<f32>, FlError> {
         let unit = self.plan.mechanism.unit();
         if !self.plan.is_private() {
-            let total: u64 = match &self.plan.weights {
-                Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
-                None => survivors.len() as u64,
-            };
+            let total = self.total_weight(survivors);
             return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.dim));
         }
         // From the words each time: a device that fails may have written a part of its result.
@@ -31,7 +60,8 @@ impl Coordinator {
         sum.iter_mut().zip(words).for_each(|(s, &w)| *s = w as u32);
         self.remove_excess(task, survivors, &mut sum)?;
         let mut sum = Buffer::HostU32(sum);
-        let key = self.key(task.id.round, task.id.attempt, Purpose::Noise);
+        let copies = task.group * COPIES;
+        let key = self.copied_key(task.id.round, task.id.attempt, Purpose::Noise, copies);
         match self.plan.remainder(task.id.round, task.cohort.len()) {
             NoiseLaw::None => {}
             NoiseLaw::Skellam { mu } => {
@@ -49,7 +79,7 @@ impl Coordinator {
             },
             NoiseLaw::CenteredBinomial { coins } => {
                 for (copy, part) in coin_parts(coins).enumerate() {
-                    let key = self.copied_key(task.id.round, task.id.attempt, Purpose::Noise, copy as u32);
+                    let key = self.copied_key(task.id.round, task.id.attempt, Purpose::Noise, copies + copy as u32);
                     self.backend.noise(&mut sum, task.shape.bits, &CentredBinomial::new(part)?.into(), &key)?;
                 }
             }
@@ -77,7 +107,7 @@ impl Coordinator {
         }
         let tables = dropout::tables(&task.layers[layers])?;
         let mut noise = Buffer::HostU32(Aligned::zeroed(sum.len()));
-        for keys in self.told.values() {
+        for keys in survivors.iter().filter_map(|client| self.told.get(client)) {
             for (table, key) in tables.iter().zip(keys) {
                 self.backend.noise(&mut noise, task.shape.bits, table, key)?;
             }
@@ -86,6 +116,20 @@ impl Coordinator {
         sum.iter_mut().zip(noise.as_u32()?).for_each(|(s, &n)| *s = s.wrapping_sub(n) & mask);
         Ok(())
     }
+}
+
+/// The weighted mean of the groups' means, each coordinate in f64 and in their order.
+fn mean_of(mut means: Vec<Aligned<f32>>, weights: &[u64]) -> Aligned<f32> {
+    if means.len() == 1 {
+        return means.swap_remove(0);
+    }
+    let total = weights.iter().map(|&w| w as f64).sum::<f64>().max(1.0);
+    let mut all = Aligned::zeroed(means.first().map_or(0, |mean| mean.len()));
+    for (i, x) in all.iter_mut().enumerate() {
+        let sum: f64 = means.iter().zip(weights).map(|(mean, &w)| w as f64 * f64::from(mean[i])).sum();
+        *x = (sum / total) as f32;
+    }
+    all
 }
 
 /// Centres the exact sum of a round without privacy and scales it.

@@ -73,7 +73,7 @@ impl OneshotConfig {
             let (expected, found) = ("in [0, 1)".into(), self.corrupt.to_string());
             return Err(FlError::OutOfRange { name: "secagg.oneshot.corrupt", expected, found });
         }
-        let clients = plan.cohort.ceil() as usize;
+        let clients = plan.expected_size().ceil() as usize;
         // The heaviest that may meet.
         let mut heaviest = plan.weights.as_ref().map_or(Vec::new(), |w| w.to_vec());
         heaviest.sort_unstable_by(|a, b| b.cmp(a));
