@@ -18,6 +18,7 @@ use crate::secagg::VectorShape;
 use crate::secagg::frame;
 use crate::secagg::identity::Identity;
 use crate::secagg::masks::{MasksClient, Session};
+use crate::secagg::mphe::{MpheClient, RoundSession};
 use crate::secagg::oneshot::{self, OneshotClient};
 use crate::secagg::plain::PlainClient;
 
@@ -64,6 +65,7 @@ impl<'a> ClientRound<'a> {
     ) -> Result<Self, FlError> {
         let shape = match &task.protocol {
             RoundProtocol::Oneshot(session) => session.input_shape(),
+            RoundProtocol::Mphe(session) => session.shape(),
             RoundProtocol::Plain | RoundProtocol::Masks(_) => task.shape,
         };
         // A ring in which the integers do not wrap; the sum is reduced to the ring of the round, so that its bits are the same.
@@ -106,6 +108,20 @@ impl<'a> ClientRound<'a> {
     ) -> Result<OneshotClient, FlError> {
         let identity = Identity::simulated(self.secret, client);
         Ok(OneshotClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
+    }
+
+    /// The machine of a client of `mphe` with its vector, packed.
+    ///
+    /// # Errors
+    /// A client that is not in the cohort, a vector beyond the bound of the key.
+    pub fn encrypted(
+        &self,
+        session: &Arc<RoundSession>,
+        client: u64,
+        vector: &[u8],
+    ) -> Result<MpheClient, FlError> {
+        let identity = Identity::simulated(self.secret, client);
+        Ok(MpheClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
     }
 
     /// Encodes one row a client, `rows` in the order of `clients`, and hands each to its machine of `plain`.

@@ -4,6 +4,7 @@
 //! The order protects privacy: the attempt is on record before a client computes, and the charge is
 //! durable before the sum is decoded.
 
+mod keys;
 mod reveal;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use self::keys::RunKey;
+pub use self::keys::WantedKey;
 use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
@@ -29,6 +32,7 @@ use crate::model::Evaluation;
 use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
+use crate::secagg::mphe::KeyServer;
 use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
 
 /// What the clients of a round need to know.
@@ -121,6 +125,8 @@ pub enum Finish {
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Action {
+    /// Draw an epoch, call [`Coordinator::begin_key`] with it, and let the key holders make a key.
+    MakeKey(Box<WantedKey>),
     /// Put the attempt on record, then let the cohort work and deliver its frames.
     Begin(Box<RoundTask>),
     /// Make the charge durable, then call [`Coordinator::charged`].
@@ -137,6 +143,8 @@ pub enum Action {
 
 enum State {
     Ready,
+    Keyless(Box<WantedKey>),
+    Keying { server: Box<KeyServer>, wanted: Box<WantedKey> },
     Collecting { server: Box<dyn Party>, task: Box<RoundTask> },
     Charging { task: Box<RoundTask>, words: Vec<u64>, survivors: Vec<u64> },
     Evaluating(Box<RoundSummary>),
@@ -147,6 +155,8 @@ impl State {
     const fn name(&self) -> &'static str {
         match self {
             Self::Ready => "ready for the next round",
+            Self::Keyless(_) => "waiting for the epoch of a key",
+            Self::Keying { .. } => "waiting for a key",
             Self::Collecting { .. } => "collecting",
             Self::Charging { .. } => "waiting for the charge to be durable",
             Self::Evaluating(_) => "waiting for an evaluation",
@@ -174,6 +184,10 @@ pub struct Coordinator {
     noise: Option<RunNoise>,
     /// The keys of the survivors' layers of noise that were not needed.
     told: BTreeMap<u64, Vec<StreamKey>>,
+    /// The collective key, where the protocol has one.
+    key: Option<RunKey>,
+    /// Last frames of the machine that made it.
+    parting: VecDeque<Transmit>,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -213,6 +227,8 @@ impl Coordinator {
             steps: 0,
             table: None,
             told: BTreeMap::new(),
+            key: None,
+            parting: VecDeque::new(),
             state: State::Ready,
             pending: VecDeque::new(),
         })
@@ -263,7 +279,8 @@ impl Coordinator {
         self.round
     }
 
-    /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again.
+    /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again. So
+    /// does a key in the making, under another epoch.
     ///
     /// While frames are collected the round is given up, and what came in is dropped unseen. It begins again with a new
     /// attempt number, since rows that are encoded elsewhere are another plaintext (a coordinate may differ in its last
@@ -274,11 +291,11 @@ impl Coordinator {
     /// noised sum and decodes it here. Whatever the device had decoded was never returned: one charge, one release.
     pub fn move_to(&mut self, backend: Arc<dyn Backend>) -> bool {
         self.backend = backend;
-        let collecting = matches!(self.state, State::Collecting { .. });
-        if collecting {
+        let working = matches!(self.state, State::Collecting { .. } | State::Keyless(_) | State::Keying { .. });
+        if working {
             self.state = State::Ready;
         }
-        collecting
+        working
     }
 
     /// Epsilon of all that is charged up to the last finished round.
@@ -312,7 +329,16 @@ impl Coordinator {
             self.state = State::Finished;
             return Ok(Action::Finished(Finish::Stopped(stop)));
         }
-        let task = self.task(round, &attempt)?;
+        let cohort = self.cohort(round, &attempt);
+        if let Some(wanted) = self.wanted_key(round, &attempt, cohort.len())? {
+            self.state = State::Keyless(Box::new(wanted.clone()));
+            return Ok(Action::MakeKey(Box::new(wanted)));
+        }
+        let task = self.task(round, &attempt, cohort)?;
+        if let Some(key) = self.key.as_mut().filter(|_| !task.cohort.is_empty()) {
+            key.begin(round);
+        }
+        self.parting.clear();
         let server = task.protocol.server(&task, Arc::clone(&self.backend))?;
         self.told.clear();
         self.state = State::Collecting { server, task: Box::new(task.clone()) };
@@ -346,13 +372,17 @@ impl Coordinator {
         h.finalize().into()
     }
 
-    fn task(&self, round: u32, attempt: &Attempt) -> Result<RoundTask, FlError> {
+    fn cohort(&self, round: u32, attempt: &Attempt) -> Vec<u64> {
         let plan = &self.plan;
         let draw = match plan.sampling {
             Sampling::RoundRobin => self.key(0, 0, Purpose::Cohort),
             _ => self.key(round, attempt.attempt, Purpose::Cohort),
         };
-        let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw);
+        cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw)
+    }
+
+    fn task(&self, round: u32, attempt: &Attempt, cohort: Vec<u64>) -> Result<RoundTask, FlError> {
+        let plan = &self.plan;
         let id = SessionId { session: plan.session, round, attempt: attempt.attempt };
         let (shape, threshold) = (plan.shape()?, plan.threshold(round, cohort.len()));
         let parties = RoundParties {
@@ -361,6 +391,7 @@ impl Coordinator {
             cohort: &cohort,
             threshold,
             secret: &self.secret,
+            key: self.key.as_ref().map(RunKey::key),
             graph: self.key(round, attempt.attempt, Purpose::Graph),
         };
         Ok(RoundTask {
@@ -379,18 +410,24 @@ impl Coordinator {
         })
     }
 
-    /// The next frame of the aggregation to a client.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+    /// The machine at work: of the aggregation, or of a key set-up.
+    fn machine(&mut self) -> Option<&mut dyn Party> {
         match &mut self.state {
-            State::Collecting { server, .. } => server.poll_transmit(),
+            State::Collecting { server, .. } => Some(server.as_mut()),
+            State::Keying { server, .. } => Some(server.as_mut()),
             _ => None,
         }
     }
 
-    /// Takes a frame of the aggregation. A refused frame changes nothing.
+    /// The next frame of the aggregation, or of a key set-up, to a client or holder.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.parting.pop_front().or_else(|| self.machine()?.poll_transmit())
+    }
+
+    /// Takes a frame of the aggregation, or of a key set-up. A refused frame changes nothing.
     pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
-        let State::Collecting { server, .. } = &mut self.state else { return Err(self.out_of_order("a frame")) };
-        server.handle(from, frame)?;
+        let Some(machine) = self.machine() else { return Err(self.out_of_order("a frame")) };
+        machine.handle(from, frame)?;
         self.collect()
     }
 
@@ -427,22 +464,24 @@ impl Coordinator {
         Ok(())
     }
 
-    /// When the coordinator wants to be told the time next, in milliseconds since the round began.
+    /// When the coordinator wants to be told the time next, in milliseconds since the round or the key set-up began.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match &self.state {
             State::Collecting { server, .. } => server.poll_timeout(),
+            State::Keying { server, .. } => server.poll_timeout(),
             _ => None,
         }
     }
 
     /// Tells the coordinator the time. At its deadline a round goes on without those who have not delivered, or is aborted.
+    /// A key needs all of its holders.
     ///
     /// # Errors
-    /// [`FlError::Aborted`] if too few have delivered.
+    /// [`FlError::Aborted`] if too few have delivered; [`FlError::Key`] if a holder was not heard.
     pub fn handle_timeout(&mut self, now: u64) -> Result<(), FlError> {
-        let State::Collecting { server, .. } = &mut self.state else { return Ok(()) };
-        server.handle_timeout(now);
+        let Some(machine) = self.machine() else { return Ok(()) };
+        machine.handle_timeout(now);
         self.collect()
     }
 
@@ -450,8 +489,11 @@ impl Coordinator {
         FlError::OutOfOrder { event, state: self.state.name() }
     }
 
-    /// Moves on to the charge when the aggregation has its sum.
+    /// Moves on to the charge when the aggregation has its sum, and to the round when there is a key.
     fn collect(&mut self) -> Result<(), FlError> {
+        if matches!(self.state, State::Keying { .. }) {
+            return self.collect_key();
+        }
         let State::Collecting { server, task } = &mut self.state else { return Ok(()) };
         match server.poll_output() {
             None | Some(Output::Delivered) => Ok(()),
@@ -463,7 +505,10 @@ impl Coordinator {
                 let (survivors, threshold) = (survivors.len(), task.threshold);
                 Err(FlError::Aborted { round: task.id.round, survivors, threshold })
             }
-            Some(Output::Sum { words, survivors }) => {
+            Some(Output::Sum { mut words, survivors }) => {
+                // What is opened under a lattice key are integers of a wider ring: the bits of the model are those of the round's.
+                let ring = (1u64 << task.shape.bits) - 1;
+                words.iter_mut().for_each(|word| *word &= ring);
                 let task = task.clone();
                 self.pending.push_back(Action::Charge(Charge {
                     round: task.id.round,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::SimError;
+use super::mphe::Holders;
 use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
 use crate::fl::client::{ClientRound, excess_keys};
@@ -15,12 +16,13 @@ use crate::math::prg::{Address, Purpose};
 use crate::model::{Clients, samples_per_call};
 use crate::secagg::{Party, PartyId};
 
-/// Lets every client of the cohort train, encode and deliver. Returns early, with the round unfinished,
-/// once `interrupt` is set.
+/// Lets every client of the cohort train, encode and deliver, and the holders of a collective key open the sum. Returns
+/// early, with the round unfinished, once `interrupt` is set.
 pub fn play_clients(
     experiment: &Experiment,
     task: &RoundTask,
     coordinator: &mut Coordinator,
+    holders: &mut Holders,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
     match &task.protocol {
@@ -30,6 +32,9 @@ pub fn play_clients(
         }
         RoundProtocol::Oneshot(session) => {
             return super::oneshot::play(experiment, task, session, coordinator, interrupt);
+        }
+        RoundProtocol::Mphe(session) => {
+            return super::mphe::play(experiment, (task, session), holders, coordinator, interrupt);
         }
     }
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;

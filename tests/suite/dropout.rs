@@ -126,7 +126,8 @@ fn delivered(experiment: &Experiment) -> (Coordinator, RoundTask) {
     assert!(coordinator.excess().is_none());
     assert!(matches!(coordinator.take_out(0, Vec::new()), Err(FlError::OutOfOrder { .. })));
     let Some(Action::Begin(task)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
-    sim::work::play_clients(experiment, &task, &mut coordinator, &AtomicBool::new(false)).unwrap();
+    let mut holders = sim::mphe::Holders::default();
+    sim::work::play_clients(experiment, &task, &mut coordinator, &mut holders, &AtomicBool::new(false)).unwrap();
     assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
     (coordinator, *task)
 }
