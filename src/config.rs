@@ -74,7 +74,7 @@ pub struct Config {
     /// The account that every release is charged to before it is made. Absent: a ledger of the run's own, in its folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerConfig>,
-    /// The protocol that adds the vectors: `plain`, `{"masks": {}}` or `{"oneshot": {}}`.
+    /// The protocol that adds the vectors: `plain`, `{"masks": {}}`, `{"oneshot": {}}` or `{"mphe": {}}`.
     #[serde(default)]
     pub secagg: Protocol,
     /// When to evaluate.

@@ -23,6 +23,7 @@ use crate::privacy::ledger::LedgerError;
 use crate::privacy::mechanism::PrivacyError;
 use crate::sample::SampleError;
 use crate::secagg::SecAggError;
+use crate::secagg::mphe::KeyFault;
 
 /// Client number in addresses of randomness that belongs to the server.
 pub const SERVER: u64 = u64::MAX;
@@ -84,6 +85,9 @@ pub enum FlError {
         /// Round.
         round: u32,
     },
+    /// A collective key could not be made.
+    #[error(transparent)]
+    Key(#[from] KeyFault),
     /// A round ended below its threshold.
     #[error("round {round} ended with {survivors} of at least {threshold} clients")]
     Aborted {
@@ -101,7 +105,8 @@ impl FlError {
     #[must_use]
     pub const fn backend(&self) -> Option<&BackendError> {
         match self {
-            Self::Backend(e) | Self::SecAgg(SecAggError::Backend(e)) | Self::Model(ModelError::Backend(e)) => Some(e),
+            Self::Backend(e) | Self::Model(ModelError::Backend(e)) => Some(e),
+            Self::SecAgg(e) => e.backend(),
             _ => None,
         }
     }

@@ -120,6 +120,17 @@ pub trait Party {
     fn poll_output(&mut self) -> Option<Output>;
 }
 
+impl SecAggError {
+    /// The backend's error behind this one, whoever passed it on.
+    #[must_use]
+    pub const fn backend(&self) -> Option<&BackendError> {
+        match self {
+            Self::Backend(error) | Self::Lattice(HeError::Backend(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// Why a frame or a call was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SecAggError {

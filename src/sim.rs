@@ -2,9 +2,11 @@
 
 pub mod audit;
 pub mod dse;
+mod lattice;
 pub mod ledger;
 pub mod loss;
 mod masked;
+pub mod mphe;
 mod oneshot;
 pub mod page;
 pub mod query;
@@ -29,6 +31,7 @@ use crate::privacy::ledger::LedgerError;
 use crate::report::ReportError;
 use ledger::{LedgerState, RunLedger};
 use loss::{DeviceLoss, Recovery};
+use mphe::Holders;
 use run_dir::RunDir;
 
 /// One line of `metrics.jsonl`. Everything but `seconds` is the same in a repeated or resumed run.
@@ -210,6 +213,7 @@ pub fn run(
         history: Vec::new(),
         clients: EncodeReport::default(),
         device_lost: None,
+        holders: Holders::default(),
         current: (0, 0),
         started: Instant::now(),
     };
@@ -248,6 +252,8 @@ struct Run {
     history: Vec<RoundRecord>,
     clients: EncodeReport,
     device_lost: Option<DeviceLoss>,
+    /// The holders of the collective key, if there is one.
+    holders: Holders,
     /// The round in progress and its attempt.
     current: (u32, u32),
     started: Instant,
@@ -270,7 +276,15 @@ impl Run {
             };
             match action {
                 // A round that is charged is reported first.
-                Action::Begin(_) if interrupt.load(Ordering::Relaxed) => return Ok(Ending::Interrupted),
+                Action::Begin(_) | Action::MakeKey(_) if interrupt.load(Ordering::Relaxed) => {
+                    return Ok(Ending::Interrupted);
+                }
+                Action::MakeKey(wanted) => {
+                    self.current = (wanted.round, wanted.attempt);
+                    if let Err(e) = mphe::make_key(&self.experiment, coordinator, &mut self.holders, interrupt) {
+                        self.recover(e, Recovery::Restarted, coordinator, observer)?;
+                    }
+                }
                 Action::Begin(tasks) => {
                     let Some(first) = tasks.first() else { continue };
                     self.current = (first.id.round, first.id.attempt);
@@ -324,7 +338,7 @@ impl Run {
         if let Some(dir) = &mut self.folder {
             dir.begin(first.id.round, first.id.attempt, first.input)?;
         }
-        let report = work::play_round(&self.experiment, tasks, coordinator, interrupt)?;
+        let report = work::play_round(&self.experiment, tasks, coordinator, &mut self.holders, interrupt)?;
         self.clients.merge(&report);
         let delivering = || tasks.iter().map(|task| work::delivering(&self.experiment, task).len()).sum();
         match &mut self.folder {

@@ -24,7 +24,8 @@ PROTOCOLS
            corrupt and lost clients ask for. `veilsum train --set secagg={\"masks\":{}}` runs it.
   oneshot  One lattice ciphertext a client, and shares of its key for key holders, who open the sum of the keys.
            `veilsum train --set secagg={\"oneshot\":{}}` runs it.
-  mphe     Every value under a collective public key (likewise). `veilsum secagg run --protocol mphe` runs one.
+  mphe     Every value under a collective public key, made once for many sums and opened by key holders.
+           `veilsum train --set secagg={\"mphe\":{}}` runs it.
 
 The lattice protocols open integers: a field has room for the sum of values of magnitude --bound, and is reduced mod 2^bits
 afterwards. Security is a primal-uSVP estimate, and within the table of HomomorphicEncryption.org; failure is the probability

@@ -18,6 +18,7 @@ use crate::fl::SERVER;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
+use crate::fl::protocol::mphe::MpheTrust;
 use crate::fl::protocol::{Protocol, ServerBehavior};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
@@ -395,6 +396,29 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
             oneshot.needed()
         ));
         warn_of_told_noise(&mut notes, plan, oneshot.corrupt);
+    }
+    if let Protocol::Mphe(mphe) = &plan.protocol {
+        let server = match mphe.trust {
+            MpheTrust::SemiHonestServer => format!(
+                "as long as it follows the protocol, with up to {} of a cohort and {} of {} key holders in league with it",
+                mphe.corrupt(),
+                mphe.corrupt_holders,
+                mphe.holders
+            ),
+            MpheTrust::HonestRoster => format!(
+                "whatever it does, with up to {} of {} key holders and no client in league with it",
+                mphe.corrupt_holders, mphe.holders
+            ),
+        };
+        notes.push(format!(
+            "A collective key: the server sees the sum alone, {server}; {} holders open. {}.",
+            mphe.needed(),
+            match mphe.refresh {
+                Some(rounds) => format!("A fresh key after {rounds} rounds"),
+                None => "One key for the run, another where it is resumed".to_owned(),
+            }
+        ));
+        warn_of_told_noise(&mut notes, plan, mphe.corrupt());
     }
     if !plan.mechanism.distributed() {
         notes.push("The noise is added once by a trusted aggregator, who sees the exact sum.".into());

@@ -18,6 +18,7 @@ use crate::secagg::VectorShape;
 use crate::secagg::frame;
 use crate::secagg::identity::Identity;
 use crate::secagg::masks::{MasksClient, Session};
+use crate::secagg::mphe::{MpheClient, RoundSession};
 use crate::secagg::oneshot::{self, OneshotClient};
 
 /// A client's key in a round; `copy` counts further draws of one kind.
@@ -63,6 +64,7 @@ impl<'a> ClientRound<'a> {
     ) -> Result<Self, FlError> {
         let shape = match &task.protocol {
             RoundProtocol::Oneshot(session) => session.input_shape(),
+            RoundProtocol::Mphe(session) => session.shape(),
             RoundProtocol::Plain | RoundProtocol::Masks(_) => task.shape,
         };
         // A ring in which the integers do not wrap; the sum is reduced to the ring of the round, so that its bits are the same.
@@ -105,6 +107,15 @@ impl<'a> ClientRound<'a> {
     ) -> Result<OneshotClient, FlError> {
         let identity = Identity::simulated(self.secret, client);
         Ok(OneshotClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
+    }
+
+    /// The machine of a client of `mphe` with its vector, packed.
+    ///
+    /// # Errors
+    /// A client that is not in the cohort, a vector beyond the bound of the key.
+    pub fn encrypted(&self, session: &Arc<RoundSession>, client: u64, vector: &[u8]) -> Result<MpheClient, FlError> {
+        let identity = Identity::simulated(self.secret, client);
+        Ok(MpheClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
     }
 
     /// The vectors that are added, packed: one row a client, `rows` in the order of `clients`, encoded under its keys.

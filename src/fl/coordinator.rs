@@ -4,6 +4,7 @@
 //! The order protects privacy: the attempt is on record before a client computes, and the charge is
 //! durable before the sum is decoded.
 
+mod keys;
 mod reveal;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use self::keys::RunKey;
+pub use self::keys::WantedKey;
 use self::reveal::Revealed;
 use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
@@ -30,6 +33,7 @@ use crate::model::Evaluation;
 use crate::params::EncodeParams;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::noise::Noise;
+use crate::secagg::mphe::KeyServer;
 use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape, frame};
 
 /// What the clients of a round need to know: those of one group, where there are several.
@@ -124,6 +128,8 @@ pub enum Finish {
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Action {
+    /// Draw an epoch, call [`Coordinator::begin_key`] with it, and let the key holders make a key.
+    MakeKey(Box<WantedKey>),
     /// Put the attempt on record, then let the cohort work and deliver its frames: the tasks of its groups, at least one.
     Begin(Vec<RoundTask>),
     /// Make the charge durable, then call [`Coordinator::charged`].
@@ -154,6 +160,8 @@ struct GroupSum {
 
 enum State {
     Ready,
+    Keyless(Box<WantedKey>),
+    Keying { id: SessionId, server: Box<KeyServer>, wanted: Box<WantedKey> },
     Collecting(Vec<Collecting>),
     Charging(Vec<GroupSum>),
     Evaluating(Box<RoundSummary>),
@@ -164,6 +172,8 @@ impl State {
     const fn name(&self) -> &'static str {
         match self {
             Self::Ready => "ready for the next round",
+            Self::Keyless(_) => "waiting for the epoch of a key",
+            Self::Keying { .. } => "waiting for a key",
             Self::Collecting(_) => "collecting",
             Self::Charging(_) => "waiting for the charge to be durable",
             Self::Evaluating(_) => "waiting for an evaluation",
@@ -191,6 +201,10 @@ pub struct Coordinator {
     noise: Option<RunNoise>,
     /// The keys of the survivors' layers of noise that were not needed.
     told: BTreeMap<u64, Vec<StreamKey>>,
+    /// The collective key, where the protocol has one.
+    key: Option<RunKey>,
+    /// Last frames of the machine that made it, and the id of its session.
+    parting: (SessionId, VecDeque<Transmit>),
     state: State,
     pending: VecDeque<Action>,
 }
@@ -230,6 +244,8 @@ impl Coordinator {
             steps: 0,
             table: None,
             told: BTreeMap::new(),
+            key: None,
+            parting: (SessionId { session: [0; 16], round: 0, attempt: 0 }, VecDeque::new()),
             state: State::Ready,
             pending: VecDeque::new(),
         })
@@ -280,7 +296,8 @@ impl Coordinator {
         self.round
     }
 
-    /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again.
+    /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again. So
+    /// does a key in the making, under another epoch.
     ///
     /// While frames are collected the round is given up, and what came in is dropped unseen. It begins again with a new
     /// attempt number, since rows that are encoded elsewhere are another plaintext (a coordinate may differ in its last
@@ -291,11 +308,11 @@ impl Coordinator {
     /// noised sum and decodes it here. Whatever the device had decoded was never returned: one charge, one release.
     pub fn move_to(&mut self, backend: Arc<dyn Backend>) -> bool {
         self.backend = backend;
-        let collecting = matches!(self.state, State::Collecting(_));
-        if collecting {
+        let working = matches!(self.state, State::Collecting(_) | State::Keyless(_) | State::Keying { .. });
+        if working {
             self.state = State::Ready;
         }
-        collecting
+        working
     }
 
     /// Epsilon of all that is charged up to the last finished round.
@@ -329,7 +346,16 @@ impl Coordinator {
             self.state = State::Finished;
             return Ok(Action::Finished(Finish::Stopped(stop)));
         }
-        let tasks = self.tasks(round, &attempt)?;
+        let cohort = self.cohort(round, &attempt);
+        if let Some(wanted) = self.wanted_key(round, &attempt, cohort.len())? {
+            self.state = State::Keyless(Box::new(wanted.clone()));
+            return Ok(Action::MakeKey(Box::new(wanted)));
+        }
+        let tasks = self.tasks(round, &attempt, &cohort)?;
+        if let Some(key) = self.key.as_mut().filter(|_| !cohort.is_empty()) {
+            key.begin(round);
+        }
+        self.parting.1.clear();
         let collecting = |task: &RoundTask| {
             let server = task.protocol.server(task, Arc::clone(&self.backend))?;
             Ok(Collecting { server, task: task.clone(), sum: None })
@@ -365,16 +391,19 @@ impl Coordinator {
         h.finalize().into()
     }
 
-    /// The tasks of a round: one a group.
-    fn tasks(&self, round: u32, attempt: &Attempt) -> Result<Vec<RoundTask>, FlError> {
+    fn cohort(&self, round: u32, attempt: &Attempt) -> Vec<u64> {
         let plan = &self.plan;
         let draw = match plan.sampling {
             Sampling::RoundRobin => self.key(0, 0, Purpose::Cohort),
             _ => self.key(round, attempt.attempt, Purpose::Cohort),
         };
-        let cohort = cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw);
+        cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw)
+    }
+
+    /// The tasks of a round: one a group.
+    fn tasks(&self, round: u32, attempt: &Attempt, cohort: &[u64]) -> Result<Vec<RoundTask>, FlError> {
         let key = self.key(round, attempt.attempt, Purpose::Groups);
-        let groups = plan.grouping.deal(&cohort, plan.sampling, &key);
+        let groups = self.plan.grouping.deal(cohort, self.plan.sampling, &key);
         (0..).zip(groups).map(|(group, members)| self.task(round, attempt, group, members)).collect()
     }
 
@@ -389,6 +418,7 @@ impl Coordinator {
             cohort: &cohort,
             threshold,
             secret: &self.secret,
+            key: self.key.as_ref().map(RunKey::key),
             graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
         };
         Ok(RoundTask {
@@ -408,26 +438,37 @@ impl Coordinator {
         })
     }
 
-    /// The group of a session whose vectors are collected.
-    fn group(&mut self, id: &SessionId) -> Option<&mut Collecting> {
+    /// The machine at work under a session: of a group's aggregation, or of a key set-up.
+    fn machine(&mut self, of: &SessionId) -> Option<&mut dyn Party> {
         match &mut self.state {
-            State::Collecting(groups) => groups.iter_mut().find(|group| group.task.id == *id),
+            State::Collecting(groups) => Some(groups.iter_mut().find(|group| group.task.id == *of)?.server.as_mut()),
+            State::Keying { id, server, .. } if id == of => Some(server.as_mut()),
             _ => None,
         }
     }
 
-    /// The next frame of the aggregation `id` to a client or key holder.
+    /// The next frame of the aggregation `id`, or of a key set-up, to a client or key holder.
     pub fn poll_transmit(&mut self, id: &SessionId) -> Option<Transmit> {
-        self.group(id)?.server.poll_transmit()
+        if self.parting.0 == *id
+            && let Some(frame) = self.parting.1.pop_front()
+        {
+            return Some(frame);
+        }
+        self.machine(id)?.poll_transmit()
     }
 
-    /// Takes a frame of an aggregation; its header says of which. A refused frame changes nothing.
-    pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
-        let State::Collecting(groups) = &mut self.state else { return Err(self.out_of_order("a frame")) };
-        // What names no group the first one refuses, with the reason.
-        let named = frame::session(frame).and_then(|id| groups.iter().position(|group| group.task.id == id));
-        if let Some(group) = groups.get_mut(named.unwrap_or(0)) {
-            group.server.handle(from, frame)?;
+    /// Takes a frame of an aggregation, or of a key set-up; its header says of which. A refused frame changes nothing.
+    pub fn handle(&mut self, from: PartyId, bytes: &[u8]) -> Result<(), FlError> {
+        let first = match &self.state {
+            State::Collecting(groups) => groups.first().map(|group| group.task.id),
+            State::Keying { id, .. } => Some(*id),
+            _ => None,
+        };
+        let Some(first) = first else { return Err(self.out_of_order("a frame")) };
+        // What names no machine the first one refuses, with the reason.
+        let named = frame::session(bytes).filter(|id| self.machine(id).is_some()).unwrap_or(first);
+        if let Some(machine) = self.machine(&named) {
+            machine.handle(from, bytes)?;
         }
         self.collect()
     }
@@ -465,21 +506,24 @@ impl Coordinator {
         Ok(())
     }
 
-    /// When the aggregation `id` wants to be told the time next, in milliseconds since the round began.
+    /// When the aggregation `id`, or a key set-up, wants to be told the time next, in milliseconds since it began.
     #[must_use]
     pub fn poll_timeout(&self, id: &SessionId) -> Option<u64> {
-        let State::Collecting(groups) = &self.state else { return None };
-        groups.iter().find(|group| group.task.id == *id)?.server.poll_timeout()
+        match &self.state {
+            State::Collecting(groups) => groups.iter().find(|group| group.task.id == *id)?.server.poll_timeout(),
+            State::Keying { id: of, server, .. } if of == id => server.poll_timeout(),
+            _ => None,
+        }
     }
 
     /// Tells an aggregation the time. At its deadline it goes on without those who have not delivered, or is aborted, and the
-    /// round with it.
+    /// round with it. A key needs all of its holders.
     ///
     /// # Errors
-    /// [`FlError::Aborted`] if too few have delivered.
+    /// [`FlError::Aborted`] if too few have delivered; [`FlError::Key`] if a holder was not heard.
     pub fn handle_timeout(&mut self, id: &SessionId, now: u64) -> Result<(), FlError> {
-        let Some(group) = self.group(id) else { return Ok(()) };
-        group.server.handle_timeout(now);
+        let Some(machine) = self.machine(id) else { return Ok(()) };
+        machine.handle_timeout(now);
         self.collect()
     }
 
@@ -487,8 +531,11 @@ impl Coordinator {
         FlError::OutOfOrder { event, state: self.state.name() }
     }
 
-    /// Moves on to the charge when every group has its sum.
+    /// Moves on to the charge when every group has its sum, and to the round when there is a key.
     fn collect(&mut self) -> Result<(), FlError> {
+        if matches!(self.state, State::Keying { .. }) {
+            return self.collect_key();
+        }
         let State::Collecting(groups) = &mut self.state else { return Ok(()) };
         for Collecting { server, task, sum } in groups.iter_mut() {
             let (survivors, threshold) = match server.poll_output() {
@@ -498,7 +545,11 @@ impl Coordinator {
                 Some(Output::Sum { survivors, .. }) if survivors.len() < task.threshold => {
                     (survivors.len(), task.threshold)
                 }
-                Some(Output::Sum { words, survivors }) => {
+                Some(Output::Sum { mut words, survivors }) => {
+                    // What is opened under a lattice key are integers of a wider ring: the bits of the model are those of the
+                    // round's.
+                    let ring = (1u64 << task.shape.bits) - 1;
+                    words.iter_mut().for_each(|word| *word &= ring);
                     *sum = Some((words, survivors));
                     continue;
                 }

@@ -1,5 +1,6 @@
 //! Which protocol adds a round's vectors. The bits of the sum are the same under each.
 
+pub mod mphe;
 pub mod oneshot;
 
 use std::sync::Arc;
@@ -7,20 +8,23 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::mphe::MpheConfig;
 use self::oneshot::OneshotConfig;
-use super::FlError;
 use super::coordinator::RoundTask;
 use super::plan::Plan;
+use super::{FlError, magnitude};
 use crate::backend::Backend;
+use crate::backend::simd::Simd;
 use crate::math::prg::{Secret, StreamKey};
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::masks::{self, MasksServer, Request, ServerModel, Session, Setup};
+use crate::secagg::mphe::{MpheServer, RoundSession, SignedKey};
 use crate::secagg::oneshot::OneshotServer;
 use crate::secagg::plain::PlainServer;
 use crate::secagg::{Party, SecAggError, SessionId, VectorShape};
 
 /// Milliseconds that a round waits for the answers to one request.
-const PATIENCE: u64 = 60_000;
+pub(super) const PATIENCE: u64 = 60_000;
 
 /// A protocol, as a config names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +38,9 @@ pub enum Protocol {
     /// Every vector encrypted under a key of its own, and key holders who open the sum of the keys: a client says one thing,
     /// and the server sees the sum and nothing else.
     Oneshot(OneshotConfig),
+    /// Every vector encrypted under one public key that key holders have made together, for many rounds; they open the sum. A
+    /// client that joins late needs the public key.
+    Mphe(MpheConfig),
 }
 
 /// Who is expected to be corrupt and who to vanish.
@@ -66,10 +73,37 @@ fn tenth() -> f64 {
     0.1
 }
 
+const fn five() -> u16 {
+    5
+}
+
+const fn one() -> u16 {
+    1
+}
+
 /// A share of some clients, rounded up; a product a little above an integer is that integer.
 #[must_use]
 pub fn share_of(share: f64, clients: usize) -> usize {
     (share * clients as f64 * (1.0 - 1e-12)).ceil() as usize
+}
+
+/// The magnitude that no integer of a client exceeds, for certain and before its weight, as lattice protocols take it: at
+/// least 1, and no power of two, which is no residue of a ring of its size (the ring has its negative alone).
+fn certain_bound(plan: &Plan, round: u32, clients: usize) -> Result<u64, FlError> {
+    let bound = magnitude::certain(plan, round, clients)?.max(1);
+    Ok(bound.saturating_add(u64::from(bound.is_power_of_two())))
+}
+
+/// Private rows are encoded in rings of 32 bits at most, and must not wrap in them where integers are opened.
+fn check_private_ring(plan: &Plan, bits: u32, bound: u64, name: &'static str) -> Result<(), FlError> {
+    if !plan.is_private() || bits <= 32 {
+        return Ok(());
+    }
+    Err(FlError::SecAgg(SecAggError::OutOfRange {
+        name,
+        expected: "below 2^31: a smaller gamma or clip or less noise a client; `plain` and `masks` wrap and need no bound",
+        found: bound,
+    }))
 }
 
 impl MasksConfig {
@@ -88,11 +122,13 @@ impl Protocol {
     /// Checks the ranges, and that some graph of masks, or some ring, bears a cohort of the expected size.
     ///
     /// # Errors
-    /// [`FlError::OutOfRange`]; those of [`masks::Plan::choose`] and [`crate::secagg::oneshot::Plan::choose`].
+    /// [`FlError::OutOfRange`]; those of [`masks::Plan::choose`], [`crate::secagg::oneshot::Plan::choose`] and
+    /// [`crate::secagg::mphe::Plan::choose`].
     pub fn validate(&self, plan: &Plan) -> Result<(), FlError> {
         let config = match self {
             Self::Plain => return Ok(()),
             Self::Oneshot(config) => return config.validate(plan),
+            Self::Mphe(config) => return config.validate(plan),
             Self::Masks(config) => config,
         };
         for (name, value) in [("secagg.masks.corrupt", config.corrupt), ("secagg.masks.dropouts", config.dropouts)] {
@@ -115,6 +151,10 @@ impl Protocol {
             Self::Plain => Ok(RoundProtocol::Plain),
             Self::Masks(config) => Ok(RoundProtocol::Masks(config.session(round)?)),
             Self::Oneshot(config) => Ok(RoundProtocol::Oneshot(config.session(plan, round)?)),
+            Self::Mphe(config) => match round.key {
+                Some(key) => Ok(RoundProtocol::Mphe(config.session(plan, round, key)?)),
+                None => Err(FlError::OutOfOrder { event: "a round", state: "without a collective key" }),
+            },
         }
     }
 }
@@ -150,6 +190,8 @@ pub(super) struct RoundParties<'a> {
     pub(super) threshold: usize,
     /// The secret of a simulation, from which the clients' identities come.
     pub(super) secret: &'a Secret,
+    /// The collective key, where the protocol has one.
+    pub(super) key: Option<&'a Arc<SignedKey>>,
     /// Public randomness of the graph.
     pub(super) graph: StreamKey,
 }
@@ -163,6 +205,8 @@ pub enum RoundProtocol {
     Masks(Arc<Session>),
     /// `oneshot`.
     Oneshot(Arc<crate::secagg::oneshot::Session>),
+    /// `mphe`.
+    Mphe(Arc<RoundSession>),
 }
 
 impl RoundProtocol {
@@ -178,6 +222,9 @@ impl RoundProtocol {
             }
             Self::Masks(session) => Box::new(MasksServer::new(session, backend)),
             Self::Oneshot(session) => Box::new(OneshotServer::new(session, backend)),
+            // It transforms one polynomial a block, once: on the CPU, so that the loss of a device never looks as if the parts of
+            // an opening were wrong.
+            Self::Mphe(session) => Box::new(MpheServer::new(session, Arc::new(Simd::new()))),
         })
     }
 }

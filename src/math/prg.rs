@@ -95,8 +95,10 @@ pub enum Purpose {
     HolderAnswers = 62,
     /// What a client of `mphe` derives the randomness of one ciphertext from, bound to its plaintext.
     MpheClient = 63,
+    /// A key holder's own secret, where a simulation makes the holders of `mphe`; the holder's number is the client.
+    HolderSeed = 64,
     /// Which group of a cohort each client is in (public).
-    Groups = 64,
+    Groups = 70,
 }
 
 /// The stream cipher under a key.

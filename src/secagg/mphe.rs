@@ -46,7 +46,8 @@
 //! Holders are asked to have [`crate::he::OpeningGuard`] on record before an answer is sent.
 //!
 //! A client that joins late needs the public key with its signatures ([`SignedKey`]), nothing else. A new key is a new
-//! set-up under a new epoch.
+//! set-up under a new epoch: nothing that was drawn under the one before is drawn again, since all of it is bound to the
+//! epoch, and the openings of the one are not counted for the other.
 
 pub mod certificate;
 mod checks;
@@ -59,6 +60,7 @@ pub mod material;
 pub mod plan;
 pub mod server;
 pub mod session;
+pub mod simulated;
 mod statements;
 pub mod traffic;
 pub mod wire;
@@ -74,3 +76,4 @@ pub use self::plan::{Plan, Request, Trust};
 pub use self::server::MpheServer;
 pub use self::session::{Deadlines, KEY_PHASES, KeyConfig, KeyPhase, KeySession, PHASES, Phase, RoundSession, Setup};
 pub use self::traffic::Traffic;
+pub use crate::he::{OpeningGuard, Threshold};

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::SimError;
 use super::masked::{forward, requests};
+use super::mphe::Holders;
 use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
 use crate::fl::FlError;
@@ -18,12 +19,13 @@ use crate::model::{Clients, samples_per_call};
 use crate::secagg::plain::PlainClient;
 use crate::secagg::{Party, PartyId};
 
-/// Lets every client of the groups train, encode and deliver. Returns early, with the round unfinished, once `interrupt` is
-/// set.
+/// Lets every client of the groups train, encode and deliver, and the holders of a collective key open the sum. Returns early,
+/// with the round unfinished, once `interrupt` is set.
 pub fn play_round(
     experiment: &Experiment,
     tasks: &[RoundTask],
     coordinator: &mut Coordinator,
+    holders: &mut Holders,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
     let mut total = EncodeReport::default();
@@ -39,12 +41,15 @@ pub fn play_round(
             }
             RoundProtocol::Masks(session) => super::masked::play(experiment, task, session, coordinator, interrupt)?,
             RoundProtocol::Oneshot(session) => super::oneshot::play(experiment, task, session, coordinator, interrupt)?,
+            RoundProtocol::Mphe(session) => {
+                super::mphe::play(experiment, (task, session), holders, coordinator, interrupt)?
+            }
         };
         total.merge(&report);
     }
     // Groups whose clients draw the same noise work together: many of them may be small.
     while let Some(&first) = plain.first() {
-        let (alike, others) =
+        let (alike, others): (Vec<_>, Vec<_>) =
             plain.into_iter().partition(|task| task.share == first.share && task.layers == first.layers);
         total.merge(&play_plain(experiment, &alike, coordinator, interrupt)?);
         plain = others;

@@ -126,7 +126,8 @@ fn delivered(experiment: &Experiment) -> (Coordinator, RoundTask) {
     assert!(coordinator.excess().is_empty());
     assert!(matches!(coordinator.take_out(0, Vec::new()), Err(FlError::OutOfOrder { .. })));
     let Some(Action::Begin(tasks)) = coordinator.poll_action().unwrap() else { panic!("a round begins") };
-    sim::work::play_round(experiment, &tasks, &mut coordinator, &AtomicBool::new(false)).unwrap();
+    let mut holders = sim::mphe::Holders::default();
+    sim::work::play_round(experiment, &tasks, &mut coordinator, &mut holders, &AtomicBool::new(false)).unwrap();
     assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
     (coordinator, tasks[0].clone())
 }

@@ -182,7 +182,8 @@ fn the_coordinator_refuses_events_out_of_order_and_foreign_frames() {
     }
     // The refused frames changed nothing: the round still takes all of its clients and ends.
     let interrupt = AtomicBool::new(false);
-    sim::work::play_round(&experiment, &tasks, &mut coordinator, &interrupt).unwrap();
+    let mut holders = sim::mphe::Holders::default();
+    sim::work::play_round(&experiment, &tasks, &mut coordinator, &mut holders, &interrupt).unwrap();
     assert!(matches!(coordinator.poll_action().unwrap(), Some(Action::Charge(_))));
     assert_eq!(*coordinator.weights(), vec![0.0; DELTAS.len()], "nothing is revealed before the charge");
     coordinator.charged().unwrap();

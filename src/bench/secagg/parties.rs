@@ -9,11 +9,11 @@ use super::{Case, Protocol};
 use crate::backend::Backend;
 use crate::he::OpeningGuard;
 use crate::he::shamir::Threshold;
-use crate::math::prg::{Address, Cipher, Purpose, Secret};
+use crate::math::prg::Secret;
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::local;
 use crate::secagg::masks::{self, MasksClient, MasksServer, ServerModel};
-use crate::secagg::mphe::{self, Epochs, KeyHolder, KeyServer, MpheClient, MpheServer, RoundHolder};
+use crate::secagg::mphe::{self, Epochs, KeyHolder, KeyServer, MpheClient, MpheServer, RoundHolder, simulated};
 use crate::secagg::oneshot::{self, OneshotClient, OneshotHolder, OneshotServer};
 use crate::secagg::plain::{PlainClient, PlainServer};
 use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, VectorShape};
@@ -138,8 +138,6 @@ fn with_oneshot(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Res
 
 /// Sums that a key of `mphe` is made for.
 const ROUNDS: u64 = 1000;
-/// Identities of holders stand far behind those of the clients.
-const HOLDERS: u64 = 1 << 40;
 
 fn with_mphe(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Result<Parties, SecAggError> {
     let holders = case.holders;
@@ -166,10 +164,9 @@ fn with_mphe(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Result
         let party = MpheClient::new(&session, client, identity, secret, Arc::clone(backend))?;
         members.insert(PartyId::Client(client), Box::new(party));
     }
-    for (holder, keys) in (1..).zip(&keys) {
-        let identity = Identity::simulated(secret, HOLDERS + u64::from(holder));
-        let party = RoundHolder::new(&session, keys, OpeningGuard::default(), &identity, Arc::clone(backend))?;
-        members.insert(PartyId::Holder(holder), Box::new(party));
+    for keys in &keys {
+        let party = simulated::round_holder(&session, keys, OpeningGuard::default(), secret, Arc::clone(backend))?;
+        members.insert(PartyId::Holder(keys.holder()), Box::new(party));
     }
     let silent = lost_holders(case).map(PartyId::Holder).collect();
     let server = Box::new(MpheServer::new(&session, Arc::clone(backend)));
@@ -183,30 +180,14 @@ fn mphe_keys(
     backend: &dyn Backend,
     secret: &Secret,
 ) -> Result<Vec<mphe::HolderKeys>, SecAggError> {
-    let numbers = 1..=case.holders.holders;
-    let identity = |j: u16| Identity::simulated(secret, HOLDERS + u64::from(j));
-    let session = mphe::KeySession::new(mphe::KeyConfig {
-        epoch: ID.session,
-        seed: [9; 32],
-        plan,
-        holders: Arc::new(Roster::new(numbers.clone().map(|j| (u64::from(j), identity(j).public())))?),
-        deadlines: Some([1, 2, 3]),
-    })?;
-    let holder = |j: u16| KeyHolder::new(&session, j, &identity(j), &of(secret, j), backend, &mut Epochs::new());
-    let mut holders = numbers.map(holder).collect::<Result<Vec<_>, _>>()?;
+    let session = simulated::key_session(secret, plan, (ID.session, [9; 32]), Some([1, 2, 3]))?;
+    let holder = |j| simulated::key_holder(&session, j, secret, backend, &mut Epochs::new());
+    let mut holders = (1..=case.holders.holders).map(holder).collect::<Result<Vec<_>, _>>()?;
     let mut server = KeyServer::new(&session);
     let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, &mut server)];
     parties.extend((1..).zip(&mut holders).map(|(j, p)| (PartyId::Holder(j), p as &mut dyn Party)));
     local::play(&mut parties, &BTreeMap::new(), &|| Duration::ZERO)?;
     Ok(holders.iter_mut().filter_map(KeyHolder::take_keys).collect())
-}
-
-/// A holder's own secret.
-fn of(secret: &Secret, holder: u16) -> Secret {
-    let mut bytes = [0; 32];
-    let address = Address { client: HOLDERS + u64::from(holder), ..Address::default() };
-    secret.derive(&[1; 16], address, Purpose::Draws, Cipher::ChaCha20).fill(0, &mut bytes);
-    Secret::from_bytes(bytes)
 }
 
 /// As many holders as clients vanish, in parts of all, but for those that are needed.

@@ -10,14 +10,11 @@ use crate::backend::Backend;
 use crate::cli::{Exit, Failure};
 use crate::he::OpeningGuard;
 use crate::he::shamir::Threshold;
-use crate::secagg::identity::{Identity, Roster};
+use crate::secagg::identity::Identity;
 use crate::secagg::local::Lost;
-use crate::secagg::mphe::{self, Epochs, KeyHolder, KeyServer, MpheClient, MpheServer, RoundHolder};
+use crate::secagg::mphe::{self, Epochs, KeyHolder, KeyServer, MpheClient, MpheServer, simulated};
 use crate::secagg::oneshot::{self, OneshotClient, OneshotHolder, OneshotServer};
 use crate::secagg::{Party, PartyId};
-
-/// Number of a key holder's secrets and identity among those of the clients: far behind the last.
-const HOLDERS: u64 = 1 << 40;
 
 /// One sum under a collective key, and the set-up of the key before it.
 pub(super) fn mphe(
@@ -63,8 +60,7 @@ pub(super) fn mphe(
         MpheClient::packed(&session, client, &identity, &of(what.secret, client), Arc::clone(backend), packed)
     })?;
     let holder = |keys: &mphe::HolderKeys| {
-        let identity = Identity::simulated(what.secret, HOLDERS + u64::from(keys.holder()));
-        RoundHolder::new(&session, keys, OpeningGuard::default(), &identity, Arc::clone(backend))
+        simulated::round_holder(&session, keys, OpeningGuard::default(), what.secret, Arc::clone(backend))
     };
     let mut holders = keys.iter().map(holder).collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let mut server = MpheServer::new(&session, Arc::clone(backend));
@@ -137,20 +133,9 @@ fn key(
     lost: &Lost,
     backend: &dyn Backend,
 ) -> Result<Made, Failure> {
-    let identity = |j: u16| Identity::simulated(what.secret, HOLDERS + u64::from(j));
-    let roster = Roster::new((1..=args.holders).map(|j| (u64::from(j), identity(j).public()))).map_err(failed)?;
-    let session = mphe::KeySession::new(mphe::KeyConfig {
-        epoch: names.id.session,
-        seed: names.public,
-        plan: plan.clone(),
-        holders: Arc::new(roster),
-        deadlines: Some([1, 2, 3]),
-    });
-    let session = session.map_err(refused)?;
-    let holder = |j: u16| {
-        let secret = of(what.secret, HOLDERS + u64::from(j));
-        KeyHolder::new(&session, j, &identity(j), &secret, backend, &mut Epochs::new())
-    };
+    let drawn = (names.id.session, names.public);
+    let session = simulated::key_session(what.secret, plan.clone(), drawn, Some([1, 2, 3])).map_err(refused)?;
+    let holder = |j| simulated::key_holder(&session, j, what.secret, backend, &mut Epochs::new());
     let mut holders = (1..=args.holders).map(holder).collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let mut server = KeyServer::new(&session);
     let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, &mut server)];

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PATIENCE, RoundParties, share_of};
+use super::{PATIENCE, RoundParties, certain_bound, check_private_ring, share_of};
 use crate::fl::FlError;
-use crate::fl::magnitude;
 use crate::fl::plan::Plan;
+use crate::secagg::VectorShape;
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::oneshot::plan::least_needed;
 use crate::secagg::oneshot::{Plan as Sum, Request, Session, Setup, Weighting, simulated_holder};
-use crate::secagg::{SecAggError, VectorShape};
 
 /// Key holders, and who is expected to be corrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,10 +21,10 @@ pub struct OneshotConfig {
     #[serde(default = "super::tenth")]
     pub corrupt: f64,
     /// K: key holders, 1 to 256.
-    #[serde(default = "five")]
+    #[serde(default = "super::five")]
     pub holders: u16,
     /// Key holders that may be in league with the server.
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     pub corrupt_holders: u16,
     /// t: holders that open a sum, more than (2 K + f)/3 of K with f corrupt. Absent: a fifth of the holders may vanish, if
     /// that is possible. More than the least makes keys shorter.
@@ -33,17 +32,9 @@ pub struct OneshotConfig {
     pub needed: Option<u16>,
 }
 
-const fn five() -> u16 {
-    5
-}
-
-const fn one() -> u16 {
-    1
-}
-
 impl Default for OneshotConfig {
     fn default() -> Self {
-        Self { corrupt: super::tenth(), holders: five(), corrupt_holders: one(), needed: None }
+        Self { corrupt: super::tenth(), holders: super::five(), corrupt_holders: super::one(), needed: None }
     }
 }
 
@@ -116,10 +107,7 @@ struct Values {
 
 impl Values {
     fn of(plan: &Plan, round: u32, clients: usize) -> Result<Self, FlError> {
-        let bound = magnitude::certain(plan, round, clients)?.max(1);
-        // A power of two is no residue of a ring of its size: the ring has its negative alone.
-        let bound = bound.saturating_add(u64::from(bound.is_power_of_two()));
-        Ok(Self { shape: plan.shape()?, bound, weights: Weighting::Equal })
+        Ok(Self { shape: plan.shape()?, bound: certain_bound(plan, round, clients)?, weights: Weighting::Equal })
     }
 }
 
@@ -128,15 +116,7 @@ fn inside(weights: impl Iterator<Item = u64>) -> Weighting {
     Weighting::Inside(weights.map(|w| w.max(1)).collect())
 }
 
-/// Private rows are encoded in rings of 32 bits at most, and must not wrap in them.
 fn check_ring(plan: &Plan, sum: &Sum) -> Result<(), FlError> {
-    let (found, bound) = (sum.input_shape().bits, sum.request().bound);
-    if !plan.is_private() || found <= 32 {
-        return Ok(());
-    }
-    Err(FlError::SecAgg(SecAggError::OutOfRange {
-        name: "certain magnitude of a client's integers under `secagg.oneshot`",
-        expected: "below 2^31: a smaller gamma or clip or less noise a client; `plain` and `masks` wrap and need no bound",
-        found: bound,
-    }))
+    let name = "certain magnitude of a client's integers under `secagg.oneshot`";
+    check_private_ring(plan, sum.input_shape().bits, sum.request().bound, name)
 }

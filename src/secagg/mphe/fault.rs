@@ -82,6 +82,8 @@ impl fmt::Display for KeyFault {
     }
 }
 
+impl std::error::Error for KeyFault {}
+
 /// Why a round has no sum.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RoundFault {

@@ -203,18 +203,33 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct RoundSession {
     setup: Setup,
+    min_survivors: usize,
     context: [u8; 32],
 }
 
 impl RoundSession {
-    /// Checks a round.
+    /// Checks a round in which as few clients may be added up as the plan of the key allows.
     ///
     /// # Errors
-    /// A cohort that is not ascending, of more clients than planned or fewer than would be opened, or with a client whose
-    /// key is not in the roster; deadlines that are not ascending.
+    /// Those of [`Self::with_survivors`].
     pub fn new(setup: Setup) -> Result<Arc<Self>, SecAggError> {
+        let least = setup.key.session().plan().request().min_survivors as usize;
+        Self::with_survivors(setup, least)
+    }
+
+    /// Checks a round in which at least `least` clients are added up: a key serves cohorts of several sizes, and what a
+    /// round needs (noise enough, two honest clients) may be more than the least that the key was made for.
+    ///
+    /// # Errors
+    /// Fewer than the least number of the key's plan; a cohort that is not ascending, of more clients than planned or fewer
+    /// than would be opened, or with a client whose key is not in the roster; deadlines that are not ascending.
+    pub fn with_survivors(setup: Setup, least: usize) -> Result<Arc<Self>, SecAggError> {
         let plan = setup.key.session().plan();
-        let (least, most) = (plan.request().min_survivors as usize, plan.request().clients as usize);
+        if least < plan.request().min_survivors as usize {
+            let (name, expected) = ("least number of survivors", "at least that of the key's plan");
+            return Err(SecAggError::OutOfRange { name, expected, found: least as u64 });
+        }
+        let most = plan.request().clients as usize;
         if !(least..=most).contains(&setup.cohort.len()) {
             let found = setup.cohort.len() as u64;
             let expected = "the least number of survivors to the clients of the plan";
@@ -232,9 +247,10 @@ impl RoundSession {
         hash.update(setup.key.session().context());
         hash.update(setup.key.key().digest());
         hash.update((setup.cohort.len() as u64).to_le_bytes());
+        hash.update((least as u64).to_le_bytes());
         hash.update(setup.roster.digest(&setup.cohort)?);
         let context = hash.finalize().into();
-        Ok(Arc::new(Self { setup, context }))
+        Ok(Arc::new(Self { setup, min_survivors: least, context }))
     }
 
     /// Session, round, attempt.
@@ -287,8 +303,8 @@ impl RoundSession {
 
     /// Least number of clients that are added up.
     #[must_use]
-    pub fn min_survivors(&self) -> usize {
-        self.plan().request().min_survivors as usize
+    pub const fn min_survivors(&self) -> usize {
+        self.min_survivors
     }
 
     /// True if the holders get every ciphertext and add them themselves.
