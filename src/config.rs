@@ -162,6 +162,9 @@ pub enum Algorithm {
         /// L2 weight decay of the local SGD.
         #[serde(default)]
         weight_decay: f32,
+        /// mu of FedProx (Li et al. 2020): how strongly a client is held near the server's model; 0 is FedAvg.
+        #[serde(default, skip_serializing_if = "is_zero_f32")]
+        proximal: f32,
         /// How clients count in the mean.
         #[serde(default)]
         weights: ClientWeights,
@@ -331,6 +334,10 @@ fn default_delta() -> f64 {
 
 fn default_wrap_limit() -> f64 {
     1e-3
+}
+
+fn is_zero_f32(value: &f32) -> bool {
+    *value == 0.0
 }
 
 fn is_zero(rate: &f64) -> bool {

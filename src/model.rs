@@ -37,6 +37,9 @@ pub struct LocalConfig {
     pub momentum: f32,
     /// L2 weight decay, >= 0.
     pub weight_decay: f32,
+    /// mu of FedProx (Li et al. 2020, equation 2): the loss has `mu / 2 |w - w_t|^2` more, which holds a client near the
+    /// server's model w_t; >= 0.
+    pub proximal: f32,
 }
 
 /// Loss and accuracy on a data set.

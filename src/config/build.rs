@@ -329,8 +329,8 @@ fn grouping(config: &Config, clients: u64) -> Grouping {
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
     match *algorithm {
         Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
-        Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, weights } => {
-            let local = LocalConfig { epochs, batch_size, learning_rate, momentum, weight_decay };
+        Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, proximal, weights } => {
+            let local = LocalConfig { epochs, batch_size, learning_rate, momentum, weight_decay, proximal };
             let weights = match weights {
                 ClientWeights::Uniform => None,
                 ClientWeights::Samples => Some(Arc::new(partition.clients.iter().map(|c| c.len() as u64).collect())),

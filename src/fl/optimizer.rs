@@ -1,7 +1,8 @@
 //! What the server does with the aggregate: `w <- w - step(pseudo_gradient)`.
 //!
 //! The pseudo-gradient is the mean gradient (FedSGD) or minus the mean delta (FedAvg), so that FedAvg
-//! is `sgd` with learning rate 1 and FedAdam is `adam` (Reddi et al. 2021, Algorithm 2).
+//! is `sgd` with learning rate 1, FedAvgM the same with momentum (Hsu et al. 2019), and FedAdagrad, FedAdam and FedYogi are
+//! `adagrad`, `adam` and `yogi` (Reddi et al. 2021, Algorithm 2).
 
 /// A server optimizer with its state.
 pub trait ServerOptimizer: Send {
@@ -44,6 +45,39 @@ pub enum OptimizerConfig {
         #[serde(default = "default_tau")]
         tau: f32,
     },
+    /// `m <- beta1 m + (1 - beta1) g; v <- v + g^2; w <- w - learning_rate m / (sqrt(v) + tau)`, v from `tau^2`.
+    Adagrad {
+        /// Step size, > 0.
+        learning_rate: f32,
+        /// Decay of the first moment, in `[0, 1)`.
+        #[serde(default)]
+        beta1: f32,
+        /// Added to the root of the second moment, > 0.
+        #[serde(default = "default_adaptivity")]
+        tau: f32,
+    },
+    /// The same with `v <- v - (1 - beta2) g^2 sign(v - g^2)`, which forgets large gradients more slowly than Adam.
+    Yogi {
+        /// Step size, > 0.
+        learning_rate: f32,
+        /// Decay of the first moment, in `[0, 1)`.
+        #[serde(default = "default_beta1")]
+        beta1: f32,
+        /// Decay of the second moment, in `[0, 1)`.
+        #[serde(default = "default_reddi_beta2")]
+        beta2: f32,
+        /// Added to the root of the second moment, > 0.
+        #[serde(default = "default_adaptivity")]
+        tau: f32,
+    },
+}
+
+fn default_adaptivity() -> f32 {
+    1e-3
+}
+
+fn default_reddi_beta2() -> f32 {
+    0.99
 }
 
 fn default_beta1() -> f32 {
@@ -65,13 +99,24 @@ impl OptimizerConfig {
         let unit = |v: f32| (0.0..1.0).contains(&v);
         let positive = |v: f32| v.is_finite() && v > 0.0;
         match *self {
-            Self::Sgd { learning_rate, .. } | Self::Adam { learning_rate, .. } if !positive(learning_rate) => {
+            Self::Sgd { learning_rate, .. }
+            | Self::Adam { learning_rate, .. }
+            | Self::Adagrad { learning_rate, .. }
+            | Self::Yogi { learning_rate, .. }
+                if !positive(learning_rate) =>
+            {
                 Some(("server.learning_rate", "finite and > 0", learning_rate))
             }
             Self::Sgd { momentum, .. } if !unit(momentum) => Some(("server.momentum", "in [0, 1)", momentum)),
-            Self::Adam { beta1, .. } if !unit(beta1) => Some(("server.beta1", "in [0, 1)", beta1)),
-            Self::Adam { beta2, .. } if !unit(beta2) => Some(("server.beta2", "in [0, 1)", beta2)),
-            Self::Adam { tau, .. } if !positive(tau) => Some(("server.tau", "finite and > 0", tau)),
+            Self::Adam { beta1, .. } | Self::Adagrad { beta1, .. } | Self::Yogi { beta1, .. } if !unit(beta1) => {
+                Some(("server.beta1", "in [0, 1)", beta1))
+            }
+            Self::Adam { beta2, .. } | Self::Yogi { beta2, .. } if !unit(beta2) => {
+                Some(("server.beta2", "in [0, 1)", beta2))
+            }
+            Self::Adam { tau, .. } | Self::Adagrad { tau, .. } | Self::Yogi { tau, .. } if !positive(tau) => {
+                Some(("server.tau", "finite and > 0", tau))
+            }
             _ => None,
         }
     }
@@ -92,6 +137,12 @@ impl OptimizerConfig {
                 first: vec![0.0; dim],
                 second: vec![0.0; dim],
             }),
+            Self::Adagrad { learning_rate, beta1, tau } => {
+                Box::new(Adaptive::new(Second::Sum, dim, (learning_rate, beta1, tau)))
+            }
+            Self::Yogi { learning_rate, beta1, beta2, tau } => {
+                Box::new(Adaptive::new(Second::Yogi { beta2 }, dim, (learning_rate, beta1, tau)))
+            }
         }
     }
 }
@@ -161,6 +212,63 @@ impl ServerOptimizer for Adam {
     }
 }
 
+/// How the second moment of [`Adaptive`] is made.
+#[derive(Clone, Copy)]
+enum Second {
+    /// Adagrad: the sum of squares.
+    Sum,
+    /// Yogi.
+    Yogi { beta2: f32 },
+}
+
+/// The adaptive optimizers of Reddi et al. 2021, Algorithm 2, as they stand there: no correction of the bias, v from `tau^2`.
+struct Adaptive {
+    kind: Second,
+    learning_rate: f32,
+    beta1: f32,
+    tau: f32,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Adaptive {
+    fn new(kind: Second, dim: usize, (learning_rate, beta1, tau): (f32, f32, f32)) -> Self {
+        Self { kind, learning_rate, beta1, tau, first: vec![0.0; dim], second: vec![tau * tau; dim] }
+    }
+}
+
+impl ServerOptimizer for Adaptive {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Second::Sum => "adagrad",
+            Second::Yogi { .. } => "yogi",
+        }
+    }
+
+    fn step(&mut self, weights: &mut [f32], gradient: &[f32]) {
+        for (((w, m), v), &g) in weights.iter_mut().zip(&mut self.first).zip(&mut self.second).zip(gradient) {
+            *m = self.beta1 * *m + (1.0 - self.beta1) * g;
+            let square = g * g;
+            *v = match self.kind {
+                Second::Sum => *v + square,
+                // The sign of 0 is 0: there the step is 0 too.
+                Second::Yogi { beta2 } if *v > square => *v - (1.0 - beta2) * square,
+                Second::Yogi { beta2 } if *v < square => *v + (1.0 - beta2) * square,
+                Second::Yogi { .. } => *v,
+            };
+            *w -= self.learning_rate * *m / (v.max(0.0).sqrt() + self.tau);
+        }
+    }
+
+    fn state(&self) -> Vec<(&'static str, Vec<f32>)> {
+        vec![("first_moment", self.first.clone()), ("second_moment", self.second.clone())]
+    }
+
+    fn restore(&mut self, _steps: u64, state: &[(String, Vec<f32>)]) -> bool {
+        take(state, "first_moment", &mut self.first) && take(state, "second_moment", &mut self.second)
+    }
+}
+
 fn take(state: &[(String, Vec<f32>)], name: &str, into: &mut Vec<f32>) -> bool {
     match state.iter().find(|(n, v)| n == name && v.len() == into.len()) {
         Some((_, v)) => {
@@ -195,10 +303,40 @@ mod tests {
     }
 
     #[test]
+    fn adagrad_and_yogi_follow_their_formulas() {
+        let (tau, gradients) = (0.5f32, [2.0f32, -1.0, 0.25]);
+        let yogi = OptimizerConfig::Yogi { learning_rate: 0.1, beta1: 0.9, beta2: 0.75, tau };
+        let adagrad = OptimizerConfig::Adagrad { learning_rate: 0.1, beta1: 0.5, tau };
+        for (config, beta1) in [(yogi, 0.9), (adagrad, 0.5)] {
+            let mut optimizer = config.build(1);
+            let mut found = [1.0f32];
+            let (mut w, mut m, mut v) = (1.0f64, 0.0f64, 0.25f64);
+            for g in gradients {
+                optimizer.step(&mut found, &[g]);
+                let g = f64::from(g);
+                m = beta1 * m + (1.0 - beta1) * g;
+                v = if beta1 == 0.5 { v + g * g } else { v - 0.25 * g * g * (v - g * g).signum() };
+                w -= 0.1 * m / (v.sqrt() + 0.5);
+                assert!((f64::from(found[0]) - w).abs() < 1e-6, "{config:?}: {found:?} {w}");
+            }
+        }
+        for wrong in [
+            OptimizerConfig::Adagrad { learning_rate: 0.0, beta1: 0.5, tau },
+            OptimizerConfig::Adagrad { learning_rate: 1.0, beta1: 1.0, tau },
+            OptimizerConfig::Yogi { learning_rate: 1.0, beta1: 0.0, beta2: -0.1, tau },
+            OptimizerConfig::Yogi { learning_rate: 1.0, beta1: 0.0, beta2: 0.1, tau: 0.0 },
+        ] {
+            assert!(wrong.out_of_range().is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn restored_state_continues_bit_for_bit() {
         for config in [
             OptimizerConfig::Sgd { learning_rate: 0.1, momentum: 0.9 },
             OptimizerConfig::Adam { learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-6 },
+            OptimizerConfig::Adagrad { learning_rate: 0.1, beta1: 0.9, tau: 1e-3 },
+            OptimizerConfig::Yogi { learning_rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3 },
         ] {
             let mut a = config.build(3);
             let mut w = vec![1.0f32, 2.0, 3.0];

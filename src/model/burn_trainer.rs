@@ -148,8 +148,8 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
             .collect()
     }
 
-    /// The parameters after local SGD: `v <- momentum v + g + weight_decay w`, `w <- w - learning_rate v` (PyTorch's SGD,
-    /// v from 0), `g` the gradient of the mean loss of a mini-batch. Every epoch reshuffles; its last mini-batch may be
+    /// The parameters after local SGD: `v <- momentum v + g + weight_decay w + proximal (w - w_0)`, `w <- w - learning_rate v`
+    /// (PyTorch's SGD, v from 0; FedProx), `g` the gradient of the mean loss of a mini-batch. Every epoch reshuffles; its last mini-batch may be
     /// smaller. `key` serves one call: another round or client takes another key.
     fn descend(
         &self,
@@ -161,6 +161,7 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
         let mut reader = key.reader(0);
         let mut order: Vec<usize> = (0..shard.len()).collect();
         let mut velocity: Option<Vec<Linear<B::InnerBackend>>> = None;
+        let start = (config.proximal > 0.0).then(|| parameters.clone());
         for _ in 0..config.epochs {
             reader.shuffle(&mut order);
             for indices in order.chunks(config.batch_size) {
@@ -168,6 +169,14 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
                 if config.weight_decay > 0.0 {
                     let decayed = |g, w: Tensor<B::InnerBackend, 2>| g + w.mul_scalar(config.weight_decay);
                     step = step.into_iter().zip(&parameters).map(|(g, w)| g.zip(w, decayed)).collect();
+                }
+                if let Some(start) = &start {
+                    let away = |w: Tensor<B::InnerBackend, 2>, w0: Tensor<B::InnerBackend, 2>| {
+                        (w - w0).mul_scalar(config.proximal)
+                    };
+                    let pull = |g: Tensor<B::InnerBackend, 2>, p: Tensor<B::InnerBackend, 2>| g + p;
+                    let pulls = parameters.iter().cloned().zip(start).map(|(w, w0)| w.zip(w0, away));
+                    step = step.into_iter().zip(pulls).map(|(g, p)| g.zip(&p, pull)).collect();
                 }
                 if let Some(previous) = velocity.take().filter(|_| config.momentum > 0.0) {
                     let carried = |g, v: Tensor<B::InnerBackend, 2>| g + v.mul_scalar(config.momentum);
@@ -199,7 +208,9 @@ fn check_config(config: &LocalConfig) -> Result<(), ModelError> {
     within("batch_size", "at least 1", config.batch_size as f64, config.batch_size >= 1)?;
     within("learning_rate", "a finite number above 0", f64::from(rate), rate.is_finite() && rate > 0.0)?;
     within("momentum", "a number in [0, 1)", f64::from(momentum), (0.0..1.0).contains(&momentum))?;
-    within("weight_decay", "a finite number, at least 0", f64::from(decay), decay.is_finite() && decay >= 0.0)
+    within("weight_decay", "a finite number, at least 0", f64::from(decay), decay.is_finite() && decay >= 0.0)?;
+    let proximal = config.proximal;
+    within("proximal", "a finite number, at least 0", f64::from(proximal), proximal.is_finite() && proximal >= 0.0)
 }
 
 /// The samples of `shard` at `indices`.

@@ -18,7 +18,7 @@ use veilsum::params::{EncodeParams, NO_LINF};
 use crate::kernels::{devices, raw_adapter};
 
 const LOCAL: LocalConfig =
-    LocalConfig { epochs: 2, batch_size: 7, learning_rate: 0.1, momentum: 0.5, weight_decay: 0.01 };
+    LocalConfig { epochs: 2, batch_size: 7, learning_rate: 0.1, momentum: 0.5, weight_decay: 0.01, proximal: 0.2 };
 
 /// The device of wgpu that the kernels are tested on; none where there is none (a failure in CI).
 fn device() -> Option<DeviceBackend> {

@@ -17,7 +17,7 @@ const SMM: &str = r#"privacy={"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"b
 
 #[test]
 fn groups_are_divided_out_by_their_own_weight() {
-    let delta = [0.5, -0.25, 0.125, 1.0];
+    let delta = [0.5, -0.25, 0.125, 0.75];
     for (size, weights, sampling) in
         [(4, "samples", "fixed"), (4, "uniform", "all"), (1, "samples", "all"), (3, "uniform", "fixed")]
     {
@@ -107,7 +107,7 @@ fn what_has_no_groups_is_refused() {
             "group_size",
         ),
         (&["group_size=2", r#"secagg={"masks":{}}"#], "clients"),
-        (&["group_size=2", r#"secagg={"oneshot":{"corrupt":0.4}}"#], "min"),
+        (&["group_size=2", r#"secagg={"oneshot":{"corrupt":0.4}}"#], "corrupt_clients"),
     ] {
         let base = ["sampling=all", "partition.clients=40", "cohort=40", "algorithm.weights=uniform"];
         let privacy = r#"privacy={"mechanism":"smm","clip":1.0,"target_epsilon":4,"bits":20,"noise":"per_client"}"#;

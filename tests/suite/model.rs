@@ -174,7 +174,8 @@ fn rows_agree_with_passes_over_single_samples() {
     let trainer = trainer_for(&ModelConfig::DigitsMlp).unwrap();
     let weights = trainer.init(&key(3));
     let batch = synthetic(70, 64, 10, 4);
-    let config = LocalConfig { epochs: 1, batch_size: 1, learning_rate: 1.0, momentum: 0.0, weight_decay: 0.0 };
+    let config =
+        LocalConfig { epochs: 1, batch_size: 1, learning_rate: 1.0, momentum: 0.0, weight_decay: 0.0, proximal: 0.0 };
     for (i, row) in all_rows(&*trainer, &weights, &batch).iter().enumerate() {
         let delta = trainer.local_delta(&weights, &sample(&batch, i), &config, &key(0)).unwrap();
         let worst = row.iter().zip(&delta).map(|(g, d)| (g + d).abs()).fold(0.0, f32::max);
@@ -190,7 +191,8 @@ fn results_do_not_depend_on_threads_or_reruns() {
     let weights = trainer.init(&key(5));
     let batch = synthetic(150, 784, 10, 6);
     let data = dataset(&synthetic(1201, 784, 10, 7), 10);
-    let config = LocalConfig { epochs: 2, batch_size: 32, learning_rate: 0.1, momentum: 0.9, weight_decay: 1e-3 };
+    let config =
+        LocalConfig { epochs: 2, batch_size: 32, learning_rate: 0.1, momentum: 0.9, weight_decay: 1e-3, proximal: 0.0 };
     let once = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -215,13 +217,15 @@ fn results_do_not_depend_on_threads_or_reruns() {
 
 /// SGD by hand in double precision on a tiny model, with the mini-batch order of the keystream.
 #[test]
-fn local_delta_is_sgd_with_momentum_and_decay() {
+fn local_delta_is_sgd_with_momentum_decay_and_proximal_term() {
     let sizes = [4, 3, 3];
     let trainer = trainer_for(&mlp(&sizes)).unwrap();
     let before = trainer.init(&key(9));
     let shard = synthetic(11, 4, 3, 10);
-    for (momentum, weight_decay) in [(0.0, 0.0), (0.9, 0.0), (0.0, 0.05), (0.5, 0.01)] {
-        let config = LocalConfig { epochs: 3, batch_size: 4, learning_rate: 0.2, momentum, weight_decay };
+    for (momentum, weight_decay, proximal) in
+        [(0.0, 0.0, 0.0), (0.9, 0.0, 0.0), (0.0, 0.05, 0.0), (0.0, 0.0, 0.7), (0.5, 0.01, 0.3)]
+    {
+        let config = LocalConfig { epochs: 3, batch_size: 4, learning_rate: 0.2, momentum, weight_decay, proximal };
         let mut w = doubles(&before);
         let mut v = vec![0.0; w.len()];
         let mut reader = key(11).reader(0);
@@ -236,7 +240,8 @@ fn local_delta_is_sgd_with_momentum_and_decay() {
                     gradient.iter_mut().zip(g).for_each(|(sum, g)| *sum += g / indices.len() as f64);
                 }
                 for j in 0..w.len() {
-                    v[j] = f64::from(momentum) * v[j] + gradient[j] + f64::from(weight_decay) * w[j];
+                    let pull = f64::from(weight_decay) * w[j] + f64::from(proximal) * (w[j] - f64::from(before[j]));
+                    v[j] = f64::from(momentum) * v[j] + gradient[j] + pull;
                     w[j] -= f64::from(config.learning_rate) * v[j];
                 }
             }
@@ -255,7 +260,8 @@ fn bad_arguments_are_named() {
     let trainer = trainer_for(&mlp(&[4, 3])).unwrap();
     let weights = trainer.init(&key(1));
     let batch = synthetic(5, 4, 3, 1);
-    let good = LocalConfig { epochs: 1, batch_size: 2, learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 };
+    let good =
+        LocalConfig { epochs: 1, batch_size: 2, learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0, proximal: 0.0 };
     assert!(matches!(
         trainer.gradient_rows(&weights[1..], &batch),
         Err(ModelError::WrongLength { expected: 15, found: 14, .. })
@@ -277,6 +283,7 @@ fn bad_arguments_are_named() {
         ("learning_rate", LocalConfig { learning_rate: f32::NAN, ..good }),
         ("momentum", LocalConfig { momentum: 1.0, ..good }),
         ("weight_decay", LocalConfig { weight_decay: -0.1, ..good }),
+        ("proximal", LocalConfig { proximal: f32::INFINITY, ..good }),
     ] {
         match trainer.local_delta(&weights, &batch, &config, &key(1)) {
             Err(ModelError::Setting { what: named, .. }) => assert_eq!(named, what),
@@ -293,7 +300,8 @@ fn empty_batches_and_nan_do_not_panic() {
     let trainer = trainer_for(&mlp(&[4, 5, 3])).unwrap();
     let weights = trainer.init(&key(1));
     let empty = synthetic(0, 4, 3, 1);
-    let config = LocalConfig { epochs: 1, batch_size: 2, learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 };
+    let config =
+        LocalConfig { epochs: 1, batch_size: 2, learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0, proximal: 0.0 };
     assert_eq!(trainer.gradient_rows(&weights, &empty).unwrap().rows, 0);
     assert_eq!(trainer.evaluate(&weights, &empty).unwrap(), (0.0, 0));
     assert!(trainer.local_delta(&weights, &empty, &config, &key(1)).unwrap().iter().all(|&d| d == 0.0));
@@ -423,7 +431,8 @@ fn eval_prints_what_the_library_computes() {
     let split = veilsum::data::load(&data_config, folder.path(), false).unwrap();
     let trainer = trainer_for(&ModelConfig::DigitsMlp).unwrap();
     let mut weights = trainer.init(&key(1));
-    let config = LocalConfig { epochs: 5, batch_size: 16, learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+    let config =
+        LocalConfig { epochs: 5, batch_size: 16, learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0, proximal: 0.0 };
     let shard = split.train.gather(&(0..split.train.len()).collect::<Vec<_>>());
     let delta = trainer.local_delta(&weights, &shard, &config, &key(2)).unwrap();
     weights.iter_mut().zip(&delta).for_each(|(w, d)| *w += d);

@@ -98,7 +98,7 @@ fn a_target_is_that_of_the_public_view_and_impossible_shares_are_refused() {
     let refused = |privacy: &str| {
         let base = r#"{
             "data": {"name": "digits"}, "partition": {"scheme": "iid", "clients": 40},
-            "model": "digits_mlp", "algorithm": {"name": "fed_sgd"}, "cohort": 40, "sampling": "all", "rounds": 1,
+            "model": "digits_mlp", "algorithm": {"name": "fed_sgd"}, "server": {"optimizer": "sgd", "learning_rate": 1.0}, "cohort": 40, "sampling": "all", "rounds": 1,
             "privacy": {"mechanism": "smm", "clip": 1.0, "target_epsilon": 2.0, "noise": "per_client"}
         }"#;
         let mut value = overrides::parse(base, "test").unwrap();

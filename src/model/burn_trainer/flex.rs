@@ -103,7 +103,7 @@ impl LocalTrainer for FlexTrainer {
         Ok(Rows::dense(rows, batch.len(), dim)?)
     }
 
-    /// `v <- momentum v + g + weight_decay w`, `w <- w - learning_rate v` (PyTorch's SGD, v from 0), `g`
+    /// `v <- momentum v + g + weight_decay w + proximal (w - w_0)`, `w <- w - learning_rate v`, `g`
     /// the gradient of the mean loss of a mini-batch. Every epoch reshuffles; its last mini-batch may be
     /// smaller. `key` serves one call: another round or client takes another key.
     fn local_delta(
