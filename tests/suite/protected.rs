@@ -93,8 +93,10 @@ fn a_run_under_masks_as_a_user_starts_it() {
         rounds.iter_mut().for_each(|round| drop(round.as_object_mut().unwrap().remove("seconds")));
         rounds
     };
-    let [masks, oneshot, plain] = ["masks", "oneshot", "plain"].map(|name| dir.path().join(name));
-    for (folder, secagg) in [(&masks, r#"{"masks":{}}"#), (&oneshot, r#"{"oneshot":{}}"#)] {
+    let [masks, oneshot, mphe, plain] = ["masks", "oneshot", "mphe", "plain"].map(|name| dir.path().join(name));
+    for (folder, secagg) in
+        [(&masks, r#"{"masks":{}}"#), (&oneshot, r#"{"oneshot":{}}"#), (&mphe, r#"{"mphe":{"refresh":1}}"#)]
+    {
         let (code, err) = train(folder, secagg, 2);
         assert_eq!(code, Some(0), "{err}");
     }
@@ -102,6 +104,7 @@ fn a_run_under_masks_as_a_user_starts_it() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(metrics(&masks), metrics(&plain));
     assert_eq!(metrics(&oneshot), metrics(&plain));
+    assert_eq!(metrics(&mphe), metrics(&plain));
     for (secagg, says) in [
         (r#"{"masks":{"corrupt":1}}"#, "secagg.masks.corrupt"),
         (r#"{"masks":{"dropouts":-0.1}}"#, "secagg.masks.dropouts"),
@@ -111,6 +114,14 @@ fn a_run_under_masks_as_a_user_starts_it() {
         (r#"{"oneshot":{"holders":5,"needed":3}}"#, "needed holders"),
         (r#"{"oneshot":{"holders":0}}"#, "needed holders"),
         (r#"{"oneshot":{"key":"mphe"}}"#, "key"),
+        (r#"{"mphe":{"corrupt":1}}"#, "secagg.mphe.corrupt"),
+        (r#"{"mphe":{"corrupt":0.1,"trust":"honest-roster"}}"#, "`oneshot` and `masks` protect"),
+        (r#"{"mphe":{"refresh":0}}"#, "secagg.mphe.refresh"),
+        (r#"{"mphe":{"holders":5,"corrupt_holders":2,"needed":3}}"#, "4"),
+        (r#"{"mphe":{"holders":0}}"#, "holders"),
+        (r#"{"mphe":{"degree":2048}}"#, "no safe"),
+        (r#"{"mphe":{"server":"malicious"}}"#, "server"),
+        (r#"{"mphe":{"trust":"nobody"}}"#, "nobody"),
         (r#""threeshot""#, "threeshot"),
     ] {
         let (code, err) = train(&dir.path().join("refused"), secagg, 1);
