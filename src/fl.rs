@@ -4,6 +4,7 @@
 //! frames and results.
 
 pub mod adaptive;
+pub mod attack;
 pub mod checkpoint;
 pub mod client;
 pub mod cohort;
@@ -15,6 +16,7 @@ pub mod magnitude;
 pub mod optimizer;
 pub mod plan;
 pub mod protocol;
+pub mod rule;
 pub mod spend;
 
 use crate::backend::BackendError;
@@ -46,6 +48,12 @@ pub enum FlError {
     /// A sampler refused.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// An aggregation rule refused.
+    #[error(transparent)]
+    Rule(#[from] rule::RuleError),
+    /// An attack of a simulation refused.
+    #[error(transparent)]
+    Attack(#[from] attack::AttackError),
     /// Local training failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -107,6 +115,11 @@ impl FlError {
         match self {
             Self::Backend(e) | Self::Model(ModelError::Backend(e)) => Some(e),
             Self::SecAgg(e) => e.backend(),
+            Self::Backend(e)
+            | Self::SecAgg(SecAggError::Backend(e))
+            | Self::Model(ModelError::Backend(e))
+            | Self::Rule(rule::RuleError::Backend(e))
+            | Self::Attack(attack::AttackError::Backend(e)) => Some(e),
             _ => None,
         }
     }

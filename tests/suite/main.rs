@@ -22,6 +22,7 @@ mod protected;
 mod query;
 mod regression;
 mod rounded;
+mod rules;
 mod sample_command;
 mod samplers;
 mod secagg;
