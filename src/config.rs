@@ -17,11 +17,13 @@ use crate::data::partition::PartitionConfig;
 use crate::data::{DataConfig, DataError};
 use crate::fl::FlError;
 use crate::fl::adaptive::AdaptiveClip;
+use crate::fl::attack::AdversaryConfig;
 use crate::fl::cohort::Sampling;
 use crate::fl::dropout::Dropout;
 use crate::fl::optimizer::OptimizerConfig;
 use crate::fl::plan::NoisePlacement;
 use crate::fl::protocol::Protocol;
+use crate::fl::rule::AggregationConfig;
 use crate::math::prg::PrgError;
 use crate::model::ModelError;
 use crate::model::architecture::ModelConfig;
@@ -63,12 +65,19 @@ pub struct Config {
     /// update is then made of the groups' means. 1: every client's vector is seen. Absent: one sum of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_size: Option<u32>,
+    /// The robust rule over the groups' means, for instance `{"rule": {"krum": {"f": 2}}}`. With `plain` and no mechanism
+    /// and without `group_size`: over the clients' vectors. Absent: the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<AggregationConfig>,
     /// Number of rounds (T).
     pub rounds: u32,
     /// Share of the clients that are asked and vanish before they deliver, in [0, 1): for simulations. What a private run
     /// stands is `privacy.dropout`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropout_rate: f64,
+    /// Clients that send what they like, in a simulation: `{"clients": 5, "attack": {"inner-product": {"strength": 0.1}}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adversary: Option<AdversaryConfig>,
     /// The mechanism and its parameters.
     pub privacy: PrivacyConfig,
     /// The account that every release is charged to before it is made. Absent: a ledger of the run's own, in its folder.

@@ -113,13 +113,11 @@ impl FlError {
     #[must_use]
     pub const fn backend(&self) -> Option<&BackendError> {
         match self {
-            Self::Backend(e) | Self::Model(ModelError::Backend(e)) => Some(e),
-            Self::SecAgg(e) => e.backend(),
             Self::Backend(e)
-            | Self::SecAgg(SecAggError::Backend(e))
             | Self::Model(ModelError::Backend(e))
             | Self::Rule(rule::RuleError::Backend(e))
             | Self::Attack(attack::AttackError::Backend(e)) => Some(e),
+            Self::SecAgg(e) => e.backend(),
             _ => None,
         }
     }

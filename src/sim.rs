@@ -1,5 +1,6 @@
 //! The whole federation in one process: drives the coordinator, plays every client, keeps the run folder.
 
+mod adversary;
 pub mod audit;
 pub mod dse;
 mod lattice;
@@ -24,7 +25,7 @@ use crate::backend::{BackendError, EncodeReport};
 use crate::config::ConfigError;
 use crate::config::build::Experiment;
 use crate::fl::FlError;
-use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask};
+use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask, RuleReport};
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
 use crate::privacy::ledger::LedgerError;
@@ -58,9 +59,15 @@ pub struct RoundRecord {
     /// The clip bound of the round, where it adapts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
+    /// What a robust rule did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleReport>,
     /// Test accuracy, in rounds that evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
+    /// The success rate of a backdoor: the share of stamped test images of other classes that are taken for its target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack_success: Option<f64>,
     /// Test loss, in rounds that evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
@@ -214,6 +221,7 @@ pub fn run(
         clients: EncodeReport::default(),
         device_lost: None,
         holders: Holders::default(),
+        attack_success: None,
         current: (0, 0),
         started: Instant::now(),
     };
@@ -254,6 +262,8 @@ struct Run {
     device_lost: Option<DeviceLoss>,
     /// The holders of the collective key, if there is one.
     holders: Holders,
+    /// Of the present evaluation.
+    attack_success: Option<f64>,
     /// The round in progress and its attempt.
     current: (u32, u32),
     started: Instant,
@@ -307,6 +317,7 @@ impl Run {
                             self.evaluate(&weights)?
                         }
                     };
+                    self.attack_success = adversary::success(&self.experiment, &weights)?;
                     coordinator.evaluated(evaluation)?;
                 }
                 Action::Report(summary) => {
@@ -417,8 +428,10 @@ impl Run {
             survivors: summary.survivors,
             update_norm: summary.update_norm,
             clip: summary.clip,
+            rule: summary.rule.clone(),
             accuracy: summary.evaluation.map(|e| e.accuracy),
             loss: summary.evaluation.map(|e| e.loss),
+            attack_success: summary.evaluation.and(self.attack_success),
             device_lost: self.device_lost.clone().filter(|l| l.round == summary.round),
             seconds: self.started.elapsed().as_secs_f64(),
         }

@@ -9,17 +9,19 @@ use sha2::{Digest, Sha256};
 
 use super::resolve::{self, Resolved, Setting, resolve};
 use super::{
-    Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, PrivacyConfig, TrainOn,
+    Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig,
+    TrainOn,
 };
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition};
 use crate::data::{self, Dataset, Features, Split};
-use crate::fl::SERVER;
+use crate::fl::attack::Adversary;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::fl::protocol::mphe::MpheTrust;
 use crate::fl::protocol::{Protocol, ServerBehavior};
+use crate::fl::{FlError, SERVER};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
 use crate::model::{LocalConfig, LocalTrainer, trainer_for, trainer_on};
@@ -70,6 +72,8 @@ pub struct Experiment {
     pub model: Option<ModelConfig>,
     /// Share of the clients that vanish in the simulation.
     pub dropout_rate: f64,
+    /// Who sends what it likes in the simulation.
+    pub adversary: Option<Adversary>,
     /// The account that releases are charged to; `None`: the run's own ledger.
     pub ledger: Option<LedgerAccount>,
     /// L2 bound C.
@@ -187,6 +191,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         cohort: cohort(config, clients),
         sampling: config.sampling,
         grouping: grouping(config, clients),
+        aggregation: config.aggregation.clone(),
         rounds: config.rounds,
         dim,
         mechanism,
@@ -230,6 +235,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         seed: config.seed,
         model,
         dropout_rate: config.dropout_rate,
+        adversary: config.adversary.map(|a| a.build(clients)).transpose().map_err(FlError::from)?,
         ledger: ledger.map(|LedgerConfig { file, principal }| LedgerAccount { file, principal }),
         clip: config.privacy.clip,
         predicted_wrap,
@@ -323,7 +329,12 @@ fn cohort(config: &Config, clients: u64) -> f64 {
 
 /// How a cohort is divided.
 fn grouping(config: &Config, clients: u64) -> Grouping {
-    config.group_size.map_or(Grouping::Whole, |size| Grouping::of_size(size, cohort(config, clients)))
+    let seen = config.secagg == Protocol::Plain && config.privacy.mechanism == MechanismName::None;
+    match config.group_size {
+        Some(size) => Grouping::of_size(size, cohort(config, clients)),
+        None if config.aggregation.is_some() && seen => Grouping::Single,
+        None => Grouping::Whole,
+    }
 }
 
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {

@@ -226,6 +226,8 @@ pub fn config(base: &Config, folder: &Path, purpose: &Purpose, design: &Design) 
         rounds: purpose.rounds,
         // The noise is that of one sum.
         group_size: None,
+        adversary: None,
+        aggregation: None,
         privacy: design.privacy.clone(),
         ledger: None,
         ..base.clone()

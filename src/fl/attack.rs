@@ -21,6 +21,7 @@
 //!
 //! Vectors are `f32`: a strength that takes a coordinate beyond its range sends an infinity, which rules leave out.
 
+pub mod adversary;
 pub mod alie;
 pub mod backdoor;
 pub mod config;
@@ -37,6 +38,7 @@ mod statistics;
 use std::borrow::Cow;
 use std::fmt;
 
+pub use self::adversary::{Adversary, AdversaryConfig};
 pub use self::backdoor::Backdoor;
 pub use self::config::AttackConfig;
 pub use self::label_flip::LabelFlip;

@@ -24,11 +24,15 @@ pub struct Checkpoint {
     pub clip: Option<f64>,
     /// State of correlated noise, masked and with its tag; empty where there is none.
     pub noise: Vec<u8>,
+    /// The last aggregate of a robust rule, where the next one begins; empty where there is none.
+    pub aggregate: Vec<f32>,
 }
 
 const FORMAT: &str = "veilsum checkpoint v1";
 /// The clip bound; decimal digits that read back to the same number.
 const CLIP: &str = "clip";
+/// The tensor of the last aggregate of a robust rule.
+const AGGREGATE: &str = "aggregate";
 /// The tensor of the state of correlated noise.
 const NOISE: &str = "noise.state";
 
@@ -46,6 +50,9 @@ impl Checkpoint {
         }
         let mut tensors = vec![("weights".to_string(), &self.weights)];
         tensors.extend(self.optimizer.iter().map(|(n, v)| (format!("optimizer.{n}"), v)));
+        if !self.aggregate.is_empty() {
+            tensors.push((AGGREGATE.to_string(), &self.aggregate));
+        }
         let views = tensors
             .iter()
             .map(|(n, v)| Ok((n.clone(), TensorView::new(Dtype::F32, vec![v.len()], bytemuck::cast_slice(v))?)))
@@ -95,6 +102,7 @@ impl Checkpoint {
         let mut weights = None;
         let mut optimizer = Vec::new();
         let mut noise = Vec::new();
+        let mut aggregate = Vec::new();
         for (name, view) in tensors.iter() {
             if name == NOISE && view.dtype() == Dtype::U8 {
                 noise = view.data().to_vec();
@@ -110,6 +118,7 @@ impl Checkpoint {
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
             match name.strip_prefix("optimizer.") {
                 Some(rest) => optimizer.push((rest.to_string(), values)),
+                None if name == AGGREGATE => aggregate = values,
                 None => weights = Some(values),
             }
         }
@@ -119,7 +128,8 @@ impl Checkpoint {
             found: "absent".into(),
         })?;
         optimizer.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Self { round: number("round")? as u32, steps: number("steps")?, plan, weights, optimizer, clip, noise })
+        let (round, steps) = (number("round")? as u32, number("steps")?);
+        Ok(Self { round, steps, plan, weights, optimizer, clip, noise, aggregate })
     }
 }
 
@@ -141,6 +151,7 @@ mod tests {
             optimizer: vec![("a".into(), vec![1.0]), ("b".into(), vec![])],
             clip: Some(0.1 + 0.2),
             noise: vec![1, 2, 255],
+            aggregate: vec![0.5, -0.25],
         };
         let bytes = c.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), c);

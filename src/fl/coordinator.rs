@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::keys::RunKey;
@@ -24,6 +25,7 @@ use super::dropout::{self, Layer};
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
 use super::protocol::{RoundParties, RoundProtocol};
+use super::rule::{AggregationConfig, Aggregator};
 use super::spend::{Attempt, EpsilonViews, Spend, Stop};
 use super::{FlError, SERVER};
 use crate::backend::Backend;
@@ -112,8 +114,22 @@ pub struct RoundSummary {
     pub update_norm: f64,
     /// The clip bound of the round, where it adapts.
     pub clip: Option<f64>,
+    /// What a robust rule did, where there is one.
+    pub rule: Option<RuleReport>,
     /// Loss and accuracy after the round, in the rounds that evaluate.
     pub evaluation: Option<Evaluation>,
+}
+
+/// What a robust rule did in a round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleReport {
+    /// Vectors that it was given: clients, or groups with a survivor.
+    pub vectors: usize,
+    /// The numbers of those that it left out because they held NaN or an infinity.
+    pub dropped: Vec<u64>,
+    /// The numbers of those that it selected, if it selects some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Vec<u64>>,
 }
 
 /// Why a run ended.
@@ -199,6 +215,9 @@ pub struct Coordinator {
     clip: Option<ClipState>,
     /// Noise that is correlated over the rounds.
     noise: Option<RunNoise>,
+    /// The robust rule, and the last aggregate of it.
+    aggregator: Option<Aggregator>,
+    aggregate: Vec<f32>,
     /// The keys of the survivors' layers of noise that were not needed.
     told: BTreeMap<u64, Vec<StreamKey>>,
     /// The collective key, where the protocol has one.
@@ -233,6 +252,8 @@ impl Coordinator {
         Ok(Self {
             clip: plan.adaptive.map(|(rule, first)| ClipState::new(rule, first)),
             noise,
+            aggregator: plan.aggregation.as_ref().map(AggregationConfig::build).transpose()?,
+            aggregate: Vec::new(),
             plan_digest: plan.digest()?,
             optimizer: plan.server.build(plan.dim),
             plan,
@@ -272,6 +293,10 @@ impl Coordinator {
                 found => return mismatch("clip", "a number > 0".into(), format!("{found:?}")),
             }
         }
+        if ![0, self.plan.dim].contains(&checkpoint.aggregate.len()) {
+            return mismatch("aggregate", self.plan.dim.to_string(), checkpoint.aggregate.len().to_string());
+        }
+        self.aggregate = checkpoint.aggregate;
         self.round = checkpoint.round;
         self.steps = checkpoint.steps;
         self.weights = Arc::new(checkpoint.weights);
@@ -584,7 +609,7 @@ impl Coordinator {
         };
         let Some(id) = sums.first().map(|sum| sum.task.id) else { return Ok(()) };
         self.spend.charge(id.round, id.attempt)?;
-        let Revealed { mut mean, share } = match self.reveal_all(&sums) {
+        let Revealed { mut mean, share, rule } = match self.reveal_all(&sums) {
             Ok(revealed) => revealed,
             Err(e) => {
                 self.state = State::Charging(sums);
@@ -597,6 +622,9 @@ impl Coordinator {
         drop(sums);
         if let (Some(state), Some(share)) = (&mut self.clip, share) {
             *state = state.next(share);
+        }
+        if rule.is_some() {
+            self.aggregate = mean.to_vec();
         }
         self.told.clear();
         if let Some(noise) = &mut self.noise {
@@ -627,6 +655,7 @@ impl Coordinator {
             epsilon: self.spend.epsilon(self.round)?,
             update_norm,
             clip,
+            rule,
             evaluation: None,
         });
         if self.round.is_multiple_of(self.plan.evaluate_every) || self.round == self.plan.rounds {
@@ -669,6 +698,7 @@ impl Coordinator {
             plan: self.plan_digest,
             weights: self.weights.as_ref().clone(),
             optimizer: self.optimizer.state().into_iter().map(|(n, v)| (n.to_string(), v)).collect(),
+            aggregate: self.aggregate.clone(),
             clip: self.clip.map(|state| state.clip),
             noise: match &self.noise {
                 Some(noise) => noise.seal(&self.secret, &self.plan.session, self.round),

@@ -11,6 +11,7 @@ use super::dropout::{Dropout, Layer, Shares};
 use super::groups::{self, Grouping};
 use super::optimizer::OptimizerConfig;
 use super::protocol::Protocol;
+use super::rule::AggregationConfig;
 use crate::math::prg::Cipher;
 use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
@@ -71,6 +72,8 @@ pub struct Plan {
     pub sampling: Sampling,
     /// How a cohort is divided into groups, of which each has its own sum.
     pub grouping: Grouping,
+    /// The robust rule that makes one vector of the groups' means; none: their mean.
+    pub aggregation: Option<AggregationConfig>,
     /// Rounds T.
     pub rounds: u32,
     /// Number of parameters d.
@@ -157,6 +160,7 @@ impl Plan {
             );
         }
         self.check_grouping()?;
+        self.check_aggregation()?;
         self.check_coins()?;
         self.check_dropout()?;
         self.check_server_share()?;
@@ -282,6 +286,32 @@ impl Plan {
             );
         }
         Ok(())
+    }
+
+    /// A rule needs vectors, and so many that its condition holds.
+    fn check_aggregation(&self) -> Result<(), FlError> {
+        let Some(config) = &self.aggregation else { return Ok(()) };
+        let bad = |name, expected: &str, found: String| {
+            Err(FlError::OutOfRange { name, expected: expected.to_owned(), found })
+        };
+        let aggregator = config.build()?;
+        if config.needs_root() {
+            let expected = "a rule that needs no data of the server's own: no run has such data";
+            return bad("aggregation.rule", expected, aggregator.rule().name().into());
+        }
+        if self.grouping == Grouping::Whole {
+            let expected = "given beside `aggregation`: a robust rule works on the sums of groups, or with `plain` and no \
+                            mechanism on the vectors of clients (group_size 1)";
+            return bad("group_size", expected, "absent".into());
+        }
+        if self.weights.is_some() && !(aggregator.rule().weighted() && config.before.is_empty()) {
+            let expected = "`uniform` with this rule, whose formula has no weights";
+            return bad("algorithm.weights", expected, format!("samples, with {}", aggregator.rule().name()));
+        }
+        Ok(aggregator.check(match self.grouping {
+            Grouping::Split(count) => count as usize,
+            Grouping::Whole | Grouping::Single => self.cohort as usize,
+        })?)
     }
 
     /// Coins are shared out evenly, or the sum would depend on how many share them.
@@ -586,6 +616,9 @@ impl Plan {
         }
         if self.grouping != Grouping::Whole {
             h.update(format!(" {:?}", self.grouping).as_bytes());
+        }
+        if let Some(aggregation) = &self.aggregation {
+            h.update(format!(" {aggregation:?}").as_bytes());
         }
         if self.server_share > 0.0 {
             h.update(format!(" server {}", self.server_share).as_bytes());

@@ -99,6 +99,8 @@ pub enum Purpose {
     HolderSeed = 64,
     /// Which group of a cohort each client is in (public).
     Groups = 70,
+    /// Which clients are in the hands of a simulation's adversary, and what it draws.
+    Byzantine = 71,
 }
 
 /// The stream cipher under a key.

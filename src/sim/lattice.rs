@@ -8,9 +8,8 @@ use rayon::prelude::*;
 
 use super::SimError;
 use super::masked::{forward, requests};
-use super::work::{delivering, rows_in_flight, train};
+use super::work::{Players, delivering, rows_in_flight};
 use crate::backend::EncodeReport;
-use crate::config::build::Experiment;
 use crate::fl::FlError;
 use crate::fl::client::ClientRound;
 use crate::fl::coordinator::{Coordinator, RoundTask};
@@ -19,13 +18,14 @@ use crate::secagg::{Party, PartyId, SessionId, Transmit};
 /// Lets every client of the cohort that does not vanish train and deliver by the machine that `seal` makes, and the holders
 /// open. Returns early, with the round unfinished, once `interrupt` is set.
 pub(super) fn play<C: Party, H: Party + Send>(
-    experiment: &Experiment,
+    players: &Players<'_>,
     task: &RoundTask,
     seal: impl Fn(&ClientRound<'_>, u64, &[u8]) -> Result<C, FlError> + Sync,
     holders: &mut [H],
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
+    let experiment = players.experiment;
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
     let announced = requests(coordinator, task);
     let mut total = EncodeReport::default();
@@ -33,7 +33,7 @@ pub(super) fn play<C: Party, H: Party + Send>(
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
-        let (vectors, report) = clients.vectors(members, &train(experiment, task, members)?)?;
+        let (vectors, report) = clients.vectors(members, &players.rows(task, members)?)?;
         total.merge(&report);
         let rows: Vec<(&u64, &[u8])> = members.iter().zip(vectors.rows()).collect();
         let messages = rows

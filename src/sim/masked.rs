@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::SimError;
-use super::work::{rows_in_flight, train, vanishes};
+use super::work::{Players, rows_in_flight, vanishes};
 use crate::backend::EncodeReport;
-use crate::config::build::Experiment;
 use crate::fl::FlError;
 use crate::fl::client::ClientRound;
 use crate::fl::coordinator::{Coordinator, RoundTask};
@@ -22,12 +21,13 @@ type Machines = BTreeMap<u64, MasksClient>;
 /// Lets every client of the cohort agree on masks, train, deliver and unmask. Returns early, with the round unfinished, once
 /// `interrupt` is set. Clients vanish when their vectors are due: behind their shares, where it costs the server most.
 pub(super) fn play(
-    experiment: &Experiment,
+    players: &Players<'_>,
     task: &RoundTask,
     session: &Arc<Session>,
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
+    let experiment = players.experiment;
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
     let made = task.cohort.par_iter().map(|&client| Ok((client, clients.masked(session, client)?)));
     let mut machines = made.collect::<Result<Machines, FlError>>()?;
@@ -45,7 +45,7 @@ pub(super) fn play(
             if interrupt.load(Ordering::Relaxed) {
                 return Ok(total);
             }
-            let (vectors, report) = clients.vectors(members, &train(experiment, task, members)?)?;
+            let (vectors, report) = clients.vectors(members, &players.rows(task, members)?)?;
             total.merge(&report);
             for (client, vector) in members.iter().zip(vectors.rows()) {
                 let Some(machine) = machines.get_mut(client) else { continue };

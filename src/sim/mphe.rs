@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::SimError;
 use super::lattice::{self, pass_on};
+use super::work::Players;
 use crate::backend::EncodeReport;
 use crate::config::ConfigError;
 use crate::config::build::Experiment;
@@ -91,19 +92,20 @@ pub fn make_key(
 
 /// Plays a round: see [`lattice::play`].
 pub(super) fn play(
-    experiment: &Experiment,
+    players: &Players<'_>,
     (task, session): (&RoundTask, &Arc<RoundSession>),
     holders: &mut Holders,
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
+    let experiment = players.experiment;
     let machine = |(keys, guard): &(HolderKeys, OpeningGuard)| {
         simulated::round_holder(session, keys, guard.clone(), &experiment.secret, experiment.backend.clone())
     };
     let machines = holders.keys.iter().map(machine).collect::<Result<Vec<RoundHolder>, _>>();
     let mut machines = machines.map_err(FlError::from)?;
     let played = lattice::play(
-        experiment,
+        players,
         task,
         |clients, client, vector| clients.encrypted(session, client, vector),
         &mut machines,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::work::Players;
 use super::{SimError, lattice};
 use crate::backend::EncodeReport;
 use crate::config::build::Experiment;
@@ -12,15 +13,15 @@ use crate::secagg::oneshot::{OneshotHolder, Session, simulated_channel, simulate
 
 /// Plays a round: see [`lattice::play`].
 pub(super) fn play(
-    experiment: &Experiment,
+    players: &Players<'_>,
     task: &RoundTask,
     session: &Arc<Session>,
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
-    let mut holders = holders(experiment, session)?;
+    let mut holders = holders(players.experiment, session)?;
     lattice::play(
-        experiment,
+        players,
         task,
         |clients, client, vector| clients.sealed(session, client, vector),
         &mut holders,

@@ -6,18 +6,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::SimError;
+use super::adversary::{self, Forged};
 use super::masked::{forward, requests};
 use super::mphe::Holders;
 use crate::backend::{EncodeReport, Rows};
-use crate::config::build::{Experiment, LocalWork};
+use crate::config::build::Experiment;
 use crate::fl::FlError;
 use crate::fl::client::{ClientRound, excess_keys};
 use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
 use crate::fl::protocol::RoundProtocol;
 use crate::math::prg::{Address, Purpose};
-use crate::model::{Clients, samples_per_call};
+use crate::model::samples_per_call;
 use crate::secagg::plain::PlainClient;
 use crate::secagg::{Party, PartyId};
+
+/// The clients of a round and what they work on.
+pub(super) struct Players<'a> {
+    /// The run.
+    pub(super) experiment: &'a Experiment,
+    /// The vectors of a round that an adversary has seen.
+    forged: Option<Forged>,
+}
+
+impl Players<'_> {
+    /// One row a member: the gradient of the mean loss over its samples, or its delta, or what an adversary made of it.
+    pub(super) fn rows(&self, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
+        match &self.forged {
+            Some(forged) => forged.rows(members),
+            None => adversary::train(self.experiment, task, members, None),
+        }
+    }
+}
 
 /// Lets every client of the groups train, encode and deliver, and the holders of a collective key open the sum. Returns early,
 /// with the round unfinished, once `interrupt` is set.
@@ -28,6 +47,7 @@ pub fn play_round(
     holders: &mut Holders,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
+    let players = Players { experiment, forged: adversary::prepare(experiment, tasks)? };
     let mut total = EncodeReport::default();
     let mut plain: Vec<&RoundTask> = Vec::new();
     for task in tasks {
@@ -39,10 +59,10 @@ pub fn play_round(
                 plain.push(task);
                 continue;
             }
-            RoundProtocol::Masks(session) => super::masked::play(experiment, task, session, coordinator, interrupt)?,
-            RoundProtocol::Oneshot(session) => super::oneshot::play(experiment, task, session, coordinator, interrupt)?,
+            RoundProtocol::Masks(session) => super::masked::play(&players, task, session, coordinator, interrupt)?,
+            RoundProtocol::Oneshot(session) => super::oneshot::play(&players, task, session, coordinator, interrupt)?,
             RoundProtocol::Mphe(session) => {
-                super::mphe::play(experiment, (task, session), holders, coordinator, interrupt)?
+                super::mphe::play(&players, (task, session), holders, coordinator, interrupt)?
             }
         };
         total.merge(&report);
@@ -51,7 +71,7 @@ pub fn play_round(
     while let Some(&first) = plain.first() {
         let (alike, others): (Vec<_>, Vec<_>) =
             plain.into_iter().partition(|task| task.share == first.share && task.layers == first.layers);
-        total.merge(&play_plain(experiment, &alike, coordinator, interrupt)?);
+        total.merge(&play_plain(&players, &alike, coordinator, interrupt)?);
         plain = others;
     }
     Ok(total)
@@ -59,13 +79,14 @@ pub fn play_round(
 
 /// Groups of `plain` whose clients draw noise of one law.
 fn play_plain(
-    experiment: &Experiment,
+    players: &Players<'_>,
     tasks: &[&RoundTask],
     coordinator: &mut Coordinator,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
     let mut total = EncodeReport::default();
     let Some(&first) = tasks.first() else { return Ok(total) };
+    let experiment = players.experiment;
     let clients = ClientRound::new(&experiment.plan, first, &experiment.secret, experiment.backend.clone())?;
     let mut announcements = HashMap::new();
     for task in tasks {
@@ -80,7 +101,7 @@ fn play_plain(
             return Ok(total);
         }
         let members: Vec<u64> = chunk.iter().map(|(client, _)| *client).collect();
-        let (vectors, report) = clients.vectors(&members, &train(experiment, first, &members)?)?;
+        let (vectors, report) = clients.vectors(&members, &players.rows(first, &members)?)?;
         total.merge(&report);
         let rows: Vec<(&(u64, &RoundTask), &[u8])> = chunk.iter().zip(vectors.rows()).collect();
         let answers = rows
@@ -130,26 +151,4 @@ pub(super) fn delivering(experiment: &Experiment, task: &RoundTask) -> Vec<u64> 
 /// Rows in flight: as many as stay in the allocator's cache, at least one a core.
 pub(super) fn rows_in_flight(task: &RoundTask) -> usize {
     samples_per_call(task.encode.padded as usize).clamp(rayon::current_num_threads(), 256)
-}
-
-/// One row a member: the gradient of the mean loss over its samples, or its delta.
-pub(super) fn train(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
-    let (data, plan) = (&experiment.split.train, &experiment.plan);
-    let clients = Clients {
-        count: members.len(),
-        shard: &|i| data.gather(experiment.shard(members[i])),
-        key: &|i| {
-            let address = Address { client: members[i], round: task.id.round, attempt: task.id.attempt, copy: 0 };
-            experiment.secret.derive(&plan.session, address, Purpose::Batches, plan.cipher)
-        },
-    };
-    let trainer = &experiment.trainer;
-    Ok(match &experiment.work {
-        LocalWork::Delta(config) => trainer.delta_rows(&task.weights, &clients, config)?,
-        LocalWork::Gradient if members.iter().all(|&c| experiment.shard(c).len() == 1) => {
-            let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
-            trainer.gradient_rows(&task.weights, &data.gather(&samples))?
-        }
-        LocalWork::Gradient => trainer.mean_rows(&task.weights, &clients)?,
-    })
 }

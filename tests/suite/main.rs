@@ -21,6 +21,7 @@ mod model;
 mod protected;
 mod query;
 mod regression;
+mod robust;
 mod rounded;
 mod rules;
 mod sample_command;

@@ -1,8 +1,10 @@
 //! The one step that makes a sum visible: what noise is left to add, the decoding, the division.
 
-use super::{Coordinator, GroupSum, RoundTask};
-use crate::backend::{Aligned, Buffer};
+use super::{Coordinator, GroupSum, RoundTask, RuleReport};
+use crate::backend::{Aligned, Buffer, Rows};
 use crate::fl::cohort::Sampling;
+use crate::fl::groups::Grouping;
+use crate::fl::rule::{Aggregate, Aggregator, Inputs};
 use crate::fl::{FlError, dropout};
 use crate::math::prg::Purpose;
 use crate::privacy::mechanism::NoiseLaw;
@@ -16,6 +18,8 @@ pub(super) struct Revealed {
     pub(super) mean: Aligned<f32>,
     /// The share of clients within the clip bound, where it adapts.
     pub(super) share: Option<f64>,
+    /// What the robust rule did.
+    pub(super) rule: Option<RuleReport>,
 }
 
 /// Copies of a round's address for one group: more than the parts of any sum's noise.
@@ -37,7 +41,52 @@ impl Coordinator {
             weights.push(if self.plan.is_private() { 1 } else { self.total_weight(&sum.survivors) });
         }
         let share = (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64);
-        Ok(Revealed { mean: mean_of(means, &weights), share })
+        let Some(aggregator) = &self.aggregator else {
+            return Ok(Revealed { mean: mean_of(means, &weights), share, rule: None });
+        };
+        let (mean, rule) = self.robust(aggregator, sums, &means, &weights)?;
+        Ok(Revealed { mean, share, rule: Some(rule) })
+    }
+
+    /// What the robust rule makes of the groups' means. Those of nobody are no vectors.
+    fn robust(
+        &self,
+        aggregator: &Aggregator,
+        sums: &[GroupSum],
+        means: &[Aligned<f32>],
+        weights: &[u64],
+    ) -> Result<(Aligned<f32>, RuleReport), FlError> {
+        let present: Vec<usize> = (0..sums.len()).filter(|&i| weights[i] > 0).collect();
+        let dim = self.plan.dim;
+        let mut rows = Aligned::zeroed(present.len() * dim);
+        for (row, &i) in rows.chunks_exact_mut(dim.max(1)).zip(&present) {
+            row.copy_from_slice(&means[i]);
+        }
+        let rows = Rows { buffer: Buffer::HostF32(rows), offset: 0, stride: dim, rows: present.len(), dim };
+        let weights: Vec<u64> = present.iter().map(|&i| weights[i]).collect();
+        let (round, attempt) = sums.first().map_or((0, 0), |sum| (sum.task.id.round, sum.task.id.attempt));
+        // Group numbers are below `copies` of this purpose: they are dealt by copy 0.
+        let permutation = self.copied_key(round, attempt, Purpose::Groups, 1);
+        let inputs = Inputs {
+            weights: aggregator.rule().weighted().then_some(&weights[..]),
+            root: None,
+            start: (!self.aggregate.is_empty()).then_some(&self.aggregate[..]),
+            permutation: Some(&permutation),
+        };
+        let Aggregate { vector, dropped, chosen, .. } = aggregator.aggregate(&*self.backend, &rows, &inputs)?;
+        let name = |&place: &usize| {
+            let sum = &sums[present[place]];
+            match (self.plan.grouping, sum.task.cohort.first()) {
+                (Grouping::Single, Some(&client)) => client,
+                _ => u64::from(sum.task.group),
+            }
+        };
+        let report = RuleReport {
+            vectors: present.len(),
+            dropped: dropped.iter().map(name).collect(),
+            chosen: chosen.map(|chosen| chosen.iter().map(name).collect()),
+        };
+        Ok((vector.as_slice().into(), report))
     }
 
     /// How often the survivors count together.
