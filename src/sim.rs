@@ -2,9 +2,9 @@
 
 pub mod audit;
 pub mod dse;
+mod lattice;
 pub mod ledger;
 pub mod loss;
-mod lattice;
 mod masked;
 pub mod mphe;
 mod oneshot;

@@ -114,12 +114,7 @@ impl<'a> ClientRound<'a> {
     ///
     /// # Errors
     /// A client that is not in the cohort, a vector beyond the bound of the key.
-    pub fn encrypted(
-        &self,
-        session: &Arc<RoundSession>,
-        client: u64,
-        vector: &[u8],
-    ) -> Result<MpheClient, FlError> {
+    pub fn encrypted(&self, session: &Arc<RoundSession>, client: u64, vector: &[u8]) -> Result<MpheClient, FlError> {
         let identity = Identity::simulated(self.secret, client);
         Ok(MpheClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::lattice::{self, pass_on};
 use super::SimError;
+use super::lattice::{self, pass_on};
 use crate::backend::EncodeReport;
 use crate::config::ConfigError;
 use crate::config::build::Experiment;

@@ -20,7 +20,8 @@ use crate::federation::experiment_of;
 
 const SMM: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client"}"#;
 /// A ring in which the sum wraps in nearly every coordinate: what is opened are integers, what is decoded residues.
-const WRAPPED: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":4,"noise":"per_client","allow_wrap":true}"#;
+const WRAPPED: &str =
+    r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":4,"noise":"per_client","allow_wrap":true}"#;
 const LOSSY: &str =
     r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client","dropout":{"tolerated":0.4}}"#;
 const AGGREGATE: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18}"#;
@@ -189,7 +190,8 @@ fn keys_are_made_when_asked_for_and_frames_out_of_place_are_refused() {
     assert!(matches!(coordinator.handle(PartyId::Holder(1), &[0; 80]), Err(FlError::OutOfOrder { .. })));
     coordinator.begin_key([1; 16], [2; 32]).unwrap();
     assert!(matches!(coordinator.begin_key([3; 16], [2; 32]), Err(FlError::OutOfOrder { .. })));
-    for (from, frame) in [(PartyId::Client(0), &[0; 80][..]), (PartyId::Holder(1), &[0; 80]), (PartyId::Holder(9), &[])] {
+    for (from, frame) in [(PartyId::Client(0), &[0; 80][..]), (PartyId::Holder(1), &[0; 80]), (PartyId::Holder(9), &[])]
+    {
         assert!(matches!(coordinator.handle(from, frame), Err(FlError::SecAgg(_))));
     }
     // Nobody answers: no key, and the next one has another epoch.

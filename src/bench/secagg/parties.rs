@@ -165,8 +165,7 @@ fn with_mphe(case: &Case, backend: &Arc<dyn Backend>, secret: &Secret) -> Result
         members.insert(PartyId::Client(client), Box::new(party));
     }
     for keys in &keys {
-        let party =
-            simulated::round_holder(&session, keys, OpeningGuard::default(), secret, Arc::clone(backend))?;
+        let party = simulated::round_holder(&session, keys, OpeningGuard::default(), secret, Arc::clone(backend))?;
         members.insert(PartyId::Holder(keys.holder()), Box::new(party));
     }
     let silent = lost_holders(case).map(PartyId::Holder).collect();

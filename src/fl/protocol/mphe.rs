@@ -39,6 +39,8 @@ use crate::secagg::{SecAggError, VectorShape};
 const LAMBDA: u32 = 40;
 /// A key is made for cohorts of the expected size and so many standard deviations around it.
 const DEVIATIONS: f64 = 6.0;
+/// The greatest magnitude in a private ring, of 32 bits.
+const PRIVATE: u64 = (1 << 31) - 1;
 /// Sizes of cohorts that are looked at, at most.
 const SIZES: usize = 9;
 
@@ -157,8 +159,10 @@ impl MpheConfig {
                 needs = needs.join(Needs::of(plan, round, size)?);
             }
         }
-        // A third of a bit, for sizes in between.
-        Ok(Needs { magnitude: needs.magnitude.saturating_add(needs.magnitude / 4), ..needs })
+        // A third of a bit, for sizes in between; nothing where a private ring has no more.
+        let roomy = needs.magnitude.saturating_add(needs.magnitude / 4);
+        let most = if plan.is_private() { PRIVATE.max(needs.magnitude) } else { u64::MAX };
+        Ok(Needs { magnitude: roomy.min(most), ..needs })
     }
 
     /// The plan of a key that serves these needs.
@@ -174,8 +178,7 @@ impl MpheConfig {
             MpheTrust::SemiHonestServer => Trust::SemiHonestServer,
             MpheTrust::HonestRoster => Trust::HonestRoster,
         };
-        let threshold =
-            Threshold::new(self.holders, self.needed(), self.corrupt_holders).map_err(SecAggError::from)?;
+        let threshold = Threshold::new(self.holders, self.needed(), self.corrupt_holders).map_err(SecAggError::from)?;
         let clients = u32::try_from(needs.clients.max(2)).unwrap_or(u32::MAX);
         Ok(mphe::Plan::choose(Request {
             bound,
@@ -303,7 +306,10 @@ mod tests {
             assert_eq!(config.needed(), needed, "{holders} {corrupt}");
             assert!(Threshold::new(holders, needed, corrupt).is_ok());
         }
-        assert_eq!(serde_json::to_string(&usual).unwrap(), r#"{"trust":"semi-honest-server","holders":5,"corrupt_holders":1}"#);
+        assert_eq!(
+            serde_json::to_string(&usual).unwrap(),
+            r#"{"trust":"semi-honest-server","holders":5,"corrupt_holders":1}"#
+        );
         assert!(serde_json::from_str::<MpheConfig>(r#"{"server":"malicious"}"#).is_err());
     }
 }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{PATIENCE, RoundParties, certain_bound, check_private_ring, share_of};
 use crate::fl::FlError;
 use crate::fl::plan::Plan;
+use crate::secagg::VectorShape;
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::oneshot::plan::least_needed;
 use crate::secagg::oneshot::{Plan as Sum, Request, Session, Setup, Weighting, simulated_holder};
-use crate::secagg::VectorShape;
 
 /// Key holders, and who is expected to be corrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
