@@ -40,6 +40,8 @@ use crate::secagg::{SecAggError, VectorShape};
 const LAMBDA: u32 = 40;
 /// A key is made for cohorts of the expected size and so many standard deviations around it.
 const DEVIATIONS: f64 = 6.0;
+/// The greatest magnitude in a private ring, of 32 bits.
+const PRIVATE: u64 = (1 << 31) - 1;
 /// Sizes of cohorts that are looked at, at most.
 const SIZES: usize = 9;
 
@@ -158,8 +160,10 @@ impl MpheConfig {
                 needs = needs.join(Needs::of(plan, round, size)?);
             }
         }
-        // A third of a bit, for sizes in between.
-        Ok(Needs { magnitude: needs.magnitude.saturating_add(needs.magnitude / 4), ..needs })
+        // A third of a bit, for sizes in between; nothing where a private ring has no more.
+        let roomy = needs.magnitude.saturating_add(needs.magnitude / 4);
+        let most = if plan.is_private() { PRIVATE.max(needs.magnitude) } else { u64::MAX };
+        Ok(Needs { magnitude: roomy.min(most), ..needs })
     }
 
     /// The plan of a key that serves these needs.
