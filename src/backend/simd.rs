@@ -190,7 +190,12 @@ impl Backend for Simd {
     }
 
     fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError> {
-        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, key, sign)
+        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, &[(key, sign)])
+    }
+
+    fn mask_all(&self, words: &mut Buffer, ring: Ring, masks: &[(StreamKey, MaskSign)]) -> Result<(), BackendError> {
+        let masks: Vec<_> = masks.iter().map(|(key, sign)| (key, *sign)).collect();
+        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, &masks)
     }
 
     fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {

@@ -57,19 +57,18 @@ impl Words {
         }
     }
 
-    /// Adds or subtracts the keystream of `key` in place: [`Backend::mask`]; of a wide ring word j takes the bytes
-    /// `[8 j, 8 j + 8)`.
+    /// Adds or subtracts the keystream of every key in place: [`Backend::mask_all`]; of a wide ring word j takes the bytes
+    /// `[8 j, 8 j + 8)`. After an error some of the masks may be on.
     pub(super) fn mask(
         &mut self,
         shape: VectorShape,
-        key: &StreamKey,
-        sign: MaskSign,
+        masks: &[(StreamKey, MaskSign)],
         backend: &dyn Backend,
     ) -> Result<(), SecAggError> {
         match self {
-            Self::Narrow(words) => Ok(backend.mask(words, Ring::Bits(shape.bits), key, sign)?),
+            Self::Narrow(words) => Ok(backend.mask_all(words, Ring::Bits(shape.bits), masks)?),
             Self::Wide(words) => {
-                mask_wide(words, shape.bits, key, sign);
+                masks.iter().for_each(|(key, sign)| mask_wide(words, shape.bits, key, *sign));
                 Ok(())
             }
         }

@@ -316,7 +316,7 @@ impl MasksClient {
         Ok(masks)
     }
 
-    /// The frame of the masked vector. Masks go over the words in place, one after another.
+    /// The frame of the masked vector. The masks go over the words in place.
     fn masked(
         &self,
         packed: &[u8],
@@ -325,9 +325,7 @@ impl MasksClient {
     ) -> Result<Vec<u8>, SecAggError> {
         let (shape, backend) = (self.session.shape(), &*self.backend);
         let mut words = Words::unpack(packed, shape, backend)?;
-        for (key, sign) in masks {
-            words.mask(shape, key, *sign, backend)?;
-        }
+        words.mask(shape, masks, backend)?;
         let masked = words.pack(shape, backend)?;
         let signature = self.sign(wire::INPUT, &input_statement(&holding.view, &masked));
         Ok(wire::frame(&self.session, wire::INPUT, self.index, &[&masked, &signature]))

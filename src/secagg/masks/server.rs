@@ -239,9 +239,7 @@ impl MasksServer {
             Ok(masks) => {
                 let mut sum = self.sum.take()?;
                 sum.upload(&*self.backend)?;
-                for (key, sign) in &masks {
-                    sum.mask(self.session.shape(), key, *sign, &*self.backend)?;
-                }
+                sum.mask(self.session.shape(), &masks, &*self.backend)?;
                 let words = sum.into_words(&*self.backend)?;
                 let cohort = self.session.cohort();
                 let survivors = (0..cohort.len()).filter(|&i| self.survivors[i]).map(|i| cohort[i]).collect();

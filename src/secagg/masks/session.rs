@@ -202,7 +202,8 @@ pub fn bitmap(set: &[bool]) -> Vec<u8> {
 fn context(setup: &Setup) -> Result<[u8; 32], SecAggError> {
     let plan = &setup.plan;
     let mut hash = Sha256::new();
-    hash.update(b"veilsum masks v1");
+    // v1 took 32 bits of keystream for a value of any width: its masks do not cancel with those of v2.
+    hash.update(b"veilsum masks v2");
     hash.update(setup.id.session);
     hash.update(setup.id.round.to_le_bytes());
     hash.update(setup.id.attempt.to_le_bytes());
