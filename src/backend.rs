@@ -169,6 +169,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Errors: a ring out of range, rows that are no whole number of accumulators.
     fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError>;
 
+    /// Adds the row that [`Backend::pack`] has packed to `acc` mod `2^bits`, without its words in memory where the backend
+    /// can.
+    ///
+    /// Errors: those of `unpack` for as many words as `acc` has.
+    fn sum_packed(&self, acc: &mut Buffer, bytes: &[u8], bits: u32) -> Result<(), BackendError> {
+        let row = self.unpack(bytes, acc.len(), bits)?;
+        self.sum(acc, &row, Ring::Bits(bits))
+    }
+
     /// The low `bits` bits of every word side by side: word `j` in bits `[b j, b (j + 1))`, least significant
     /// first, the unused bits of the last byte zero; `ceil(b len / 8)` bytes, the form that travels.
     fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError>;
