@@ -60,7 +60,6 @@ pub mod plan;
 pub mod server;
 pub mod session;
 mod statements;
-pub mod traffic;
 pub mod wire;
 
 pub use self::certificate::SignedKey;
@@ -73,4 +72,4 @@ pub use self::material::HolderKeys;
 pub use self::plan::{Plan, Request, Trust};
 pub use self::server::MpheServer;
 pub use self::session::{Deadlines, KEY_PHASES, KeyConfig, KeyPhase, KeySession, PHASES, Phase, RoundSession, Setup};
-pub use self::traffic::Traffic;
+pub use crate::secagg::traffic::Traffic;
