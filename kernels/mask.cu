@@ -1,18 +1,21 @@
 // Keystreams: the words themselves (for signs), and words plus or minus them in a ring; see shaders/mask.wgsl.
 //
-// keystream_words: 4 bytes a word and 1/16 of a block of ChaCha; mask_bits: 8 bytes and 1/16 of a block (61 operations with
-// 20 rounds, 1 cycle of a multiprocessor's 64 integer lanes); mask_prime: 8 bytes and 1/4 of a block (244, 3.8 cycles).
+// keystream_words: 4 bytes a word and 1/16 of a block of ChaCha; mask_bits: 8 bytes and 1/64, 1/32 or 1/16 of a block (15, 31
+// or 61 operations with 20 rounds; 61 are 1 cycle of a multiprocessor's 64 integer lanes); mask_prime: 8 bytes and 1/4 of a
+// block (244, 3.8 cycles).
 #include "common/modular.cuh"
 #include "common/params.cuh"
 #include "common/platform.cuh"
 #include "common/stream.cuh"
 
-// Words [4096 group, 4096 (group + 1)) of the keystream, to shared memory.
-__device__ __forceinline__ void fill_stream(uint32_t* stream, const FlatPassParams& p, const uint32_t* key_words, uint32_t group) {
-    const StreamKey key(key_words);
-    uint32_t block[16];
-    chacha_block(key.words, (p.first >> 4) + group * 256 + threadIdx.x, key.rounds, block);
-    stream_put(stream, threadIdx.x, block);
+// `count` blocks of the keystream from `first` on, at most one a thread, to shared memory.
+__device__ __forceinline__ void fill_stream(uint32_t* stream, const uint32_t* key_words, uint32_t first, uint32_t count) {
+    if (threadIdx.x < count) {
+        const StreamKey key(key_words);
+        uint32_t block[16];
+        chacha_block(key.words, first + threadIdx.x, key.rounds, block);
+        stream_put(stream, threadIdx.x, block);
+    }
     __syncthreads();
 }
 
@@ -20,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(256) keystream_words(const FlatPass
     __shared__ uint32_t stream[4096];
     const uint32_t group = group_index();
     if (group >= p.groups) return;
-    fill_stream(stream, p, key, group);
+    fill_stream(stream, key, (p.first >> 4) + group * 256, 256);
     const uint32_t left = min(4096u, p.len - group * 4096);
 #pragma unroll 4
     for (uint32_t i = threadIdx.x; i < left; i += 256) words[group * 4096 + i] = stream[stream_place(i >> 4, i & 15)];
@@ -31,14 +34,19 @@ extern "C" __global__ void __launch_bounds__(256) mask_bits(const FlatPassParams
     __shared__ uint32_t stream[4096];
     const uint32_t group = group_index();
     if (group >= p.groups) return;
-    fill_stream(stream, p, key, group);
+    // log2 of the values of a word: 8, 16 or 32 bits each.
+    const uint32_t many = (p.bits <= 16) + (p.bits <= 8);
+    fill_stream(stream, key, (p.first >> (4 + many)) + group * (256 >> many), 256 >> many);
     // All ones to subtract: x - k = ~(~x + k).
     const uint32_t wrap = 0xffffffffu >> (32 - p.bits), turn = 0 - p.count;
     const uint32_t left = min(4096u, p.len - group * 4096);
     words += group * 4096;
 #pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < left; i += 256)
-        words[i] = (((words[i] ^ turn) + stream[stream_place(i >> 4, i & 15)]) ^ turn) & wrap;
+    for (uint32_t i = threadIdx.x; i < left; i += 256) {
+        const uint32_t w = i >> many;
+        const uint32_t k = stream[stream_place(w >> 4, w & 15)] >> ((32 >> many) * (i & ((1u << many) - 1)));
+        words[i] = (((words[i] ^ turn) + k) ^ turn) & wrap;
+    }
 }
 REGISTER_KERNEL(mask_bits)
 

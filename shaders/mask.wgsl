@@ -1,8 +1,9 @@
 // Keystreams: the words themselves (for signs), and words plus or minus them in a ring (host plan: device/mask.rs).
-// `first` is the number of the first word.
+// `first` is the number of the first element.
 //
 // keystream_words: 4 bytes written a word, and 1/16 of a block of ChaCha.
-// mask_bits: mod 2^b: 8 bytes a word and 1/16 of a block (61 operations with 20 rounds).
+// mask_bits: mod 2^b: 8 bytes a word and 1/64, 1/32 or 1/16 of a block (15, 31 or 61 operations with 20 rounds): b bits of
+// keystream, rounded up to 8, 16 or 32.
 // mask_prime: mod p < 2^31: 8 bytes a word and 1/4 of a block (244), floor(U p / 2^128) by four products.
 
 @group(0) @binding(0) var<uniform> p: FlatPassParams;
@@ -31,13 +32,15 @@ fn put(s: u32, i: u32, row: vec4<u32>) {
     stream[place(s, i + 3u)] = row.w;
 }
 
-// Words [4096 group, 4096 (group + 1)) of the keystream, to group memory.
-fn fill(group: u32, t: u32) {
-    let bytes = chacha_block(the_key(), (p.first >> 4u) + group * 256u + t);
-    put(t, 0u, bytes.a);
-    put(t, 4u, bytes.b);
-    put(t, 8u, bytes.c);
-    put(t, 12u, bytes.d);
+// `count` blocks of the keystream from `block` on, at most one a thread, to group memory.
+fn fill(block: u32, count: u32, t: u32) {
+    if t < count {
+        let bytes = chacha_block(the_key(), block + t);
+        put(t, 0u, bytes.a);
+        put(t, 4u, bytes.b);
+        put(t, 8u, bytes.c);
+        put(t, 12u, bytes.d);
+    }
     workgroupBarrier();
 }
 
@@ -51,7 +54,7 @@ fn keystream_words(
     if group >= p.groups {
         return;
     }
-    fill(group, t);
+    fill((p.first >> 4u) + group * 256u, 256u, t);
     for (var i = t; i < min(4096u, p.len - group * 4096u); i += 256u) {
         words[group * 4096u + i] = stream[place(i >> 4u, i & 15u)];
     }
@@ -67,13 +70,17 @@ fn mask_bits(
     if group >= p.groups {
         return;
     }
-    fill(group, t);
+    // log2 of the values of a word: 8, 16 or 32 bits each.
+    let many = select(0u, 1u, p.bits <= 16u) + select(0u, 1u, p.bits <= 8u);
+    fill((p.first >> (4u + many)) + group * (256u >> many), 256u >> many, t);
     let wrap = 0xffffffffu >> (32u - p.bits);
     // All ones to subtract: x - k = ~(~x + k).
     let turn = 0u - p.count;
     for (var i = t; i < min(4096u, p.len - group * 4096u); i += 256u) {
         let x = words[group * 4096u + i];
-        words[group * 4096u + i] = (((x ^ turn) + stream[place(i >> 4u, i & 15u)]) ^ turn) & wrap;
+        let w = i >> many;
+        let k = stream[place(w >> 4u, w & 15u)] >> ((32u >> many) * (i & ((1u << many) - 1u)));
+        words[group * 4096u + i] = (((x ^ turn) + k) ^ turn) & wrap;
     }
 }
 

@@ -169,6 +169,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Errors: a ring out of range, rows that are no whole number of accumulators.
     fn sum(&self, acc: &mut Buffer, rows: &Buffer, ring: Ring) -> Result<(), BackendError>;
 
+    /// Adds the row that [`Backend::pack`] has packed to `acc` mod `2^bits`, without its words in memory where the backend
+    /// can.
+    ///
+    /// Errors: those of `unpack` for as many words as `acc` has.
+    fn sum_packed(&self, acc: &mut Buffer, bytes: &[u8], bits: u32) -> Result<(), BackendError> {
+        let row = self.unpack(bytes, acc.len(), bits)?;
+        self.sum(acc, &row, Ring::Bits(bits))
+    }
+
     /// The low `bits` bits of every word side by side: word `j` in bits `[b j, b (j + 1))`, least significant
     /// first, the unused bits of the last byte zero; `ceil(b len / 8)` bytes, the form that travels.
     fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError>;
@@ -178,12 +187,21 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Adds or subtracts a keystream in `ring`: word `j` plus or minus `k_j`. Subtracting undoes adding.
     ///
-    /// Mod `2^b`, `k_j` is the word at bytes `[4j, 4j + 4)` of the keystream; mod p it is `floor(U p / 2^128)` with U
-    /// the 16 bytes at `16 j`, within `p 2^-128 < 2^-97` of uniform (total variation).
+    /// `k_j` comes from the bytes `[s j, s (j + 1))` of the keystream, s = [`Ring::mask_bytes`]: mod `2^b` it is their
+    /// little-endian number (s is 1, 2 or 4, as b needs); mod p it is `floor(U p / 2^128)` with U the 16 bytes, within
+    /// `p 2^-128 < 2^-97` of uniform (total variation).
     ///
     /// Errors: a ring out of range, a residue that is not below p (names the first), more words than one key
     /// serves.
     fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError>;
+
+    /// [`Backend::mask`] with one key after another: the masks of a vector that has many, in one pass over it where the
+    /// backend can.
+    ///
+    /// Errors: those of `mask`; a device that fails meanwhile leaves the words with some of the masks.
+    fn mask_all(&self, words: &mut Buffer, ring: Ring, masks: &[(StreamKey, MaskSign)]) -> Result<(), BackendError> {
+        masks.iter().try_for_each(|(key, sign)| self.mask(words, ring, key, *sign))
+    }
 
     /// Centres a sum into `(-2^(b-1), 2^(b-1)]`, undoes the rotation and the scale, cuts the padding:
     /// `x = unit * signs * H^T centre(sum)`. The buffer of words becomes one of `dim` floats, in the same memory where

@@ -23,6 +23,19 @@ pub enum Ring {
     Prime(u32),
 }
 
+impl Ring {
+    /// Bytes of keystream behind the mask of one value: mod `2^b` the least of 1, 2 and 4 that hold b bits, mod a prime 16.
+    #[must_use]
+    pub const fn mask_bytes(self) -> usize {
+        match self {
+            Self::Bits(..=8) => 1,
+            Self::Bits(9..=16) => 2,
+            Self::Bits(_) => 4,
+            Self::Prime(_) => NOISE_STRIDE as usize,
+        }
+    }
+}
+
 /// How the integer half of `encode` bounds a row; the `norm` member of [`EncodeParams`].
 pub mod norm_kind {
     /// `sum x_j^2 <= bound`, in units of `2^(-2F)`.

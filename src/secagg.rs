@@ -15,6 +15,8 @@ pub mod masks;
 pub mod mphe;
 pub mod oneshot;
 pub mod plain;
+pub mod traffic;
+pub mod wire;
 
 use std::fmt;
 

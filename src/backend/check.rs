@@ -8,7 +8,7 @@ use super::rows::{Real, RowSlices};
 use super::{BackendError, Buffer, EncodeJob, Rows};
 use crate::math::prg::STREAM_BYTES;
 use crate::params::{
-    ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, NOISE_STRIDE, Ring, norm_kind, rounding_kind,
+    ClipParams, DecodeParams, EncodeParams, FwhtParams, MAX_FRACTION_BITS, Ring, norm_kind, rounding_kind,
 };
 use crate::sample::noise::Noise;
 
@@ -201,8 +201,7 @@ pub(crate) fn mask_words(words: &mut Buffer, ring: Ring) -> Result<&mut [u32], B
 /// Checks ring and number of words of `mask`, wherever they live.
 pub(crate) fn mask_shape(len: usize, ring: Ring) -> Result<(), BackendError> {
     check_ring(ring)?;
-    let bytes = if matches!(ring, Ring::Bits(_)) { 4 } else { NOISE_STRIDE };
-    stream(0, bytes.saturating_mul(len as u64))
+    stream(0, (ring.mask_bytes() as u64).saturating_mul(len as u64))
 }
 
 fn check_ring(ring: Ring) -> Result<(), BackendError> {

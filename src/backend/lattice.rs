@@ -65,11 +65,32 @@ impl LatticeSecret {
         backend.ntt(&mut transformed, basis)?;
         let values = transformed.as_u32()?.to_vec();
         transformed.as_u32_mut()?.zeroize();
+        Ok(Self::prepared(basis, values))
+    }
+
+    /// Transformed residues with what Shoup products take.
+    fn prepared(basis: &RnsBasis, values: Vec<u32>) -> Self {
         let mut quotients = Vec::with_capacity(values.len());
         for (limb, row) in basis.limbs().iter().zip(values.chunks_exact(basis.degree())) {
             quotients.extend(row.iter().map(|&v| limb.modulus().shoup(v).quotient));
         }
-        Ok(Self { degree: basis.degree(), primes: basis.primes().collect(), values, quotients })
+        Self { degree: basis.degree(), primes: basis.primes().collect(), values, quotients }
+    }
+
+    /// `-S` of an opened sum of secrets S, transformed, for [`super::simd::Simd::open_block`].
+    ///
+    /// # Errors
+    /// [`BackendError::WrongLength`], [`BackendError::NotReduced`].
+    pub fn minus(basis: &RnsBasis, sum: &[u32]) -> Result<Self, BackendError> {
+        let (n, expected) = (basis.degree(), basis.degree() * basis.limbs().len());
+        if sum.len() != expected {
+            return Err(BackendError::WrongLength { what: "the sum of secrets", expected, found: sum.len() });
+        }
+        let prime = |at: usize| basis.limbs()[at / n].modulus();
+        if let Some(at) = (0..expected).find(|&at| sum[at] >= prime(at).value()) {
+            return Err(check::lattice::not_reduced("the sum of secrets", at, basis));
+        }
+        Ok(Self::prepared(basis, sum.iter().enumerate().map(|(at, &x)| prime(at).neg(x)).collect()))
     }
 
     /// True if the secret is one of this basis.

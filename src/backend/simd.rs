@@ -47,8 +47,8 @@ use std::sync::OnceLock;
 use self::encode::Half;
 use self::isa::{Dispatch, Isa};
 use super::{
-    Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, MaskSign, Packed,
-    Rows, check,
+    Aligned, Backend, BackendError, BackendKind, Buffer, EncodeJob, EncodeReport, EncryptJob, Gram, LatticeSecret,
+    MaskSign, Packed, Rows, check,
 };
 use crate::math::ntt::RnsBasis;
 use crate::math::prg::StreamKey;
@@ -127,6 +127,46 @@ impl Simd {
         keystream::fill(self.dispatch, key, position, out);
         Ok(())
     }
+
+    /// `acc += x` of polynomials `[batch x L x N]`, coefficients or values, on rayon's threads. `acc` has to be reduced;
+    /// x is checked on the way.
+    ///
+    /// # Errors
+    /// The first row of x with a residue that is not below its prime, or with nothing but zeros; `acc` is as it was then.
+    ///
+    /// # Panics
+    /// If `x` is not as long as `acc`, or they are no whole polynomials.
+    pub fn add_polynomials(&self, acc: &mut [u32], x: &[u32], basis: &RnsBasis) -> Result<(), BadRow> {
+        assert!(acc.len() == x.len() && x.len().is_multiple_of(basis.degree() * basis.limbs().len()), "lengths");
+        sum::polynomials(self.dispatch, acc, x, basis)
+    }
+
+    /// Block j of a sum without the summed secret: `out = sum - a_j S`, `[L x N]` coefficients, with `minus` = `-S` and a_j
+    /// as [`Backend::encrypt`] takes it from `expand`. On the caller's thread.
+    ///
+    /// # Panics
+    /// If `sum` or `out` is no polynomial of the basis, `minus` of another basis, or the keystream too short for the block.
+    pub fn open_block(
+        &self,
+        (basis, expand): (&RnsBasis, &StreamKey),
+        minus: &LatticeSecret,
+        j: usize,
+        sum: &[u32],
+        out: &mut [u32],
+    ) {
+        let len = basis.degree() * basis.limbs().len();
+        assert!(sum.len() == len && out.len() == len && minus.belongs_to(basis), "lengths");
+        encrypt::open(self.dispatch, (basis, expand), minus, j, sum, out);
+    }
+}
+
+/// A row that [`Simd::add_polynomials`] refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRow {
+    /// Its number: limb `row % L` of polynomial `row / L`.
+    pub row: usize,
+    /// Nothing but zeros; else some residue is not below the prime.
+    pub zero: bool,
 }
 
 impl Backend for Simd {
@@ -189,8 +229,20 @@ impl Backend for Simd {
         sum::sum(self.dispatch, acc, rows, ring)
     }
 
+    fn sum_packed(&self, acc: &mut Buffer, bytes: &[u8], bits: u32) -> Result<(), BackendError> {
+        let acc = acc.as_u32_mut()?;
+        check::packed(bytes, acc.len(), bits)?;
+        pack::add(self.dispatch, bytes, bits, acc);
+        Ok(())
+    }
+
     fn mask(&self, words: &mut Buffer, ring: Ring, key: &StreamKey, sign: MaskSign) -> Result<(), BackendError> {
-        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, key, sign)
+        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, &[(key, sign)])
+    }
+
+    fn mask_all(&self, words: &mut Buffer, ring: Ring, masks: &[(StreamKey, MaskSign)]) -> Result<(), BackendError> {
+        let masks: Vec<_> = masks.iter().map(|(key, sign)| (key, *sign)).collect();
+        mask::mask(self.dispatch, check::mask_words(words, ring)?, ring, &masks)
     }
 
     fn pack(&self, words: &Buffer, bits: u32) -> Result<Vec<u8>, BackendError> {

@@ -220,7 +220,7 @@ pub static STAGES: &[Stage] = &[
     },
     Stage {
         name: "mask",
-        about: "a ChaCha20 keystream added to words, mod 2^16 (4 bytes a word) or mod a prime (16 bytes)",
+        about: "a ChaCha20 keystream added to words, mod 2^16 (2 bytes a word) or mod a prime (16 bytes)",
         variants: &["wrapping", "modular"],
         dims: Dims::Any(1..=1 << 27),
         sizes: &[1 << 14, 1 << 20],
@@ -230,7 +230,7 @@ pub static STAGES: &[Stage] = &[
         cost: |s| match s.variant {
             // Four products of 32 bits by p, an addition with a reduction.
             "modular" => Cost::of(s.elements()).update(8.0).product(4.0).word(3.0).keystream(16.0, CHACHA20),
-            _ => Cost::of(s.elements()).update(8.0).word(1.0).keystream(4.0, CHACHA20),
+            _ => Cost::of(s.elements()).update(8.0).word(1.0).keystream(2.0, CHACHA20),
         },
         open: open::mask,
     },

@@ -11,10 +11,10 @@ use super::ETA;
 use super::error::HeError;
 use super::params::{Layout, Ring};
 use super::poly;
-use super::rns::round_to_values;
+use super::rns::Slices;
 use crate::backend::simd::Simd;
 use crate::backend::{Backend, LatticeSecret};
-use crate::math::prg::StreamKey;
+use crate::math::prg::{STREAM_BYTES, StreamKey};
 
 /// The secret's coefficients as fields, `s_i + 21`, N values in `0..=42`: the message of a key ciphertext. Its sum over
 /// clients with weights of sum W takes `field_width(21, W)` bits.
@@ -68,15 +68,22 @@ pub fn secret_sum(backend: &dyn Backend, ring: &Ring, fields: &[u64], weight: u6
 /// Another length, a residue that is not reduced, a block that is zero in some limb, weight zero or `2^30` and more;
 /// nothing changes then.
 pub fn add(ring: &Ring, sum: &mut [u32], ciphertext: &[u32], weight: u32) -> Result<(), HeError> {
-    poly::check(ring, "a vector", ciphertext, sum.len() / ring.len())?;
-    poly::refuse_zero(ring, "a vector", ciphertext)?;
+    let (what, expected) = ("a vector", sum.len() / ring.len() * ring.len());
+    if ciphertext.len() != expected {
+        return Err(HeError::Length { what, expected, found: ciphertext.len() });
+    }
     if !(1..=0x3fff_ffff).contains(&weight) {
         return Err(HeError::OutOfRange { name: "weight", found: u64::from(weight), least: 1, most: 0x3fff_ffff });
     }
     if weight == 1 {
-        poly::add(ring, sum, ciphertext);
-        return Ok(());
+        return Simd::new().add_polynomials(&mut sum[..expected], ciphertext, ring.basis()).map_err(|bad| {
+            let limb = bad.row % ring.limbs();
+            let prime = ring.basis().limbs()[limb].modulus().value();
+            if bad.zero { HeError::Zero { what } } else { HeError::NotReduced { what, limb, prime } }
+        });
     }
+    poly::check(ring, what, ciphertext, sum.len() / ring.len())?;
+    poly::refuse_zero(ring, what, ciphertext)?;
     let mut weighed = ciphertext.to_vec();
     let residues: Vec<u32> = ring.basis().limbs().iter().map(|l| l.modulus().reduce(u64::from(weight))).collect();
     poly::scale(ring, &mut weighed, &residues);
@@ -92,7 +99,6 @@ pub fn add(ring: &Ring, sum: &mut [u32], ciphertext: &[u32], weight: u32) -> Res
 /// Lengths; more values than the blocks hold; a coefficient beyond its slots (another S, or a sum above the plan); a field
 /// behind the last value that is not zero.
 pub fn open(
-    backend: &dyn Backend,
     (ring, layout): (&Ring, &Layout),
     expand_key: &StreamKey,
     secret_sum: &[u32],
@@ -102,17 +108,25 @@ pub fn open(
     let blocks = layout.blocks(ring, values);
     poly::check(ring, "the opened key", secret_sum, 1)?;
     poly::check(ring, "a sum of vectors", sums, blocks)?;
-    let mut masks = vec![0u32; sums.len()];
-    let simd = Simd::new();
-    masks.par_chunks_mut(ring.len()).enumerate().try_for_each(|(j, mask)| {
-        expand(&simd, ring, expand_key, j, mask)?;
-        poly::multiply(ring, mask, secret_sum);
-        Ok::<_, HeError>(())
-    })?;
-    poly::inverse(backend, ring, &mut masks)?;
-    poly::negate(ring, &mut masks);
-    poly::add(ring, &mut masks, sums);
-    let mut fields = round_to_values(ring, layout, &masks)?;
+    let residues = (blocks * ring.len()) as u64;
+    if residues > STREAM_BYTES / 8 {
+        return Err(HeError::OutOfRange {
+            name: "residues of a sum",
+            found: residues,
+            least: 0,
+            most: STREAM_BYTES / 8,
+        });
+    }
+    let (simd, minus) = (Simd::new(), LatticeSecret::minus(ring.basis(), secret_sum)?);
+    let slices = Slices::new(ring, layout);
+    let mut fields = vec![0u64; blocks * layout.block(ring)];
+    fields.par_chunks_mut(layout.block(ring)).zip(sums.par_chunks(ring.len())).enumerate().try_for_each_init(
+        || vec![0u32; ring.len()],
+        |noisy, (j, (fields, sum))| {
+            simd.open_block((ring.basis(), expand_key), &minus, j, sum, noisy);
+            slices.block(j, noisy, fields)
+        },
+    )?;
     if let Some(index) = fields[values..].iter().position(|&v| v != 0) {
         let at = (values + index) % layout.block(ring);
         return Err(HeError::BeyondSlots { block: blocks - 1, index: at % ring.degree() });
@@ -121,33 +135,64 @@ pub fn open(
     Ok(fields)
 }
 
-/// a_j as [`crate::backend::scalar::encrypt::expand`] defines it, from a vector keystream.
-fn expand(simd: &Simd, ring: &Ring, key: &StreamKey, j: usize, out: &mut [u32]) -> Result<(), HeError> {
-    let n = ring.degree();
-    let mut uniform = vec![0u8; 8 * n];
-    for (l, (row, p)) in out.chunks_exact_mut(n).zip(ring.basis().primes()).enumerate() {
-        simd.keystream(key, 8 * ((j * ring.limbs() + l) * n) as u64, &mut uniform)?;
-        for (a, u) in row.iter_mut().zip(uniform.as_chunks::<8>().0) {
-            *a = ((u128::from(u64::from_le_bytes(*u)) * u128::from(p)) >> 64) as u32;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::scalar;
+    use crate::backend::scalar::{self, Scalar};
+    use crate::backend::simd::Isa;
     use crate::math::prg::Cipher;
 
     #[test]
-    fn public_polynomials_are_those_of_the_oracle() {
+    fn a_block_is_opened_as_its_formula_says() {
         let ring = Ring::find(2048, 27, 2).unwrap();
-        let key = StreamKey::from_bytes([8; 32], Cipher::ChaCha20);
-        for j in [0, 1, 7] {
-            let mut found = vec![0; ring.len()];
-            expand(&Simd::new(), &ring, &key, j, &mut found).unwrap();
-            assert_eq!(found, scalar::encrypt::expand(ring.basis(), &key, j));
+        let key = |n| StreamKey::from_bytes([n; 32], Cipher::ChaCha20);
+        let polynomial = |n| scalar::encrypt::expand(ring.basis(), &key(n), 0);
+        let (secret, sum) = (polynomial(1), polynomial(2));
+        let minus = LatticeSecret::minus(ring.basis(), &secret).unwrap();
+        for isa in Isa::ALL {
+            let Ok(simd) = Simd::with_isa(isa) else { continue };
+            for j in [0, 1, 7] {
+                let mut expected = scalar::encrypt::expand(ring.basis(), &key(8), j);
+                poly::multiply(&ring, &mut expected, &secret);
+                poly::inverse(&Scalar, &ring, &mut expected).unwrap();
+                poly::negate(&ring, &mut expected);
+                poly::add(&ring, &mut expected, &sum);
+                let mut found = vec![7; ring.len()];
+                simd.open_block((ring.basis(), &key(8)), &minus, j, &sum, &mut found);
+                assert_eq!(found, expected, "{isa} {j}");
+            }
         }
+        let mut bad = secret;
+        bad[3000] = u32::MAX;
+        assert!(LatticeSecret::minus(ring.basis(), &bad).is_err() && LatticeSecret::minus(ring.basis(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_vector_with_a_bad_row_changes_nothing() {
+        let ring = Ring::find(2048, 27, 2).unwrap();
+        let vector = |n| -> Vec<u32> {
+            let key = StreamKey::from_bytes([n; 32], Cipher::ChaCha20);
+            (0..3).flat_map(|j| scalar::encrypt::expand(ring.basis(), &key, j)).collect()
+        };
+        let (start, x) = (vector(1), vector(2));
+        for weight in [1, 5] {
+            let mut expected = start.clone();
+            (0..weight).for_each(|_| poly::add(&ring, &mut expected, &x));
+            let mut found = start.clone();
+            add(&ring, &mut found, &x, weight).unwrap();
+            assert_eq!(found, expected);
+            for row in 0..6 {
+                let mut bad = x.clone();
+                let (prime, limb) = (ring.basis().limbs()[row % 2].modulus().value(), row % 2);
+                bad[row * 2048 + 77] = prime;
+                let error = HeError::NotReduced { what: "a vector", limb, prime };
+                assert_eq!(add(&ring, &mut found, &bad, weight), Err(error));
+                bad[row * 2048..][..2048].fill(0);
+                assert_eq!(add(&ring, &mut found, &bad, weight), Err(HeError::Zero { what: "a vector" }));
+                assert_eq!(found, expected, "nothing has changed");
+            }
+            assert!(add(&ring, &mut found, &x[1..], weight).is_err());
+        }
+        assert!(add(&ring, &mut start.clone(), &x, 0).is_err());
     }
 }

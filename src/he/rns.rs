@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::error::HeError;
 use super::params::{Layout, Ring};
-use crate::math::modular::{Modulus, Shoup};
+use crate::math::modular::{MODULUS_LIMIT, Modulus, Shoup};
 use crate::math::ntt::RnsBasis;
 
 /// Words of 64 bits of the largest integer: a table's log2 Q is at most 881.
@@ -19,6 +19,8 @@ pub struct Crt {
     moduli: Vec<Modulus>,
     /// `p_j^-1 mod p_i` for j < i, row by row.
     inverses: Vec<Shoup>,
+    /// Of every prime the least multiple from 2^30 on, which is below 2^31: no digit is above it.
+    lifts: Vec<u32>,
     words: usize,
 }
 
@@ -32,28 +34,31 @@ impl Crt {
         let inverses =
             (0..moduli.len()).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| inverse(i, j)).collect();
         let words = (moduli.len() * 30).div_ceil(64).min(WORDS);
-        Self { moduli, inverses, words }
+        let lifts = moduli.iter().map(|m| MODULUS_LIMIT.div_ceil(m.value()) * m.value()).collect();
+        Self { moduli, inverses, lifts, words }
     }
 
     /// The mixed digits of the integer in `[0, Q)` with these residues, into memory of L words.
     #[inline(always)]
     fn digits(&self, residue: impl Fn(usize) -> u32, digits: &mut [u32]) {
         let mut row = 0;
-        for (i, &m) in self.moduli.iter().enumerate() {
+        for i in 0..digits.len() {
+            let (m, lift) = (self.moduli[i], self.lifts[i]);
             let mut x = residue(i);
             for (j, &digit) in digits[..i].iter().enumerate() {
-                x = m.mul_shoup(m.sub(x, m.reduce(u64::from(digit))), self.inverses[row + j]);
+                // A product takes any word.
+                x = m.mul_shoup(x + lift - digit, self.inverses[row + j]);
             }
             digits[i] = x;
             row += i;
         }
     }
 
-    /// The integer in `[0, Q)` with these residues, for at most [`SMALL`] primes.
+    /// The integer in `[0, Q)` with these residues of all primes, at most [`SMALL`].
     #[inline(always)]
-    fn lift_small(&self, residue: impl Fn(usize) -> u32) -> u128 {
-        let mut digits = [0; SMALL];
-        self.digits(residue, &mut digits);
+    fn lift_small<const L: usize>(&self, residues: [u32; L]) -> u128 {
+        let mut digits = [0; L];
+        self.digits(|l| residues[l], &mut digits);
         let digits = self.moduli.iter().zip(&digits).rev();
         digits.fold(0, |value, (m, &digit)| value * u128::from(m.value()) + u128::from(digit))
     }
@@ -102,42 +107,79 @@ pub fn round_to_values(ring: &Ring, layout: &Layout, sums: &[u32]) -> Result<Vec
         let expected = sums.len().next_multiple_of(ring.len());
         return Err(HeError::Length { what: "a sum of blocks", expected, found: sums.len() });
     }
-    let (n, k) = (ring.degree(), layout.slots as usize);
-    let mut values = vec![0u64; sums.len() / ring.len() * k * n];
-    let halves: Vec<u32> = ring.crt().moduli.iter().map(|m| m.pow(m.reduce(2), u64::from(layout.offset) - 1)).collect();
-    let end = layout.slots * layout.width + layout.offset;
-    let blocks = values.par_chunks_mut(k * n).zip(sums.par_chunks(ring.len())).enumerate();
-    blocks.try_for_each(|(block, (out, x))| {
-        let beyond = |index| HeError::BeyondSlots { block, index };
-        let residue = |i: usize, l: usize| ring.crt().moduli[l].add(x[l * n + i], halves[l]);
-        if ring.limbs() <= SMALL {
-            let mask = u64::MAX >> (64 - layout.width.min(64));
-            for i in 0..n {
-                let value = ring.crt().lift_small(|l| residue(i, l)).checked_shr(layout.offset).unwrap_or(0);
-                // Shifts by more than there are bits give zero, as for a layout of a larger ring.
-                if value.checked_shr(end - layout.offset).unwrap_or(0) != 0 {
-                    return Err(beyond(i));
-                }
-                for z in 0..k {
-                    out[z * n + i] = value.checked_shr(layout.width * z as u32).unwrap_or(0) as u64 & mask;
-                }
-            }
-            return Ok(());
+    let size = layout.block(ring);
+    let mut values = vec![0u64; sums.len() / ring.len() * size];
+    let slices = Slices::new(ring, layout);
+    let blocks = values.par_chunks_mut(size).zip(sums.par_chunks(ring.len())).enumerate();
+    blocks.try_for_each(|(block, (out, x))| slices.block(block, x, out))?;
+    Ok(values)
+}
+
+/// What [`round_to_values`] does with one block.
+pub(super) struct Slices<'a> {
+    ring: &'a Ring,
+    layout: &'a Layout,
+    /// `2^(o-1)` mod every prime.
+    halves: Vec<u32>,
+}
+
+impl<'a> Slices<'a> {
+    pub(super) fn new(ring: &'a Ring, layout: &'a Layout) -> Self {
+        let half = |m: &Modulus| m.pow(m.reduce(2), u64::from(layout.offset) - 1);
+        Self { ring, layout, halves: ring.crt().moduli.iter().map(half).collect() }
+    }
+
+    /// The values of block `block`, which is `x`, `[L x N]` coefficients.
+    ///
+    /// # Errors
+    /// A coefficient with a bit above its slots.
+    pub(super) fn block(&self, block: usize, x: &[u32], out: &mut [u64]) -> Result<(), HeError> {
+        // The number of primes is known to the compiler where a column fits 128 bits.
+        match self.ring.limbs() {
+            1 => self.small::<1>(block, x, out),
+            2 => self.small::<2>(block, x, out),
+            3 => self.small::<3>(block, x, out),
+            SMALL => self.small::<SMALL>(block, x, out),
+            _ => self.large(block, x, out),
         }
-        let mut digits = vec![0u32; ring.limbs()];
+    }
+
+    fn small<const L: usize>(&self, block: usize, x: &[u32], out: &mut [u64]) -> Result<(), HeError> {
+        let (n, layout) = (self.ring.degree(), self.layout);
+        let mask = u64::MAX >> (64 - layout.width.min(64));
+        let moduli: [Modulus; L] = std::array::from_fn(|l| self.ring.crt().moduli[l]);
+        let halves: [u32; L] = std::array::from_fn(|l| self.halves[l]);
+        // Shifts by more than there are bits give zero, as for a layout of a larger ring.
+        let shift = |value: u128, by: u32| value.checked_shr(by).unwrap_or(0);
+        let mut beyond = None;
         for i in 0..n {
-            let residue = |l: usize| residue(i, l);
-            let value = ring.crt().lift(residue, &mut digits);
-            if any_from(&value, end) {
-                return Err(beyond(i));
+            let value =
+                self.ring.crt().lift_small::<L>(std::array::from_fn(|l| moduli[l].add(x[l * n + i], halves[l])));
+            let value = shift(value, layout.offset);
+            if shift(value, layout.slots * layout.width) != 0 {
+                beyond = beyond.or(Some(i));
             }
-            for z in 0..k {
-                out[z * n + i] = bits(&value, layout.offset + layout.width * z as u32, layout.width);
+            for (z, out) in out.chunks_exact_mut(n).enumerate() {
+                out[i] = shift(value, layout.width * z as u32) as u64 & mask;
+            }
+        }
+        beyond.map_or(Ok(()), |index| Err(HeError::BeyondSlots { block, index }))
+    }
+
+    fn large(&self, block: usize, x: &[u32], out: &mut [u64]) -> Result<(), HeError> {
+        let (n, layout, crt) = (self.ring.degree(), self.layout, self.ring.crt());
+        let mut digits = vec![0u32; self.ring.limbs()];
+        for i in 0..n {
+            let value = crt.lift(|l| crt.moduli[l].add(x[l * n + i], self.halves[l]), &mut digits);
+            if any_from(&value, layout.slots * layout.width + layout.offset) {
+                return Err(HeError::BeyondSlots { block, index: i });
+            }
+            for (z, out) in out.chunks_exact_mut(n).enumerate() {
+                out[i] = bits(&value, layout.offset + layout.width * z as u32, layout.width);
             }
         }
         Ok(())
-    })?;
-    Ok(values)
+    }
 }
 
 #[cfg(test)]
@@ -159,8 +201,11 @@ mod tests {
             for x in [BigUint::from(0u32), BigUint::from(1u32), &q - 1u32, &q / 2u32, third] {
                 let column = residues(&ring, &x);
                 let words = ring.crt().lift(|l| column[l], &mut vec![0; limbs]);
-                if limbs <= SMALL {
-                    assert_eq!(BigUint::from(ring.crt().lift_small(|l| column[l])), x);
+                match column[..] {
+                    [a] => assert_eq!(BigUint::from(ring.crt().lift_small([a])), x),
+                    [a, b] => assert_eq!(BigUint::from(ring.crt().lift_small([a, b])), x),
+                    [a, b, c] => assert_eq!(BigUint::from(ring.crt().lift_small([a, b, c])), x),
+                    _ => {}
                 }
                 let found = words.iter().rev().fold(BigUint::from(0u32), |v, &w| (v << 64) + w);
                 assert_eq!(found, x);

@@ -50,12 +50,14 @@ impl Modulus {
     }
 
     /// The number itself.
+    #[inline]
     #[must_use]
     pub const fn value(self) -> u32 {
         self.p
     }
 
     /// `x` or `x - p`, whichever is in `[0, p)`, for `x < 2 p`.
+    #[inline]
     const fn once(self, x: u32) -> u32 {
         let less = x.wrapping_sub(self.p);
         // All ones where the subtraction wrapped, that is where x < p.
@@ -64,6 +66,7 @@ impl Modulus {
     }
 
     /// `x mod p` for any `x`.
+    #[inline]
     #[must_use]
     pub const fn reduce(self, x: u64) -> u32 {
         // The reciprocal is short by less than 1 + 2^-30 units of 2^-64, so the quotient is short by at most 1.
@@ -72,6 +75,7 @@ impl Modulus {
     }
 
     /// `x mod p` for a signed `x`, in `[0, p)`.
+    #[inline]
     #[must_use]
     pub const fn reduce_signed(self, x: i32) -> u32 {
         // 2^32 p is a multiple of p, and larger than any |x|.
@@ -79,24 +83,28 @@ impl Modulus {
     }
 
     /// `a + b mod p` of residues.
+    #[inline]
     #[must_use]
     pub const fn add(self, a: u32, b: u32) -> u32 {
         self.once(a + b)
     }
 
     /// `a - b mod p` of residues.
+    #[inline]
     #[must_use]
     pub const fn sub(self, a: u32, b: u32) -> u32 {
         self.once(a + self.p - b)
     }
 
     /// `-a mod p` of a residue.
+    #[inline]
     #[must_use]
     pub const fn neg(self, a: u32) -> u32 {
         self.sub(0, a)
     }
 
     /// `a b mod p` of residues.
+    #[inline]
     #[must_use]
     pub const fn mul(self, a: u32, b: u32) -> u32 {
         self.reduce(a as u64 * b as u64)
@@ -125,6 +133,7 @@ impl Modulus {
     }
 
     /// Prepares the residue `w` for [`Self::mul_shoup`].
+    #[inline]
     #[must_use]
     pub const fn shoup(self, w: u32) -> Shoup {
         // floor(w 2^32 / p) from the remainder, so that no division sees w.
@@ -139,6 +148,7 @@ impl Modulus {
     }
 
     /// `x w mod p` for any 32-bit `x` (Shoup's product: two multiplications and no division).
+    #[inline]
     #[must_use]
     pub const fn mul_shoup(self, x: u32, w: Shoup) -> u32 {
         let quotient = ((x as u64 * w.quotient as u64) >> 32) as u32;

@@ -20,8 +20,15 @@ mod secrecy;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use super::modular::Modulus;
+
 /// The prime `2^30 - 35`.
 pub const P: u32 = (1 << 30) - 35;
+/// Arithmetic mod p.
+pub const FIELD: Modulus = match Modulus::new(P) {
+    Ok(field) => field,
+    Err(_) => unreachable!(),
+};
 /// Bits of a share.
 pub const SHARE_BITS: u32 = 30;
 
@@ -97,38 +104,14 @@ const fn reduce(x: u64) -> u32 {
     less.wrapping_add(P & 0u32.wrapping_sub(less >> 31))
 }
 
-const fn mul(a: u32, b: u32) -> u32 {
-    reduce(a as u64 * b as u64)
-}
-
-const fn add(a: u32, b: u32) -> u32 {
-    reduce(a as u64 + b as u64)
-}
-
-const fn sub(a: u32, b: u32) -> u32 {
-    reduce(a as u64 + (P - b) as u64)
-}
-
-/// `a^(p-2)`: the inverse of a public number other than 0.
-const fn inverse(a: u32) -> u32 {
-    let (mut result, mut square, mut rest) = (1, a, P - 2);
-    while rest > 0 {
-        if rest & 1 == 1 {
-            result = mul(result, square);
-        }
-        square = mul(square, square);
-        rest >>= 1;
-    }
-    result
-}
-
 /// The weights `prod_(j != i) (x - b_j) / (b_i - b_j)` of the values at `basis` for the value at x.
 fn lagrange(basis: &[u32], x: u32) -> Vec<u32> {
     let weight = |i: usize| {
         let others = basis.iter().enumerate().filter(|(j, _)| *j != i);
-        let (top, below) =
-            others.fold((1, 1), |(top, below), (_, &b)| (mul(top, sub(x, b)), mul(below, sub(basis[i], b))));
-        mul(top, inverse(below))
+        let (top, below) = others.fold((1, 1), |(top, below), (_, &b)| {
+            (FIELD.mul(top, FIELD.sub(x, b)), FIELD.mul(below, FIELD.sub(basis[i], b)))
+        });
+        FIELD.mul(top, FIELD.inverse(below))
     };
     (0..basis.len()).map(weight).collect()
 }
@@ -353,8 +336,8 @@ mod tests {
             assert!(fold(x) < 1 << 40);
         }
         for a in [1, 2, P - 1, 12_345_678] {
-            assert_eq!(mul(a, inverse(a)), 1);
-            assert_eq!(add(a, sub(0, a)), 0);
+            assert_eq!(FIELD.mul(a, FIELD.inverse(a)), 1);
+            assert_eq!(FIELD.add(a, FIELD.sub(0, a)), 0);
         }
         // Coefficients and rows at their largest: no sum leaves its 64 bits.
         let row = vec![P - 1; 70];
@@ -398,7 +381,7 @@ mod tests {
                     let at = r.below(columns as u64) as usize;
                     for c in (0..columns).filter(|&c| !one || c == at) {
                         let x = &mut shares[(usize::from(j) - 1) * columns + c];
-                        *x = add(*x, 1 + r.below(u64::from(P) - 1) as u32);
+                        *x = FIELD.add(*x, 1 + r.below(u64::from(P) - 1) as u32);
                     }
                 }
             }
@@ -420,9 +403,9 @@ mod tests {
         let packing = Packing::new(7, 5, 2).unwrap();
         let (a, b) = (values(1, 20), values(2, 20));
         let (x, y) = (packing.deal(&a, &values(3, 30)).unwrap(), packing.deal(&b, &values(4, 30)).unwrap());
-        let sum: Vec<u32> = x.iter().zip(&*y).map(|(&x, &y)| add(mul(3, x), y)).collect();
+        let sum: Vec<u32> = x.iter().zip(&*y).map(|(&x, &y)| FIELD.add(FIELD.mul(3, x), y)).collect();
         let shares: Vec<_> = sum.chunks(10).enumerate().map(|(j, s)| (j as u16 + 1, s)).collect();
-        let expected: Vec<u32> = a.iter().zip(&b).map(|(&a, &b)| add(mul(3, a), b)).collect();
+        let expected: Vec<u32> = a.iter().zip(&b).map(|(&a, &b)| FIELD.add(FIELD.mul(3, a), b)).collect();
         assert_eq!(packing.open(&shares[1..6]).unwrap().secrets, expected);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use super::{SecAggError, VectorShape, frame};
-use crate::backend::{Aligned, Backend, Buffer, MaskSign};
+use crate::backend::{Aligned, Backend, BackendError, BackendKind, Buffer, MaskSign};
 use crate::math::prg::StreamKey;
 use crate::params::Ring;
 
@@ -57,19 +57,18 @@ impl Words {
         }
     }
 
-    /// Adds or subtracts the keystream of `key` in place: [`Backend::mask`]; of a wide ring word j takes the bytes
-    /// `[8 j, 8 j + 8)`.
+    /// Adds or subtracts the keystream of every key in place: [`Backend::mask_all`]; of a wide ring word j takes the bytes
+    /// `[8 j, 8 j + 8)`. After an error some of the masks may be on.
     pub(super) fn mask(
         &mut self,
         shape: VectorShape,
-        key: &StreamKey,
-        sign: MaskSign,
+        masks: &[(StreamKey, MaskSign)],
         backend: &dyn Backend,
     ) -> Result<(), SecAggError> {
         match self {
-            Self::Narrow(words) => Ok(backend.mask(words, Ring::Bits(shape.bits), key, sign)?),
+            Self::Narrow(words) => Ok(backend.mask_all(words, Ring::Bits(shape.bits), masks)?),
             Self::Wide(words) => {
-                mask_wide(words, shape.bits, key, sign);
+                masks.iter().for_each(|(key, sign)| mask_wide(words, shape.bits, key, *sign));
                 Ok(())
             }
         }
@@ -112,7 +111,7 @@ fn mask_wide(words: &mut [u64], bits: u32, key: &StreamKey, sign: MaskSign) {
 /// Rows that wait for one call of the backend's `sum`.
 const PENDING: usize = 16;
 
-/// A running sum. Memory: the sum and at most [`PENDING`] rows.
+/// A running sum. Memory: the sum, and at most [`PENDING`] rows where a device adds.
 pub(super) struct Accumulator {
     shape: VectorShape,
     backend: Arc<dyn Backend>,
@@ -135,7 +134,10 @@ impl Accumulator {
             frame::unpack(body, self.shape, |j, v| sum[j] = sum[j].wrapping_add(v) & ring);
             return Ok(());
         }
-        let row = |e: crate::backend::BackendError| Broken::Row(e.into());
+        let row = |e: BackendError| Broken::Row(e.into());
+        if let (Words::Narrow(sum), BackendKind::Scalar | BackendKind::Simd) = (&mut self.sum, self.backend.kind()) {
+            return self.backend.sum_packed(sum, body, self.shape.bits).map_err(row);
+        }
         let words =
             self.backend.unpack(body, len, self.shape.bits).and_then(|w| self.backend.to_host(w)).map_err(row)?;
         self.pending.extend_from_slice(words.as_u32().map_err(row)?);

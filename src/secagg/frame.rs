@@ -113,11 +113,24 @@ pub fn payload<'a>(frame: &'a [u8], header: &Header, shape: VectorShape) -> Resu
         return Err(SecAggError::Truncated { expected, found: frame.len() });
     }
     let body = &frame[HEADER..];
+    check_packed(body, shape)?;
+    Ok(body)
+}
+
+/// Checks length and padding of a packed vector.
+///
+/// # Errors
+/// Another number of bytes than the shape's, a one in an unused bit.
+pub fn check_packed(packed: &[u8], shape: VectorShape) -> Result<(), SecAggError> {
+    let expected = shape.packed_len();
+    if packed.len() != expected {
+        return Err(SecAggError::Truncated { expected, found: packed.len() });
+    }
     let used = (u64::from(shape.len) * u64::from(shape.bits)) % 8;
-    if used != 0 && body.last().is_some_and(|&b| b >> used != 0) {
+    if used != 0 && packed.last().is_some_and(|&b| b >> used != 0) {
         return Err(SecAggError::Padding);
     }
-    Ok(body)
+    Ok(())
 }
 
 /// Appends `words` packed at `bits` bits each; values must be below `2^bits`.

@@ -4,6 +4,7 @@
 //! ```text
 //! y_i = x_i + PRG(b_i) + sum_(j > i) PRG(s_ij) - sum_(j < i) PRG(s_ij)   mod 2^b,   j over the neighbors of i
 //! ```
+//! A value of a PRG is 8, 16 or 32 bits of ChaCha20, the least that hold b (64 where b is 1 or above 32), mod `2^b`.
 //! b_i is a seed of the client, s_ij what it agrees on with a neighbor. Both b_i and the client's private key are
 //! t-shared among the neighbors. In the end the server learns, of every survivor, b_i, and of every lost client the key,
 //! never both of one client; what remains is the sum over the survivors, bit-equal to `plain`.

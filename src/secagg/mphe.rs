@@ -62,7 +62,6 @@ pub mod server;
 pub mod session;
 pub mod simulated;
 mod statements;
-pub mod traffic;
 pub mod wire;
 
 pub use self::certificate::SignedKey;
@@ -75,5 +74,5 @@ pub use self::material::HolderKeys;
 pub use self::plan::{Plan, Request, Trust};
 pub use self::server::MpheServer;
 pub use self::session::{Deadlines, KEY_PHASES, KeyConfig, KeyPhase, KeySession, PHASES, Phase, RoundSession, Setup};
-pub use self::traffic::Traffic;
 pub use crate::he::{OpeningGuard, Threshold};
+pub use crate::secagg::traffic::Traffic;

@@ -17,7 +17,7 @@ const fn kernel(entry: &'static str) -> Kernel {
     Kernel { file: "mask", entry, threads: 256, shared_words: 0, params: size_of::<FlatPassParams>(), buffers }
 }
 
-/// Words of a group of [`WORDS`] and [`BITS`], and of [`PRIME`].
+/// Elements of a group of [`WORDS`] and [`BITS`], and of [`PRIME`].
 const CHUNK: u64 = 4096;
 const PRIME_CHUNK: u64 = 1024;
 

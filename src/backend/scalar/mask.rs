@@ -17,14 +17,15 @@ pub fn mask(words: &mut [u32], ring: Ring, key: &StreamKey, sign: MaskSign) {
     }
 }
 
-/// The mask of coordinate j: mod `2^b` the little-endian word at keystream byte `4 j`; mod p `floor(U p / 2^128)`
-/// with U the 16 bytes at `16 j`, little-endian, which is within `p 2^-128` of uniform (total variation).
+/// The mask of coordinate j from the s bytes of keystream at `s j`, little-endian, s = [`Ring::mask_bytes`]: mod `2^b`
+/// these, of which the low b bits count; mod p `floor(U p / 2^128)` with U the 16 bytes, which is within `p 2^-128` of
+/// uniform (total variation).
 #[must_use]
 pub fn value(ring: Ring, key: &StreamKey, j: usize) -> u32 {
     match ring {
         Ring::Bits(_) => {
-            let mut bytes = [0; 4];
-            key.fill(4 * j as u64, &mut bytes);
+            let (mut bytes, stride) = ([0; 4], ring.mask_bytes());
+            key.fill((stride * j) as u64, &mut bytes[..stride]);
             u32::from_le_bytes(bytes)
         }
         Ring::Prime(p) => {

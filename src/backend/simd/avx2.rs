@@ -36,6 +36,18 @@ impl Machine for Avx2 {
             U32x8(_mm256_maddubs_epi16(_mm256_add_epi8(low, high), _mm256_set1_epi8(1)))
         }
     }
+
+    #[inline(always)]
+    fn add_parts<const W: u32>(x: U32x8, y: U32x8) -> U32x8 {
+        // SAFETY: AVX2 is present (see the module).
+        U32x8(unsafe {
+            match W {
+                8 => _mm256_add_epi8(x.0, y.0),
+                16 => _mm256_add_epi16(x.0, y.0),
+                _ => _mm256_add_epi32(x.0, y.0),
+            }
+        })
+    }
 }
 
 #[derive(Clone, Copy)]

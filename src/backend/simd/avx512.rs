@@ -37,6 +37,18 @@ impl Machine for Avx512 {
             U32x16(_mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1)))
         }
     }
+
+    #[inline(always)]
+    fn add_parts<const W: u32>(x: U32x16, y: U32x16) -> U32x16 {
+        // SAFETY: AVX-512 BW is present (see the module).
+        U32x16(unsafe {
+            match W {
+                8 => _mm512_add_epi8(x.0, y.0),
+                16 => _mm512_add_epi16(x.0, y.0),
+                _ => _mm512_add_epi32(x.0, y.0),
+            }
+        })
+    }
 }
 
 /// AVX-512 with BITALG: counts bits in one instruction, and differs in nothing else.

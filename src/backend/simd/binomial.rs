@@ -88,16 +88,7 @@ fn count<M: Machine>(stream: &Vertical, mask: u32, start: bool, counts: &mut Ver
 /// Word w of lane l becomes word `16 l + w`: halfword r of superblock l becomes halfword `32 l + r`.
 #[inline(always)]
 fn transpose<M: Machine>(counts: &Vertical, halves: &mut Halves) {
-    for l in (0..BLOCKS).step_by(M::NativeU32::LANES) {
-        // SAFETY: LANES divides 16; LANES lanes are written as 16 words each from `16 l` on, within 256.
-        unsafe {
-            let mut words = [M::NativeU32::splat(0); 16];
-            for (word, row) in words.iter_mut().zip(&counts.0) {
-                *word = M::NativeU32::load(row.as_ptr().add(l));
-            }
-            M::NativeU32::store_transposed(words, halves.0.as_mut_ptr().add(16 * l).cast());
-        }
-    }
+    counts.transpose::<M>(&mut halves.0);
     // The store is in bytes of little-endian words.
     if cfg!(target_endian = "big") {
         for word in &mut halves.0 {

@@ -79,6 +79,52 @@ impl Vertical {
     }
 }
 
+impl Vertical {
+    /// Adds the sixteen blocks from `first` on, every part of W bits for itself, mod 2^W.
+    #[inline(always)]
+    pub(super) fn add<M: Machine, const W: u32>(&mut self, state: &State, first: u32) {
+        if M::REGISTERS {
+            for l in (0..BLOCKS).step_by(M::NativeU32::LANES) {
+                let words = blocks(state, counters::<M>(first, 1, l));
+                for (row, word) in self.0.iter_mut().zip(words) {
+                    // SAFETY: LANES divides 16, so that loads and stores stay within arrays of 16.
+                    unsafe {
+                        let at = row.as_mut_ptr().add(l);
+                        M::add_parts::<W>(M::NativeU32::load(at), word).store(at);
+                    }
+                }
+            }
+            return;
+        }
+        let mut other = Self::new();
+        other.fill::<M>(state, first, 1);
+        for (row, other) in self.0.iter_mut().zip(&other.0) {
+            for l in (0..BLOCKS).step_by(M::NativeU32::LANES) {
+                // SAFETY: as above.
+                unsafe {
+                    let at = row.as_mut_ptr().add(l);
+                    M::add_parts::<W>(M::NativeU32::load(at), M::NativeU32::load(other.as_ptr().add(l))).store(at);
+                }
+            }
+        }
+    }
+
+    /// Word w of lane l becomes word `16 l + w`: the order of the RFC, each word in its four bytes, the lowest first.
+    #[inline(always)]
+    pub(super) fn transpose<M: Machine>(&self, out: &mut [u32; 16 * BLOCKS]) {
+        for l in (0..BLOCKS).step_by(M::NativeU32::LANES) {
+            // SAFETY: LANES divides 16; LANES lanes are written as 16 words each from `16 l` on, within 256.
+            unsafe {
+                let mut words = [M::NativeU32::splat(0); 16];
+                for (word, row) in words.iter_mut().zip(&self.0) {
+                    *word = M::NativeU32::load(row.as_ptr().add(l));
+                }
+                M::NativeU32::store_transposed(words, out.as_mut_ptr().add(16 * l).cast());
+            }
+        }
+    }
+}
+
 impl Drop for Vertical {
     fn drop(&mut self) {
         wipe(self.0.as_flattened_mut());

@@ -9,9 +9,10 @@ use super::keystream;
 use super::lanes::{Machine, Words};
 use super::noise::{self, Draws, Law};
 use super::ntt::{self, Factor, Limits};
-use crate::backend::{Aligned, EncryptJob};
+use crate::backend::{Aligned, EncryptJob, LatticeSecret};
 use crate::math::modular::Shoup;
-use crate::math::ntt::NttTables;
+use crate::math::ntt::{NttTables, RnsBasis};
+use crate::math::prg::StreamKey;
 use crate::sample::binomial::CentredBinomial;
 use crate::sample::noise::Noise;
 
@@ -89,20 +90,49 @@ fn block(
         work.padded.resize(job.block(), 0);
         &work.padded
     };
-    let mut uniform = Piece([0; 2 * PIECE]);
     for (l, (tables, c)) in limbs.iter().zip(out.chunks_exact_mut(n)).enumerate() {
-        let (s, quotients) = (job.secret.values(l), job.secret.quotients(l));
-        for (i, c) in c.chunks_exact_mut(PIECE).enumerate() {
-            let first = i * PIECE;
-            let position = 8 * ((j * limbs.len() + l) * n + first) as u64;
-            keystream::fill_from(dispatch, &work.expand, position, bytemuck::cast_slice_mut(&mut uniform.0));
-            let (s, quotients) = (&s[first..][..PIECE], &quotients[first..][..PIECE]);
-            dispatch.run(Expand { uniform: &mut uniform.0, s, quotients, c, tables });
-        }
-        ntt::inverse(dispatch, c, tables, tables.last_stage());
+        masked(dispatch, &work.expand, (j * limbs.len() + l) * n, job.secret, l, tables, c);
         dispatch.run(Add { c, error: &work.error, values, units: &units[l], tables });
     }
     ntt::wipe_scratch(dispatch, n);
+}
+
+/// Block j of `sum - a_j S`, with `minus` = `-S`: what [`block`] does, with the sum in the place of error and message.
+pub(super) fn open(
+    dispatch: Dispatch,
+    (basis, expand): (&RnsBasis, &StreamKey),
+    minus: &LatticeSecret,
+    j: usize,
+    sum: &[u32],
+    out: &mut [u32],
+) {
+    let (n, limbs, expand) = (basis.degree(), basis.limbs(), State::new(expand));
+    for (l, (tables, c)) in limbs.iter().zip(out.chunks_exact_mut(n)).enumerate() {
+        masked(dispatch, &expand, (j * limbs.len() + l) * n, minus, l, tables, c);
+        dispatch.run(Plus { c, sum: &sum[l * n..][..n], tables });
+    }
+    ntt::wipe_scratch(dispatch, n);
+}
+
+/// Limb l of `a_j s`, coefficients in `[0, 2p)`; `first` is the number of the first residue of a_j in its stream.
+fn masked(
+    dispatch: Dispatch,
+    expand: &State,
+    first: usize,
+    secret: &LatticeSecret,
+    l: usize,
+    tables: &NttTables,
+    c: &mut [u32],
+) {
+    let mut uniform = Piece([0; 2 * PIECE]);
+    for (i, c) in c.chunks_exact_mut(PIECE).enumerate() {
+        let at = i * PIECE;
+        let position = 8 * (first + at) as u64;
+        keystream::fill_from(dispatch, expand, position, bytemuck::cast_slice_mut(&mut uniform.0));
+        let (s, quotients) = (&secret.values(l)[at..][..PIECE], &secret.quotients(l)[at..][..PIECE]);
+        dispatch.run(Expand { uniform: &mut uniform.0, s, quotients, c, tables });
+    }
+    ntt::inverse(dispatch, c, tables, tables.last_stage());
 }
 
 /// Keystream of [`PIECE`] residues: public, so not wiped.
@@ -167,6 +197,25 @@ impl Kernel for Add<'_> {
                 sum = limits.below_twice(sum.add(limits.mul(M::W::load(values), Factor::splat(*unit))));
             }
             limits.below(sum).store(c);
+        }
+    }
+}
+
+/// `c <- c + sum mod p`, fully reduced, for c in `[0, 2p)`.
+struct Plus<'a> {
+    c: &'a mut [u32],
+    sum: &'a [u32],
+    tables: &'a NttTables,
+}
+
+impl Kernel for Plus<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        let limits = Limits::<M::W>::new(self.tables);
+        for (c, sum) in self.c.as_chunks_mut::<16>().0.iter_mut().zip(self.sum.as_chunks::<16>().0) {
+            limits.below(limits.below_twice(M::W::load(c).add(M::W::load(sum)))).store(c);
         }
     }
 }

@@ -53,6 +53,18 @@ pub(super) trait Machine: Copy + 'static {
         let x = x.add(x.shr(4)).and(Self::NativeU32::splat(0x0f0f_0f0f));
         x.add(x.shr(8)).and(Self::NativeU32::splat(0x00ff_00ff))
     }
+    /// Sums of the parts of W bits of each word, each mod 2^W; W is 8, 16 or 32.
+    #[inline(always)]
+    fn add_parts<const W: u32>(x: Self::NativeU32, y: Self::NativeU32) -> Self::NativeU32 {
+        let top = match W {
+            8 => 0x8080_8080,
+            16 => 0x8000_8000,
+            _ => return x.add(y),
+        };
+        // The topmost bit of a part is added apart, so that no carry enters the next one.
+        let (top, low) = (Self::NativeU32::splat(top), Self::NativeU32::splat(!top));
+        x.and(low).add(y.and(low)).xor(x.xor(y).and(top))
+    }
 }
 
 /// One native register of `f32`.

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::SEGMENT;
-use super::chacha::{BLOCK_BYTES, BLOCKS, State, Vertical, linear, store_coordinates, wipe};
+use super::chacha::{BLOCK_BYTES, BLOCKS, State, Vertical, store_coordinates, wipe};
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Machine, NativeU32};
 use super::residues;
@@ -11,7 +11,7 @@ use crate::backend::{BackendError, MaskSign, check};
 use crate::math::prg::StreamKey;
 use crate::params::{NOISE_STRIDE, Ring};
 
-/// Masks words; ring and length are checked.
+/// Masks words with every key; ring and length are checked.
 ///
 /// # Errors
 /// [`BackendError::NotBelowPrime`] before anything is written.
@@ -19,30 +19,33 @@ pub(super) fn mask(
     dispatch: Dispatch,
     words: &mut [u32],
     ring: Ring,
-    key: &StreamKey,
-    sign: MaskSign,
+    masks: &[(&StreamKey, MaskSign)],
 ) -> Result<(), BackendError> {
     residues::check(dispatch, "words", words, ring)?;
+    let of = |sign| -> Vec<State> { masks.iter().filter(|m| m.1 == sign).map(|m| State::new(m.0)).collect() };
+    let (added, subtracted) = (&of(MaskSign::Add)[..], &of(MaskSign::Subtract)[..]);
     words.par_chunks_mut(SEGMENT).enumerate().for_each(|(i, words)| {
-        let state = State::new(key);
-        let (state, first, subtract) = (&state, i * SEGMENT, sign == MaskSign::Subtract);
+        let first = i * SEGMENT;
         match ring {
-            Ring::Bits(b) => dispatch.run(Wrapping { words, first, state, subtract, mask: check::mask(b) }),
-            Ring::Prime(p) => dispatch.run(Modular { words, first, state, subtract, p }),
+            Ring::Bits(bits) => dispatch.run(Wrapping { words, first, added, subtracted, bits }),
+            Ring::Prime(p) => {
+                for (states, subtract) in [(added, false), (subtracted, true)] {
+                    for state in states {
+                        dispatch.run(Modular { words: &mut *words, first, state, subtract, p });
+                    }
+                }
+            }
         }
     });
     Ok(())
 }
 
-/// Words of a block.
-const BLOCK_WORDS: usize = BLOCK_BYTES / 4;
-
 struct Wrapping<'a> {
     words: &'a mut [u32],
     first: usize,
-    state: &'a State,
-    subtract: bool,
-    mask: u32,
+    added: &'a [State],
+    subtracted: &'a [State],
+    bits: u32,
 }
 
 impl Kernel for Wrapping<'_> {
@@ -50,21 +53,47 @@ impl Kernel for Wrapping<'_> {
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        let group = BLOCK_WORDS * M::NativeU32::LANES;
-        let mut stream = [0u32; BLOCK_WORDS * BLOCKS];
-        let stream = &mut stream[..group];
-        // x - k = x + !k + 1.
-        let flip = if self.subtract { u32::MAX } else { 0 };
-        let one = flip & 1;
-        let mut block = (self.first / BLOCK_WORDS) as u32;
-        for words in self.words.chunks_mut(group) {
-            linear::<M>(self.state, block, bytemuck::cast_slice_mut(stream));
-            block = block.wrapping_add(M::NativeU32::LANES as u32);
-            for (word, k) in words.iter_mut().zip(&*stream) {
-                *word = word.wrapping_add(u32::from_le(*k) ^ flip).wrapping_add(one) & self.mask;
-            }
+        match Ring::Bits(self.bits).mask_bytes() {
+            1 => self.with::<M, 8>(),
+            2 => self.with::<M, 16>(),
+            _ => self.with::<M, 32>(),
         }
-        wipe(stream);
+    }
+}
+
+impl Wrapping<'_> {
+    /// Keystreams are added up as they leave the rounds, W bits a value, and brought into the order of the values once.
+    #[inline(always)]
+    fn with<M: Machine, const W: u32>(self) {
+        let (per_word, mask) = ((32 / W) as usize, check::mask(self.bits));
+        let (mut sums, mut stream) = (Vertical::new(), [0u32; 16 * BLOCKS]);
+        let mut block = (self.first / (16 * per_word)) as u32;
+        for words in self.words.chunks_mut(16 * BLOCKS * per_word) {
+            sums.0 = [[0; BLOCKS]; 16];
+            for state in self.subtracted {
+                sums.add::<M, W>(state, block);
+            }
+            // !x = -x - 1 in every part.
+            sums.0.as_flattened_mut().iter_mut().for_each(|x| *x = !*x);
+            for state in self.added {
+                sums.add::<M, W>(state, block);
+            }
+            sums.transpose::<M>(&mut stream);
+            let add = |word: &mut u32, k: u32| *word = word.wrapping_add(k).wrapping_add(1) & mask;
+            match W {
+                8 => {
+                    let parts = bytemuck::cast_slice::<u32, u8>(&stream);
+                    words.iter_mut().zip(parts).for_each(|(w, &k)| add(w, k.into()));
+                }
+                16 => {
+                    let parts = bytemuck::cast_slice::<u32, u16>(&stream);
+                    words.iter_mut().zip(parts).for_each(|(w, &k)| add(w, u16::from_le(k).into()));
+                }
+                _ => words.iter_mut().zip(&stream).for_each(|(w, k)| add(w, u32::from_le(*k))),
+            }
+            block = block.wrapping_add(BLOCKS as u32);
+        }
+        wipe(&mut stream);
     }
 }
 

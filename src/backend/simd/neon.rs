@@ -23,6 +23,18 @@ impl Machine for Neon {
         // SAFETY: NEON is part of every aarch64 processor that this target names.
         U32x4(unsafe { vreinterpretq_u32_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u32(x.0)))) })
     }
+
+    #[inline(always)]
+    fn add_parts<const W: u32>(x: U32x4, y: U32x4) -> U32x4 {
+        // SAFETY: NEON is part of every aarch64 processor that this target names.
+        U32x4(unsafe {
+            match W {
+                8 => vreinterpretq_u32_u8(vaddq_u8(vreinterpretq_u8_u32(x.0), vreinterpretq_u8_u32(y.0))),
+                16 => vreinterpretq_u32_u16(vaddq_u16(vreinterpretq_u16_u32(x.0), vreinterpretq_u16_u32(y.0))),
+                _ => vaddq_u32(x.0, y.0),
+            }
+        })
+    }
 }
 
 #[derive(Clone, Copy)]

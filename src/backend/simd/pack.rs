@@ -37,14 +37,23 @@ pub(super) fn into(dispatch: Dispatch, words: &[u32], bits: u32, out: &mut [u8])
 /// The `len` words that checked `bytes` hold.
 pub(super) fn unpack(dispatch: Dispatch, bytes: &[u8], len: usize, bits: u32) -> Aligned<u32> {
     let mut out = Aligned::zeroed(len);
-    if len <= TASK {
-        dispatch.run(Unpack { bytes, bits, out: &mut out });
-    } else {
-        out.par_chunks_mut(TASK)
-            .zip(bytes.par_chunks(self::len(TASK, bits)))
-            .for_each(|(out, bytes)| dispatch.run(Unpack { bytes, bits, out }));
-    }
+    each_task::<false>(dispatch, bytes, bits, &mut out);
     out
+}
+
+/// Adds the words that checked `bytes` hold to as many mod 2^bits.
+pub(super) fn add(dispatch: Dispatch, bytes: &[u8], bits: u32, acc: &mut [u32]) {
+    each_task::<true>(dispatch, bytes, bits, acc);
+}
+
+fn each_task<const ADD: bool>(dispatch: Dispatch, bytes: &[u8], bits: u32, out: &mut [u32]) {
+    if out.len() <= TASK {
+        dispatch.run(Unpack::<ADD> { bytes, bits, out });
+        return;
+    }
+    out.par_chunks_mut(TASK)
+        .zip(bytes.par_chunks(len(TASK, bits)))
+        .for_each(|(out, bytes)| dispatch.run(Unpack::<ADD> { bytes, bits, out }));
 }
 
 struct Pack<'a> {
@@ -138,35 +147,37 @@ fn shifted<M: Machine>(words: &[u32; BLOCK], bits: u32, out: &mut [u8]) {
     out.copy_from_slice(&bytemuck::cast_slice(&bytes)[..out.len()]);
 }
 
-struct Unpack<'a> {
+/// Writes the words over `out`, or adds them to it mod 2^bits.
+struct Unpack<'a, const ADD: bool> {
     bytes: &'a [u8],
     bits: u32,
     out: &'a mut [u32],
 }
 
-impl Kernel for Unpack<'_> {
+impl<const ADD: bool> Kernel for Unpack<'_, ADD> {
     type Output = ();
 
     #[inline(always)]
     fn run<M: Machine>(self) {
-        let size = len(BLOCK, self.bits);
+        let (size, mask) = (len(BLOCK, self.bits), u32::MAX >> (32 - self.bits));
+        let put = |out: &mut u32, word: u32| *out = if ADD { out.wrapping_add(word) & mask } else { word };
         for (out, bytes) in self.out.chunks_mut(BLOCK).zip(self.bytes.chunks(size)) {
             match (out.as_mut_array(), self.bits) {
                 (_, 8) => {
                     for (out, byte) in out.iter_mut().zip(bytes) {
-                        *out = u32::from(*byte);
+                        put(out, u32::from(*byte));
                     }
                 }
                 (_, 16) => {
                     for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                        *out = u32::from(u16::from_le_bytes(*bytes));
+                        put(out, u32::from(u16::from_le_bytes(*bytes)));
                     }
                 }
-                (Some(out), bits) => unpack_block::<M>(bytes, bits, out),
-                (None, bits) => {
+                (Some(out), bits) if !ADD => unpack_block::<M>(bytes, bits, out),
+                (_, bits) => {
                     let mut words = [0; BLOCK];
                     unpack_block::<M>(bytes, bits, &mut words);
-                    out.copy_from_slice(&words[..out.len()]);
+                    out.iter_mut().zip(&words).for_each(|(out, word)| put(out, *word));
                 }
             }
         }

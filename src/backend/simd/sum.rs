@@ -5,7 +5,9 @@ use rayon::prelude::*;
 use super::isa::{Dispatch, Kernel};
 use super::lanes::{Machine, Words};
 use super::residues;
+use crate::backend::simd::BadRow;
 use crate::backend::{BackendError, check};
+use crate::math::ntt::RnsBasis;
 use crate::params::Ring;
 
 /// Coordinates of an accumulator's part: 8 KiB, so that it stays in L1 while the rows stream by.
@@ -31,6 +33,37 @@ pub(super) fn sum(dispatch: Dispatch, acc: &mut [u32], rows: &[u32], ring: Ring)
         }
     });
     Ok(())
+}
+
+/// Adds polynomials `[batch x L x N]` of residues to as many, which are reduced. Each row is checked as it is added: it has
+/// to be below its prime and other than zero.
+///
+/// # Errors
+/// The first row that is not; nothing has changed then.
+pub(super) fn polynomials(dispatch: Dispatch, acc: &mut [u32], x: &[u32], basis: &RnsBasis) -> Result<(), BadRow> {
+    let (n, limbs) = (basis.degree(), basis.limbs());
+    let prime = |row: usize| limbs[row % limbs.len()].modulus();
+    let flaw = |row: usize, x: &[u32]| match residues::largest(dispatch, x) {
+        0 => Some(BadRow { row, zero: true }),
+        most if most >= prime(row).value() => Some(BadRow { row, zero: false }),
+        _ => None,
+    };
+    let rows = || x.par_chunks_exact(n).enumerate();
+    let bad = acc.par_chunks_exact_mut(n).zip(rows()).filter_map(|(acc, (row, x))| {
+        let flaw = flaw(row, x);
+        if flaw.is_none() {
+            dispatch.run(Modular { acc, rows: x, dim: n, p: prime(row).value() });
+        }
+        flaw
+    });
+    let Some(first) = bad.min_by_key(|bad| bad.row) else { return Ok(()) };
+    // Whatever else was added comes off again.
+    acc.par_chunks_exact_mut(n).zip(rows()).filter(|(_, (row, x))| flaw(*row, x).is_none()).for_each(
+        |(acc, (row, x))| {
+            acc.iter_mut().zip(x).for_each(|(a, &x)| *a = prime(row).sub(*a, x));
+        },
+    );
+    Err(first)
 }
 
 /// The part of every row that belongs to `len` coordinates; `rows` starts at the first of them in the first

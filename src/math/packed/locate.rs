@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{P, Packing, add, inverse, lagrange, mul, sub};
+use super::{FIELD, P, Packing, lagrange};
 use crate::math::prg::{Cipher, StreamKey};
 
 /// The holders whose shares lie off the polynomial that most others lie on; none if there is no such polynomial with at
@@ -23,7 +23,7 @@ pub(super) fn wrong(packing: &Packing, shares: &[(u16, &[u32])]) -> Vec<u16> {
     let basis: Vec<u32> = right[..needed].iter().map(|&i| points[i]).collect();
     let expected = |x: u32| {
         let weights = lagrange(&basis, x);
-        right[..needed].iter().zip(weights).fold(0, |sum, (&i, w)| add(sum, mul(w, values[i])))
+        right[..needed].iter().zip(weights).fold(0, |sum, (&i, w)| FIELD.add(sum, FIELD.mul(w, values[i])))
     };
     let off = (0..points.len()).filter(|&i| expected(points[i]) != values[i]);
     let off: Vec<u16> = off.map(|i| shares[i].0).collect();
@@ -42,13 +42,13 @@ fn combination(shares: &[(u16, &[u32])]) -> Vec<u32> {
     let mut values = vec![0; shares.len()];
     for column in 0..shares[0].1.len() {
         let weight = weights.below(u64::from(P)) as u32;
-        values.iter_mut().zip(shares).for_each(|(v, (_, share))| *v = add(*v, mul(weight, share[column])));
+        values.iter_mut().zip(shares).for_each(|(v, (_, share))| *v = FIELD.add(*v, FIELD.mul(weight, share[column])));
     }
     values
 }
 
 fn evaluate(coefficients: &[u32], x: u32) -> u32 {
-    coefficients.iter().rev().fold(0, |sum, &c| add(mul(sum, x), c))
+    coefficients.iter().rev().fold(0, |sum, &c| FIELD.add(FIELD.mul(sum, x), c))
 }
 
 /// A polynomial E of degree `most` at most, not zero, for which some Q of degree below `most + needed` has
@@ -61,9 +61,9 @@ fn locator(points: &[u32], values: &[u32], needed: usize, most: usize) -> Option
         .zip(values)
         .map(|(&x, &y)| {
             let powers = |len: usize, first: u32| {
-                std::iter::successors(Some(first), move |&power| Some(mul(power, x))).take(len)
+                std::iter::successors(Some(first), move |&power| Some(FIELD.mul(power, x))).take(len)
             };
-            powers(numerator, 1).chain(powers(most + 1, sub(0, y))).collect()
+            powers(numerator, 1).chain(powers(most + 1, FIELD.sub(0, y))).collect()
         })
         .collect();
     let solution = kernel(&mut rows, unknowns)?;
@@ -82,13 +82,13 @@ fn kernel(rows: &mut [Vec<u32>], unknowns: usize) -> Option<Vec<u32>> {
             continue;
         };
         rows.swap(top, found);
-        let scale = inverse(rows[top][column]);
-        rows[top].iter_mut().for_each(|x| *x = mul(*x, scale));
+        let scale = FIELD.inverse(rows[top][column]);
+        rows[top].iter_mut().for_each(|x| *x = FIELD.mul(*x, scale));
         let pivot = rows[top].clone();
         for (r, row) in rows.iter_mut().enumerate() {
             let factor = row[column];
             if r != top && factor != 0 {
-                row.iter_mut().zip(&pivot).for_each(|(x, &p)| *x = sub(*x, mul(factor, p)));
+                row.iter_mut().zip(&pivot).for_each(|(x, &p)| *x = FIELD.sub(*x, FIELD.mul(factor, p)));
             }
         }
         pivots.push(column);
@@ -97,7 +97,7 @@ fn kernel(rows: &mut [Vec<u32>], unknowns: usize) -> Option<Vec<u32>> {
     let mut solution = vec![0; unknowns];
     solution[free] = 1;
     for (row, &column) in rows.iter().zip(&pivots) {
-        solution[column] = sub(0, row[free]);
+        solution[column] = FIELD.sub(0, row[free]);
     }
     Some(solution)
 }

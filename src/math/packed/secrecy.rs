@@ -1,6 +1,6 @@
 //! Shares that must not depend on the secrets, and ways to share that are found out.
 
-use super::{P, Packing, add, lagrange, mul, sub};
+use super::{FIELD, P, Packing, lagrange};
 use crate::math::prg::{Cipher, StreamKey};
 
 fn values(seed: u32, len: usize) -> Vec<u32> {
@@ -38,15 +38,15 @@ fn difference(sharing: Sharing) -> f64 {
     let gone = {
         let basis = [P - 1, P - 2, 1];
         let (a, b) = (lagrange(&basis, 3)[2], lagrange(&basis, 4)[2]);
-        (b, sub(0, a))
+        (b, FIELD.sub(0, a))
     };
     let views = |secrets: [u32; 2], first: u32| {
         let mut counts = vec![[0u32; 64]; 15];
         for i in 0..DRAWS {
             let s = sharing(&secrets, first + i);
             let (a, b) = (s[2], s[3]);
-            let free = add(mul(gone.0, a), mul(gone.1, b));
-            for (v, value) in [a, b, sub(add(a, a), b), sub(b, a), free].into_iter().enumerate() {
+            let free = FIELD.add(FIELD.mul(gone.0, a), FIELD.mul(gone.1, b));
+            for (v, value) in [a, b, FIELD.sub(FIELD.add(a, a), b), FIELD.sub(b, a), free].into_iter().enumerate() {
                 for (part, shift) in [24, 15, 0].into_iter().enumerate() {
                     counts[3 * v + part][((value >> shift) & 63) as usize] += 1;
                 }

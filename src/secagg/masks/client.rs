@@ -153,15 +153,7 @@ impl MasksClient {
     /// Another length than the shape's, a one in an unused bit; a second vector; an error of the backend, after which the
     /// call may be repeated.
     pub fn submit(&mut self, packed: &[u8]) -> Result<(), SecAggError> {
-        let shape = self.session.shape();
-        let expected = shape.packed_len();
-        if packed.len() != expected {
-            return Err(SecAggError::Truncated { expected, found: packed.len() });
-        }
-        let used = (u64::from(shape.len) * u64::from(shape.bits)) % 8;
-        if used != 0 && packed.last().is_some_and(|&b| b >> used != 0) {
-            return Err(SecAggError::Padding);
-        }
+        frame::check_packed(packed, self.session.shape())?;
         if self.vector.is_some() || matches!(self.step, Step::Sent(_) | Step::Agreed { .. } | Step::Over { .. }) {
             return Err(SecAggError::Duplicate { client: self.session.cohort()[self.index] });
         }
@@ -316,7 +308,7 @@ impl MasksClient {
         Ok(masks)
     }
 
-    /// The frame of the masked vector. Masks go over the words in place, one after another.
+    /// The frame of the masked vector. The masks go over the words in place.
     fn masked(
         &self,
         packed: &[u8],
@@ -325,9 +317,7 @@ impl MasksClient {
     ) -> Result<Vec<u8>, SecAggError> {
         let (shape, backend) = (self.session.shape(), &*self.backend);
         let mut words = Words::unpack(packed, shape, backend)?;
-        for (key, sign) in masks {
-            words.mask(shape, key, *sign, backend)?;
-        }
+        words.mask(shape, masks, backend)?;
         let masked = words.pack(shape, backend)?;
         let signature = self.sign(wire::INPUT, &input_statement(&holding.view, &masked));
         Ok(wire::frame(&self.session, wire::INPUT, self.index, &[&masked, &signature]))
@@ -455,7 +445,7 @@ impl Party for MasksClient {
             wire::SURVIVORS => self.survivors(body)?,
             _ => self.open(body)?,
         }
-        self.traffic.received(wire::phase(kind).unwrap_or(Phase::Keys), bytes.len());
+        self.traffic.receive(wire::phase(kind).unwrap_or(Phase::Keys) as usize, bytes.len());
         Ok(())
     }
 
@@ -476,7 +466,7 @@ impl Party for MasksClient {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let (phase, frame) = self.outbox.pop_front()?;
-        self.traffic.sent(phase, frame.len());
+        self.traffic.send(phase as usize, frame.len());
         Some(Transmit { to: PartyId::Server, frame })
     }
 

@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::session::{Phase, Session, Traffic, bitmap};
 use super::statements::{consent_statement, input_statement_of};
 use super::unmask::{self, Opened};
@@ -31,12 +29,6 @@ pub(super) struct Member {
     pub(super) opened: Vec<(u64, Share)>,
 }
 
-enum State {
-    Running(Phase),
-    Finished(Output),
-    Taken,
-}
-
 /// The server of `masks` for one aggregation.
 pub struct MasksServer {
     session: Arc<Session>,
@@ -51,7 +43,9 @@ pub struct MasksServer {
     view: [u8; 32],
     sum: Accumulator,
     outbox: VecDeque<(Phase, Transmit)>,
-    state: State,
+    /// The phase that is going on.
+    running: Option<Phase>,
+    output: Option<Output>,
     traffic: Traffic,
 }
 
@@ -81,7 +75,8 @@ impl MasksServer {
             survivors: vec![false; n],
             view: [0; 32],
             outbox: VecDeque::new(),
-            state: State::Running(Phase::Keys),
+            running: Some(Phase::Keys),
+            output: None,
             traffic: Traffic::default(),
         };
         let context = *session.context();
@@ -98,10 +93,7 @@ impl MasksServer {
     /// The phase that is going on; `None` once there is an output.
     #[must_use]
     pub const fn phase(&self) -> Option<Phase> {
-        match self.state {
-            State::Running(phase) => Some(phase),
-            _ => None,
-        }
+        self.running
     }
 
     /// Sends a frame of `kind` to everybody who is asked.
@@ -114,7 +106,12 @@ impl MasksServer {
             let to = PartyId::Client(self.session.cohort()[i]);
             self.outbox.push_back((phase, Transmit { to, frame }));
         }
-        self.state = State::Running(phase);
+        self.running = Some(phase);
+    }
+
+    /// Ends the round.
+    fn end(&mut self, output: Output) {
+        (self.running, self.output) = (None, Some(output));
     }
 
     /// The neighbors of `i` in `set`, ascending.
@@ -124,7 +121,7 @@ impl MasksServer {
 
     fn abort(&mut self, survivors: usize, threshold: usize) {
         self.outbox.clear();
-        self.state = State::Finished(Output::Aborted { survivors, threshold });
+        self.end(Output::Aborted { survivors, threshold });
     }
 
     /// Ends the phase: the answers become the next request.
@@ -223,7 +220,7 @@ impl MasksServer {
 
     /// Takes the masks off the sum.
     fn finish(&mut self) -> Result<(), SecAggError> {
-        self.state = State::Taken;
+        self.running = None;
         for member in &mut self.members {
             member.opened.sort_by_key(|(holder, _)| *holder);
         }
@@ -239,13 +236,11 @@ impl MasksServer {
             Ok(masks) => {
                 let mut sum = self.sum.take()?;
                 sum.upload(&*self.backend)?;
-                for (key, sign) in &masks {
-                    sum.mask(self.session.shape(), key, *sign, &*self.backend)?;
-                }
+                sum.mask(self.session.shape(), &masks, &*self.backend)?;
                 let words = sum.into_words(&*self.backend)?;
                 let cohort = self.session.cohort();
                 let survivors = (0..cohort.len()).filter(|&i| self.survivors[i]).map(|i| cohort[i]).collect();
-                self.state = State::Finished(Output::Sum { words, survivors });
+                self.end(Output::Sum { words, survivors });
             }
         }
         Ok(())
@@ -287,14 +282,14 @@ impl MasksServer {
         let (masked, signature) = wire::signed(body)?;
         let header = Header { kind: wire::INPUT, id: self.session.id(), client: self.session.cohort()[i], shape };
         let masked = frame::payload(&bytes[..HEADER + masked.len()], &header, shape)?;
-        let hash: [u8; 32] = Sha256::digest(masked).into();
+        let hash = wire::digest(masked);
         let statement = input_statement_of(&self.view, &hash);
         self.session.roster().verify(&self.session.domain(wire::INPUT, i), &statement, &signature)?;
         let last = count(&self.asked) == count(&self.answered) + 1;
         self.sum.add(masked, last).map_err(|broken| match broken {
             Broken::Row(e) => e,
             Broken::Sum(e) => {
-                self.state = State::Taken;
+                self.running = None;
                 e
             }
         })?;
@@ -335,7 +330,7 @@ impl MasksServer {
 
 impl Party for MasksServer {
     fn handle(&mut self, from: PartyId, bytes: &[u8]) -> Result<(), SecAggError> {
-        let State::Running(phase) = self.state else { return Err(SecAggError::Late) };
+        let Some(phase) = self.running else { return Err(SecAggError::Late) };
         let found = wire::kind(bytes)?;
         let expected = [wire::KEYS, wire::SHARES, wire::INPUT, wire::CONSENT, wire::UNMASK][phase as usize];
         if found != expected {
@@ -353,13 +348,13 @@ impl Party for MasksServer {
             Phase::Unmask => self.take_opened(i, body)?,
         }
         self.answered[i] = true;
-        self.traffic.received(phase, bytes.len());
+        self.traffic.receive(phase as usize, bytes.len());
         if self.answered == self.asked { self.advance(phase) } else { Ok(()) }
     }
 
     /// Ends every phase whose deadline has come. An error of the backend ends the round as an abort.
     fn handle_timeout(&mut self, now: u64) {
-        while let State::Running(phase) = self.state {
+        while let Some(phase) = self.running {
             if self.session.deadline(phase).is_none_or(|deadline| now < deadline) {
                 return;
             }
@@ -376,17 +371,11 @@ impl Party for MasksServer {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let (phase, transmit) = self.outbox.pop_front()?;
-        self.traffic.sent(phase, transmit.frame.len());
+        self.traffic.send(phase as usize, transmit.frame.len());
         Some(transmit)
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Finished(output) => Some(output),
-            other => {
-                self.state = other;
-                None
-            }
-        }
+        self.output.take()
     }
 }

@@ -8,7 +8,10 @@ use super::graph::Graph;
 use super::plan::{Plan, ServerModel};
 use crate::secagg::accumulator::check_shape;
 use crate::secagg::identity::{Domain, Roster};
-use crate::secagg::{SecAggError, SessionId, VectorShape};
+pub use crate::secagg::traffic::Count;
+use crate::secagg::wire::Place;
+pub use crate::secagg::wire::bitmap;
+use crate::secagg::{SecAggError, SessionId, VectorShape, traffic};
 
 /// The steps of the protocol, each a request of the server and the clients' answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +98,12 @@ impl Session {
     #[must_use]
     pub fn shape(&self) -> VectorShape {
         self.setup.shape
+    }
+
+    /// What headers of this round say.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { id: self.id(), shape: self.shape() }
     }
 
     /// The clients, ascending. A client is called by its place in this list on the wire.
@@ -193,16 +202,11 @@ impl Session {
     }
 }
 
-/// One bit a member, least significant first; unused bits are zero.
-#[must_use]
-pub fn bitmap(set: &[bool]) -> Vec<u8> {
-    set.chunks(8).map(|c| c.iter().enumerate().fold(0, |byte, (i, &s)| byte | u8::from(s) << i)).collect()
-}
-
 fn context(setup: &Setup) -> Result<[u8; 32], SecAggError> {
     let plan = &setup.plan;
     let mut hash = Sha256::new();
-    hash.update(b"veilsum masks v1");
+    // v1 took 32 bits of keystream for a value of any width: its masks do not cancel with those of v2.
+    hash.update(b"veilsum masks v2");
     hash.update(setup.id.session);
     hash.update(setup.id.round.to_le_bytes());
     hash.update(setup.id.attempt.to_le_bytes());
@@ -219,43 +223,5 @@ fn context(setup: &Setup) -> Result<[u8; 32], SecAggError> {
     Ok(hash.finalize().into())
 }
 
-/// Frames and bytes of a phase.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Frames.
-    pub frames: u64,
-    /// Their bytes, headers included.
-    pub bytes: u64,
-}
-
-impl Count {
-    pub(in crate::secagg) fn add(&mut self, bytes: usize) {
-        self.frames += 1;
-        self.bytes += bytes as u64;
-    }
-}
-
-/// What one machine has sent and has accepted, by [`Phase`] in the order of [`PHASES`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Handed out by `poll_transmit`.
-    pub sent: [Count; PHASES.len()],
-    /// Accepted by `handle`; what was refused is not counted.
-    pub received: [Count; PHASES.len()],
-}
-
-impl Traffic {
-    pub(super) fn sent(&mut self, phase: Phase, bytes: usize) {
-        self.sent[phase as usize].add(bytes);
-    }
-
-    pub(super) fn received(&mut self, phase: Phase, bytes: usize) {
-        self.received[phase as usize].add(bytes);
-    }
-
-    /// Bytes sent in all phases.
-    #[must_use]
-    pub fn bytes_sent(&self) -> u64 {
-        self.sent.iter().map(|c| c.bytes).sum()
-    }
-}
+/// What one machine has sent and has accepted, by [`Phase`].
+pub type Traffic = traffic::Traffic<{ PHASES.len() }>;

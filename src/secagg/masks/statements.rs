@@ -1,14 +1,12 @@
 //! What clients sign about a session, and the two checks that come before anything is opened.
 
-use sha2::{Digest, Sha256};
-
 use super::session::{Session, bitmap};
 use super::wire::{self, Reader};
 use crate::secagg::SecAggError;
 
 /// What a client signs with its vector: the set of sharers that it was masked for, and a hash of what it sends.
 pub(super) fn input_statement(view: &[u8; 32], masked: &[u8]) -> [u8; 64] {
-    input_statement_of(view, &Sha256::digest(masked).into())
+    input_statement_of(view, &wire::digest(masked))
 }
 
 pub(super) fn input_statement_of(view: &[u8; 32], hash: &[u8; 32]) -> [u8; 64] {

@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::session::{PHASES, Phase, RoundSession};
 use super::statements;
-use super::traffic::Traffic;
 use super::wire;
 use crate::backend::Backend;
 use crate::he::{Ciphertext, EncryptKeys};
 use crate::math::prg::{Address, Cipher, Purpose, Secret};
 use crate::secagg::frame;
 use crate::secagg::identity::Identity;
+use crate::secagg::traffic::Traffic;
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit, VectorShape};
 
 /// Where a client stands.
@@ -106,14 +106,7 @@ impl MpheClient {
     /// Nothing is sent then.
     pub fn submit(&mut self, packed: &[u8]) -> Result<(), SecAggError> {
         let shape = self.session.shape();
-        let expected = shape.packed_len();
-        if packed.len() != expected {
-            return Err(SecAggError::Truncated { expected, found: packed.len() });
-        }
-        let used = (u64::from(shape.len) * u64::from(shape.bits)) % 8;
-        if used != 0 && packed.last().is_some_and(|&b| b >> used != 0) {
-            return Err(SecAggError::Padding);
-        }
+        frame::check_packed(packed, shape)?;
         if self.message.is_some() || matches!(self.step, Step::Over) {
             return Err(SecAggError::Duplicate { client: self.session.cohort()[self.index] });
         }
@@ -166,7 +159,11 @@ impl MpheClient {
         let ciphertext = Ciphertext::encrypt(&*self.backend, session.key().key(), layout, &keys, message)?.to_bytes();
         let statement = statements::input(&statements::hash(&ciphertext), 1);
         let signature = self.identity.sign(&session.domain(wire::INPUT, self.index), &statement);
-        let frame = session.place().frame(wire::INPUT, session.cohort()[self.index], &[&ciphertext, &signature]);
+        let frame = session.place().frame(
+            wire::INPUT,
+            PartyId::Client(session.cohort()[self.index]),
+            &[&ciphertext, &signature],
+        );
         self.outbox.push_back(frame);
         self.step = Step::Over;
         self.output = Some(Output::Delivered);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::material::HolderKeys;
 use super::session::{PHASES, Phase, RoundSession};
 use super::statements;
-use super::traffic::Traffic;
 use super::wire::{self, Reader, Signature};
 use crate::backend::Backend;
 use crate::he::{Ciphertext, HeError, Holder, HolderSet, OpeningGuard};
 use crate::secagg::identity::{Domain, Identity, SIGNATURE_BYTES};
+use crate::secagg::traffic::Traffic;
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit};
 
 /// A sum that this holder has signed.
@@ -93,7 +93,7 @@ impl RoundHolder {
     }
 
     fn push(&mut self, phase: Phase, kind: u8, parts: &[&[u8]]) {
-        let frame = self.session.place().frame(kind, u64::from(self.number), parts);
+        let frame = self.session.place().frame(kind, PartyId::Holder(self.number), parts);
         self.outbox.push_back((phase, frame));
     }
 

@@ -12,13 +12,13 @@ use super::fault::{KeyFault, Misdeed};
 use super::material::HolderKeys;
 use super::session::{KEY_PHASES, KeyPhase, KeySession};
 use super::statements;
-use super::traffic::Traffic;
 use super::wire::{self, Entry, Reader, Signature};
 use crate::backend::Backend;
 use crate::he::{CollectiveKey, Contribution, HolderShare, KeyCeremony, KeyShare, ShareDeal};
 use crate::math::prg::{Cipher, Purpose, Secret};
 use crate::secagg::channel::{Agreement, PrivateKey, Route};
 use crate::secagg::identity::{Domain, Identity, SIGNATURE_BYTES};
+use crate::secagg::traffic::Traffic;
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit};
 
 /// Purposes of a route.
@@ -172,7 +172,7 @@ impl KeyHolder {
     }
 
     fn push(&mut self, phase: KeyPhase, kind: u8, parts: &[&[u8]]) {
-        let frame = self.session.place().frame(kind, u64::from(self.holder), parts);
+        let frame = self.session.place().frame(kind, PartyId::Holder(self.holder), parts);
         self.outbox.push_back((phase, frame));
     }
 

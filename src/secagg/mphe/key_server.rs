@@ -9,10 +9,10 @@ use super::checks::{judge_contribution, judge_roll, verified};
 use super::fault::{KeyFault, Misdeed};
 use super::session::{KEY_PHASES, KeyPhase, KeySession};
 use super::statements;
-use super::traffic::Traffic;
 use super::wire::{self, Entry, Reader, Signature};
 use crate::he::{CollectiveKey, KeyCeremony};
 use crate::secagg::identity::SIGNATURE_BYTES;
+use crate::secagg::traffic::Traffic;
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit};
 
 /// What the server has of a holder.
@@ -22,12 +22,6 @@ struct Member {
     /// The body of its shares, as it came.
     shares: Option<Vec<u8>>,
     signature: Option<Signature>,
-}
-
-enum State {
-    Running(KeyPhase),
-    Finished(Output),
-    Taken,
 }
 
 /// The server of a key set-up. [`Self::take_key`] gives the signed public key.
@@ -40,7 +34,9 @@ pub struct KeyServer {
     signed: Option<SignedKey>,
     fault: Option<KeyFault>,
     outbox: VecDeque<(KeyPhase, Transmit)>,
-    state: State,
+    /// The phase that is going on.
+    running: Option<KeyPhase>,
+    output: Option<Output>,
     traffic: Traffic<{ KEY_PHASES.len() }>,
 }
 
@@ -63,7 +59,8 @@ impl KeyServer {
             signed: None,
             fault: None,
             outbox: VecDeque::new(),
-            state: State::Running(KeyPhase::Commit),
+            running: Some(KeyPhase::Commit),
+            output: None,
             traffic: Traffic::default(),
         };
         let context = *session.context();
@@ -86,10 +83,7 @@ impl KeyServer {
     /// The phase that is going on; `None` once there is an output.
     #[must_use]
     pub const fn phase(&self) -> Option<KeyPhase> {
-        match self.state {
-            State::Running(phase) => Some(phase),
-            _ => None,
-        }
+        self.running
     }
 
     /// Bytes of each phase so far, in the order of [`KEY_PHASES`].
@@ -103,8 +97,9 @@ impl KeyServer {
         for holder in 1..=self.session.holders() {
             let parts = body(self, holder);
             let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-            let frame = self.session.place().frame(kind, u64::from(holder), &parts);
-            self.outbox.push_back((phase, Transmit { to: PartyId::Holder(holder), frame }));
+            let to = PartyId::Holder(holder);
+            let frame = self.session.place().frame(kind, to, &parts);
+            self.outbox.push_back((phase, Transmit { to, frame }));
         }
     }
 
@@ -116,7 +111,8 @@ impl KeyServer {
         let body = statements::complaint(accused, fault.misdeed as u8).to_vec();
         self.ask(fault.phase, wire::ABORT, |_, _| vec![body.clone()]);
         self.fault = Some(fault);
-        self.state = State::Finished(Output::Aborted { survivors: heard, threshold: self.members.len() });
+        let threshold = self.members.len();
+        (self.running, self.output) = (None, Some(Output::Aborted { survivors: heard, threshold }));
     }
 
     fn blame(&mut self, phase: KeyPhase, holder: u16, misdeed: Misdeed, accuser: Option<u16>) {
@@ -201,7 +197,7 @@ impl KeyServer {
                     let entries = server.members.iter().filter_map(|m| m.entry.as_ref());
                     entries.map(|(entry, signature)| [&entry.bytes()[..], signature].concat()).collect()
                 });
-                self.state = State::Running(KeyPhase::Share);
+                self.running = Some(KeyPhase::Share);
             }
             KeyPhase::Share => {
                 let Ok(key) = self.ceremony.clone().finish() else {
@@ -211,7 +207,7 @@ impl KeyServer {
                 self.key = Some(key);
                 self.ask(KeyPhase::Sign, wire::DELIVERY, Self::delivery);
                 self.members.iter_mut().for_each(|m| m.shares = None);
-                self.state = State::Running(KeyPhase::Sign);
+                self.running = Some(KeyPhase::Sign);
             }
             KeyPhase::Sign | KeyPhase::Certify => {
                 let signatures: Vec<Signature> = self.members.iter().filter_map(|m| m.signature).collect();
@@ -219,7 +215,7 @@ impl KeyServer {
                 let body = signatures.concat();
                 self.signed = Some(SignedKey::new(&self.session, key, signatures)?);
                 self.ask(KeyPhase::Certify, wire::CERTIFICATE, |_, _| vec![body.clone()]);
-                self.state = State::Finished(Output::Delivered);
+                (self.running, self.output) = (None, Some(Output::Delivered));
             }
         }
         Ok(())
@@ -242,7 +238,7 @@ impl KeyServer {
 
 impl Party for KeyServer {
     fn handle(&mut self, from: PartyId, bytes: &[u8]) -> Result<(), SecAggError> {
-        let State::Running(phase) = self.state else { return Err(SecAggError::Late) };
+        let Some(phase) = self.running else { return Err(SecAggError::Late) };
         let found = wire::kind(bytes)?;
         let expected = [wire::COMMIT, wire::SHARES, wire::SIGN, wire::SIGN][phase as usize];
         let place = self.session.place();
@@ -268,13 +264,12 @@ impl Party for KeyServer {
             KeyPhase::Sign | KeyPhase::Certify => self.take_signature(holder, body)?,
         }
         self.traffic.receive(phase as usize, bytes.len());
-        let running = matches!(self.state, State::Running(_));
-        if running && self.heard(phase) == self.members.len() { self.advance(phase) } else { Ok(()) }
+        if self.running.is_some() && self.heard(phase) == self.members.len() { self.advance(phase) } else { Ok(()) }
     }
 
     /// All holders are needed for a key: a phase that ends without one of them ends the set-up.
     fn handle_timeout(&mut self, now: u64) {
-        let State::Running(phase) = self.state else { return };
+        let Some(phase) = self.running else { return };
         if self.session.deadline(phase).is_some_and(|deadline| now >= deadline) {
             let silent = |(_, m): &(u16, &Member)| !Self::has_answered(m, phase);
             let holders = (1..).zip(&self.members).filter(silent).map(|(holder, _)| holder).collect();
@@ -293,12 +288,6 @@ impl Party for KeyServer {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Finished(output) => Some(output),
-            other => {
-                self.state = other;
-                None
-            }
-        }
+        self.output.take()
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::fault::RoundFault;
 use super::session::{PHASES, Phase, RoundSession};
 use super::statements;
-use super::traffic::Traffic;
 use super::wire::{self, Signature};
 use crate::backend::Backend;
 use crate::he::{Ciphertext, HeError, HolderSet, PartialOpening, threshold};
 use crate::secagg::identity::SIGNATURE_BYTES;
-use crate::secagg::masks::session::bitmap;
+use crate::secagg::traffic::Traffic;
+use crate::secagg::wire::bitmap;
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit};
 
 /// What a client has sent.
@@ -82,8 +82,9 @@ impl MpheServer {
             traffic: Traffic::default(),
         };
         for &client in session.cohort() {
-            let frame = session.place().frame(wire::ANNOUNCE, client, &[session.context()]);
-            server.outbox.push_back((Phase::Input, Transmit { to: PartyId::Client(client), frame }));
+            let to = PartyId::Client(client);
+            let frame = session.place().frame(wire::ANNOUNCE, to, &[session.context()]);
+            server.outbox.push_back((Phase::Input, Transmit { to, frame }));
         }
         server
     }
@@ -136,7 +137,7 @@ impl MpheServer {
     }
 
     fn send(&mut self, phase: Phase, kind: u8, holder: u16, body: &[u8]) {
-        let frame = self.session.place().frame(kind, u64::from(holder), &[body]);
+        let frame = self.session.place().frame(kind, PartyId::Holder(holder), &[body]);
         self.outbox.push_back((phase, Transmit { to: PartyId::Holder(holder), frame }));
     }
 

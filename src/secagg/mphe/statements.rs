@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::wire::Entry;
-use crate::secagg::masks::session::bitmap;
+use crate::secagg::wire::bitmap;
 
 /// What is stated about a frame's body: nothing but its hash.
 pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {

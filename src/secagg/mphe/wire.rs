@@ -26,11 +26,10 @@
 
 use crate::he::wire::MAGIC;
 use crate::he::{Ciphertext, Contribution, Ring, ShareDeal};
+use crate::secagg::SecAggError;
 use crate::secagg::channel::TAG_BYTES;
-use crate::secagg::frame::{self, HEADER, Header};
 use crate::secagg::identity::SIGNATURE_BYTES;
-pub use crate::secagg::masks::wire::{Reader, kind, signed};
-use crate::secagg::{PartyId, SecAggError, SessionId, VectorShape};
+pub use crate::secagg::wire::{Place, Reader, Signature, exactly, kind, signed};
 
 /// The server announces a key set-up.
 pub const BEGIN: u8 = 64;
@@ -62,77 +61,6 @@ pub const AGREE: u8 = 83;
 pub const OPEN: u8 = 84;
 /// A holder's part of the opening.
 pub const PART: u8 = 85;
-
-/// A signature.
-pub type Signature = [u8; SIGNATURE_BYTES];
-
-/// What the headers of one set-up or round have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Session, round, attempt.
-    pub id: SessionId,
-    /// Length and width.
-    pub shape: VectorShape,
-}
-
-impl Place {
-    /// A frame of `kind` to or from `member`.
-    #[must_use]
-    pub fn frame(&self, kind: u8, member: u64, parts: &[&[u8]]) -> Vec<u8> {
-        let header = Header { kind, id: self.id, client: member, shape: self.shape };
-        let mut out = frame::write_header(&header, parts.iter().map(|p| p.len()).sum());
-        for part in parts {
-            out.extend_from_slice(part);
-        }
-        out
-    }
-
-    /// The body of a frame of `kind` to or from `member`.
-    ///
-    /// # Errors
-    /// Another version, kind, session, shape or member.
-    pub fn body<'a>(&self, bytes: &'a [u8], kind: u8, member: PartyId) -> Result<&'a [u8], SecAggError> {
-        let header = frame::read_header(bytes, kind, &self.id)?;
-        let expected = match member {
-            PartyId::Server => 0,
-            PartyId::Client(client) => client,
-            PartyId::Holder(holder) => u64::from(holder),
-        };
-        if header.client != expected {
-            let from = match member {
-                PartyId::Holder(_) => PartyId::Holder(u16::try_from(header.client).unwrap_or(u16::MAX)),
-                _ => PartyId::Client(header.client),
-            };
-            return Err(SecAggError::UnknownSender { from });
-        }
-        frame::check_shape(&header, self.shape)?;
-        Ok(&bytes[HEADER..])
-    }
-
-    /// What a frame is answered with that is of another kind than the one waited for: foreign and broken ones are told
-    /// apart from late ones.
-    #[must_use]
-    pub fn refuse(&self, bytes: &[u8], found: u8, expected: Option<u8>) -> SecAggError {
-        if let Err(error) = frame::read_header(bytes, found, &self.id) {
-            return error;
-        }
-        match expected {
-            Some(expected) if found > expected => SecAggError::Kind { expected, found },
-            _ => SecAggError::Late,
-        }
-    }
-}
-
-/// Checks that a body has exactly this length.
-///
-/// # Errors
-/// Another one.
-pub fn exactly(body: &[u8], expected: usize) -> Result<(), SecAggError> {
-    if body.len() == expected {
-        return Ok(());
-    }
-    Err(SecAggError::Truncated { expected: HEADER + expected, found: HEADER + body.len() })
-}
 
 /// A holder's X25519 key and its commitment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

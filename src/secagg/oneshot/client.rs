@@ -12,8 +12,7 @@ use super::statements::{Statement, Tree, ciphertext_hash};
 use super::wire;
 use crate::backend::{Backend, EncryptJob, LatticeSecret};
 use crate::he::oneshot::key_fields;
-use crate::math::modular::Modulus;
-use crate::math::packed::{P, SHARE_BITS};
+use crate::math::packed::{FIELD, SHARE_BITS};
 use crate::math::prg::{Secret, StreamKey};
 use crate::sample::uniform;
 use crate::secagg::identity::Identity;
@@ -199,8 +198,7 @@ fn deal(
     let mut secrets = Zeroizing::new(vec![0u32; usize::from(packing.secrets()) * columns]);
     secrets.iter_mut().zip(&*fields).for_each(|(s, &field)| *s = field as u32);
     let mut random = Zeroizing::new(vec![0u32; usize::from(packing.hidden()) * columns]);
-    let Ok(field) = Modulus::new(P) else { return Err(SecAggError::Late) };
-    uniform::residues(key, 0, field, &mut random).map_err(crate::he::HeError::from)?;
+    uniform::residues(key, 0, FIELD, &mut random).map_err(crate::he::HeError::from)?;
     Ok(packing.deal(&secrets, &random)?)
 }
 
@@ -219,7 +217,7 @@ impl Party for OneshotClient {
             Some(vector) => Step::Sending(self.encrypt(vector)?),
             None => Step::Waiting { announced: true, vector: None },
         };
-        self.traffic.received(Phase::Input, bytes.len());
+        self.traffic.receive(Phase::Input as usize, bytes.len());
         Ok(())
     }
 
@@ -241,7 +239,7 @@ impl Party for OneshotClient {
         let frame = std::mem::take(frame);
         self.step = Step::Over;
         self.output = Some(Output::Delivered);
-        self.traffic.sent(Phase::Input, frame.len());
+        self.traffic.send(Phase::Input as usize, frame.len());
         Some(Transmit { to: PartyId::Server, frame })
     }
 

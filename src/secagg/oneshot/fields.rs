@@ -4,7 +4,7 @@ use zeroize::Zeroize;
 
 use super::session::Session;
 use crate::backend::{Aligned, Backend, Buffer};
-use crate::secagg::{SecAggError, VectorShape, frame};
+use crate::secagg::{SecAggError, frame};
 
 /// The values that a client encrypts, as the kernel takes them. Wiped on drop.
 pub(super) struct Message(Buffer);
@@ -34,7 +34,7 @@ impl Message {
         backend: &dyn Backend,
     ) -> Result<Self, SecAggError> {
         let (shape, plan) = (session.input_shape(), session.plan());
-        check(packed, shape)?;
+        frame::check_packed(packed, shape)?;
         let bound = plan.bound(index);
         let ring = (1u64 << shape.bits) - 1;
         // |z| <= B where z + B mod 2^bits is 2 B at most, as B is 2^(bits - 1) at most. A sign for every one that is not.
@@ -68,18 +68,6 @@ impl Message {
         };
         if over >> 63 != 0 { Err(SecAggError::Bound { bound }) } else { Ok(message) }
     }
-}
-
-/// Checks length and padding of a packed vector.
-fn check(packed: &[u8], shape: VectorShape) -> Result<(), SecAggError> {
-    if packed.len() != shape.packed_len() {
-        return Err(SecAggError::Truncated { expected: shape.packed_len(), found: packed.len() });
-    }
-    let used = (u64::from(shape.len) * u64::from(shape.bits)) % 8;
-    if used != 0 && packed.last().is_some_and(|&b| b >> used != 0) {
-        return Err(SecAggError::Padding);
-    }
-    Ok(())
 }
 
 /// What the summed fields of the survivors mean: `sum z mod 2^bits`.

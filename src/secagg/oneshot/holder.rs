@@ -13,8 +13,7 @@ use super::wire;
 use crate::math::packed::{P, SHARE_BITS};
 use crate::secagg::channel::PrivateKey;
 use crate::secagg::identity::Identity;
-use crate::secagg::masks::session::bitmap;
-use crate::secagg::masks::wire::Reader;
+use crate::secagg::wire::{Reader, bitmap, kind};
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit, VectorShape, frame};
 
 /// What a client has entrusted to this holder.
@@ -211,13 +210,7 @@ impl OneshotHolder {
 /// Another number of bytes, a one in an unused bit, a value that is not below p.
 pub(super) fn read_values(packed: &[u8], len: usize) -> Result<Zeroizing<Vec<u32>>, SecAggError> {
     let shape = VectorShape { len: len as u32, bits: SHARE_BITS };
-    if packed.len() != shape.packed_len() {
-        return Err(SecAggError::Truncated { expected: shape.packed_len(), found: packed.len() });
-    }
-    let used = (len * SHARE_BITS as usize) % 8;
-    if used != 0 && packed.last().is_some_and(|&b| b >> used != 0) {
-        return Err(SecAggError::Padding);
-    }
+    frame::check_packed(packed, shape)?;
     let mut values = Zeroizing::new(vec![0u32; len]);
     let mut over = 0u32;
     frame::unpack(packed, shape, |j, value| {
@@ -236,7 +229,7 @@ impl Party for OneshotHolder {
             return Err(SecAggError::UnknownSender { from });
         }
         let plan = self.session.plan();
-        let kind = crate::secagg::masks::wire::kind(bytes)?;
+        let kind = kind(bytes)?;
         let (expected, len) = if kind == wire::OPEN {
             (wire::OPEN, self.session.cohort().len().div_ceil(8) + 32)
         } else {
@@ -249,7 +242,7 @@ impl Party for OneshotHolder {
             (true, wire::OPEN) => return Err(self.refuse(body)),
             (true, _) => return Err(SecAggError::Late),
         }
-        self.traffic.received(wire::phase(kind).unwrap_or(Phase::Input), bytes.len());
+        self.traffic.receive(wire::phase(kind).unwrap_or(Phase::Input) as usize, bytes.len());
         Ok(())
     }
 
@@ -267,7 +260,7 @@ impl Party for OneshotHolder {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let frame = self.outbox.pop_front()?;
-        self.traffic.sent(Phase::Open, frame.len());
+        self.traffic.send(Phase::Open as usize, frame.len());
         Some(Transmit { to: PartyId::Server, frame })
     }
 

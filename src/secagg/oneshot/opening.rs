@@ -28,6 +28,6 @@ pub(super) fn open(
     let weight = (0..survivors.len()).filter(|&i| survivors[i]).map(|i| u64::from(plan.weight(i))).sum();
     let key = he::oneshot::secret_sum(backend, &vector.ring, &key, weight)?;
     let place = (&vector.ring, &vector.layout);
-    let values = he::oneshot::open(backend, place, session.expand(), &key, sums, shape.len as usize)?;
+    let values = he::oneshot::open(place, session.expand(), &key, sums, shape.len as usize)?;
     Ok((fields::residues(session, survivors, values), opened.wrong))
 }

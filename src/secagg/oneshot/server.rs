@@ -12,8 +12,7 @@ use super::wire;
 use crate::backend::Backend;
 use crate::he::oneshot::add;
 use crate::secagg::channel::check_public;
-use crate::secagg::masks::session::bitmap;
-use crate::secagg::masks::wire::{Reader, signed};
+use crate::secagg::wire::{Reader, bitmap, kind, signed};
 use crate::secagg::{Output, Party, PartyId, SecAggError, Transmit, frame};
 
 /// What a holder has answered.
@@ -37,12 +36,6 @@ pub struct Suspects {
     pub clients: Vec<u64>,
 }
 
-enum State {
-    Running(Phase),
-    Finished(Output),
-    Taken,
-}
-
 /// The server of `oneshot` for one aggregation.
 pub struct OneshotServer {
     session: Arc<Session>,
@@ -57,7 +50,9 @@ pub struct OneshotServer {
     view: [u8; 32],
     suspects: Suspects,
     outbox: VecDeque<(Phase, Transmit)>,
-    state: State,
+    /// The phase that is going on.
+    running: Option<Phase>,
+    output: Option<Output>,
     traffic: Traffic,
 }
 
@@ -85,7 +80,8 @@ impl OneshotServer {
             view: [0; 32],
             suspects: Suspects::default(),
             outbox: session.cohort().iter().map(announce).collect(),
-            state: State::Running(Phase::Input),
+            running: Some(Phase::Input),
+            output: None,
             traffic: Traffic::default(),
             session: Arc::clone(session),
         }
@@ -100,10 +96,7 @@ impl OneshotServer {
     /// The phase that is going on; `None` once there is an output.
     #[must_use]
     pub const fn phase(&self) -> Option<Phase> {
-        match self.state {
-            State::Running(phase) => Some(phase),
-            _ => None,
-        }
+        self.running
     }
 
     /// Who may be to blame; complete once there is an output.
@@ -112,9 +105,14 @@ impl OneshotServer {
         &self.suspects
     }
 
+    /// Ends the round.
+    fn end(&mut self, output: Output) {
+        (self.running, self.output) = (None, Some(output));
+    }
+
     fn abort(&mut self, survivors: usize, threshold: usize) {
         self.outbox.clear();
-        self.state = State::Finished(Output::Aborted { survivors, threshold });
+        self.end(Output::Aborted { survivors, threshold });
     }
 
     /// Adds a client's ciphertext and passes its shares on.
@@ -158,7 +156,7 @@ impl OneshotServer {
             let frame = wire::frame(&self.session, wire::OPEN, to, &[&bitmap(&self.survivors), &self.view]);
             self.outbox.push_back((Phase::Open, Transmit { to, frame }));
         }
-        self.state = State::Running(Phase::Open);
+        self.running = Some(Phase::Open);
     }
 
     fn delivered(&self) -> usize {
@@ -201,7 +199,7 @@ impl OneshotServer {
                 self.suspects.holders.sort_unstable();
                 let cohort = self.session.cohort();
                 let survivors = (0..cohort.len()).filter(|&i| self.survivors[i]).map(|i| cohort[i]).collect();
-                self.state = State::Finished(Output::Sum { words, survivors });
+                self.end(Output::Sum { words, survivors });
             }
         }
         self.sum = Vec::new();
@@ -229,7 +227,7 @@ impl OneshotServer {
         let len = wire::input_bytes(self.session.plan()) - frame::HEADER;
         let session = Arc::clone(&self.session);
         self.take_input(member, wire::body(&session, bytes, wire::INPUT, from, len)?)?;
-        self.traffic.received(Phase::Input, bytes.len());
+        self.traffic.receive(Phase::Input as usize, bytes.len());
         if self.delivered() == self.statements.len() {
             self.request_opening();
         }
@@ -238,7 +236,7 @@ impl OneshotServer {
 
     /// A frame of a holder, in the second phase.
     fn hear_holder(&mut self, from: PartyId, holder: u16, bytes: &[u8]) -> Result<(), SecAggError> {
-        let kind = crate::secagg::masks::wire::kind(bytes)?;
+        let kind = kind(bytes)?;
         let place = usize::from(holder).checked_sub(1).and_then(|at| self.answers.get(at));
         match place {
             None => return Err(SecAggError::UnknownSender { from }),
@@ -254,7 +252,7 @@ impl OneshotServer {
         };
         let session = Arc::clone(&self.session);
         self.take_answer(holder, expected, wire::body(&session, bytes, expected, from, len)?)?;
-        self.traffic.received(Phase::Open, bytes.len());
+        self.traffic.receive(Phase::Open as usize, bytes.len());
         let sums = self.answers.iter().filter(|answer| matches!(answer, Answer::Sum(_))).count();
         let all = self.answers.iter().all(|answer| !matches!(answer, Answer::None));
         // Shares that are on their way may still make an answer of what is none: wait for them where it matters.
@@ -269,13 +267,13 @@ impl OneshotServer {
 
 impl Party for OneshotServer {
     fn handle(&mut self, from: PartyId, bytes: &[u8]) -> Result<(), SecAggError> {
-        let State::Running(phase) = self.state else { return Err(SecAggError::Late) };
+        let Some(phase) = self.running else { return Err(SecAggError::Late) };
         match (from, phase) {
             (PartyId::Client(client), Phase::Input) => self.hear_client(from, client, bytes),
             (PartyId::Holder(holder), Phase::Open) => self.hear_holder(from, holder, bytes),
             (PartyId::Client(client), Phase::Open) if self.session.index(client).is_some() => Err(SecAggError::Late),
             (PartyId::Holder(_), Phase::Input) => {
-                let found = crate::secagg::masks::wire::kind(bytes)?;
+                let found = kind(bytes)?;
                 Err(SecAggError::Kind { expected: wire::INPUT, found })
             }
             _ => Err(SecAggError::UnknownSender { from }),
@@ -284,7 +282,7 @@ impl Party for OneshotServer {
 
     /// Ends every phase whose deadline has come.
     fn handle_timeout(&mut self, now: u64) {
-        while let State::Running(phase) = self.state {
+        while let Some(phase) = self.running {
             if self.session.deadline(phase).is_none_or(|deadline| now < deadline) {
                 return;
             }
@@ -301,17 +299,11 @@ impl Party for OneshotServer {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let (phase, transmit) = self.outbox.pop_front()?;
-        self.traffic.sent(phase, transmit.frame.len());
+        self.traffic.send(phase as usize, transmit.frame.len());
         Some(transmit)
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Finished(output) => Some(output),
-            other => {
-                self.state = other;
-                None
-            }
-        }
+        self.output.take()
     }
 }

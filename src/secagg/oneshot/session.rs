@@ -10,8 +10,8 @@ use crate::he::chooser::Failure;
 use crate::math::prg::{Cipher, StreamKey};
 use crate::secagg::channel::check_public;
 use crate::secagg::identity::{Domain, Roster};
-use crate::secagg::masks::session::Count;
-use crate::secagg::{SecAggError, SessionId, VectorShape};
+use crate::secagg::wire::Place;
+use crate::secagg::{SecAggError, SessionId, VectorShape, traffic};
 
 /// The steps of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +127,12 @@ impl Session {
         &self.setup.cohort
     }
 
+    /// What headers of this round say.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { id: self.id(), shape: self.input_shape() }
+    }
+
     /// Ring, layout, thresholds.
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -222,27 +228,5 @@ fn context(setup: &Setup) -> Result<[u8; 32], SecAggError> {
     Ok(hash.finalize().into())
 }
 
-/// What one machine has sent and has accepted, by [`Phase`] in the order of [`PHASES`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Handed out by `poll_transmit`.
-    pub sent: [Count; PHASES.len()],
-    /// Accepted by `handle`; what was refused is not counted.
-    pub received: [Count; PHASES.len()],
-}
-
-impl Traffic {
-    pub(super) fn sent(&mut self, phase: Phase, bytes: usize) {
-        self.sent[phase as usize].add(bytes);
-    }
-
-    pub(super) fn received(&mut self, phase: Phase, bytes: usize) {
-        self.received[phase as usize].add(bytes);
-    }
-
-    /// Bytes sent in all phases.
-    #[must_use]
-    pub fn bytes_sent(&self) -> u64 {
-        self.sent.iter().map(|c| c.bytes).sum()
-    }
-}
+/// What one machine has sent and has accepted, by [`Phase`].
+pub type Traffic = traffic::Traffic<{ PHASES.len() }>;

@@ -6,8 +6,7 @@ use sha2::{Digest, Sha256};
 use super::session::Session;
 use super::wire;
 use crate::secagg::SecAggError;
-use crate::secagg::masks::session::bitmap;
-use crate::secagg::masks::wire::{Reader, Signature};
+use crate::secagg::wire::{Reader, Signature, bitmap};
 
 /// What a client signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,8 +23,9 @@ use crate::backend::packed_len;
 use crate::he::params::prime_bits;
 use crate::math::packed::SHARE_BITS;
 use crate::secagg::channel::TAG_BYTES;
-use crate::secagg::frame::{self, Header};
+use crate::secagg::frame;
 use crate::secagg::identity::SIGNATURE_BYTES;
+use crate::secagg::wire::exactly;
 use crate::secagg::{PartyId, SecAggError};
 
 /// The server announces the round.
@@ -88,16 +89,7 @@ pub(super) fn input_bytes(plan: &Plan) -> usize {
     frame::HEADER + STATED + ciphertext_bytes(plan) + shares + SIGNATURE_BYTES
 }
 
-/// The number of a party in a header.
-const fn number(party: PartyId) -> u64 {
-    match party {
-        PartyId::Server => 0,
-        PartyId::Client(client) => client,
-        PartyId::Holder(holder) => holder as u64,
-    }
-}
-
-/// The body of a frame of `kind` from or to `party`, a client or a holder, which has `bytes` bytes.
+/// The body of a frame of `kind` from or to `party`, a client or a holder, which has `len` bytes.
 ///
 /// # Errors
 /// Another version, kind, session, shape, party or length.
@@ -108,27 +100,13 @@ pub fn body<'a>(
     party: PartyId,
     len: usize,
 ) -> Result<&'a [u8], SecAggError> {
-    let header = frame::read_header(bytes, kind, &session.id())?;
-    if header.client != number(party) {
-        let from = match party {
-            PartyId::Holder(_) => u16::try_from(header.client).map_or(PartyId::Server, PartyId::Holder),
-            _ => PartyId::Client(header.client),
-        };
-        return Err(SecAggError::UnknownSender { from });
-    }
-    frame::check_shape(&header, session.input_shape())?;
-    let body = &bytes[frame::HEADER..];
-    if body.len() != len {
-        return Err(SecAggError::Truncated { expected: frame::HEADER + len, found: bytes.len() });
-    }
+    let body = session.place().body(bytes, kind, party)?;
+    exactly(body, len)?;
     Ok(body)
 }
 
 /// A frame of `kind` from or to `party`.
 #[must_use]
 pub fn frame(session: &Session, kind: u8, party: PartyId, parts: &[&[u8]]) -> Vec<u8> {
-    let header = Header { kind, id: session.id(), client: number(party), shape: session.input_shape() };
-    let mut out = frame::write_header(&header, parts.iter().map(|p| p.len()).sum());
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-    out
+    session.place().frame(kind, party, parts)
 }

@@ -187,15 +187,12 @@ fn a_round_of_oneshot() {
         .collect();
     let fields = combine(&Scalar, &key_plan, &[6; 16], &keys, &parts).unwrap();
     let sum = oneshot::secret_sum(&Scalar, &ring, &fields, total).unwrap();
-    assert_eq!(oneshot::open(&Scalar, (&ring, &layout), &expand, &sum, &sums, len).unwrap(), expected);
+    assert_eq!(oneshot::open((&ring, &layout), &expand, &sum, &sums, len).unwrap(), expected);
     // Another S opens nothing, and one that no clients can have is refused.
     let mut wrong = fields.clone();
     wrong[5] += 1;
     let wrong = oneshot::secret_sum(&Scalar, &ring, &wrong, total).unwrap();
-    assert!(matches!(
-        oneshot::open(&Scalar, (&ring, &layout), &expand, &wrong, &sums, len),
-        Err(HeError::BeyondSlots { .. })
-    ));
+    assert!(matches!(oneshot::open((&ring, &layout), &expand, &wrong, &sums, len), Err(HeError::BeyondSlots { .. })));
     let mut high = fields.clone();
     high[0] = 42 * total + 1;
     assert!(matches!(oneshot::secret_sum(&Scalar, &ring, &high, total), Err(HeError::BeyondPlan { .. })));

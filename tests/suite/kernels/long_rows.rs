@@ -141,7 +141,8 @@ fn words_that_no_slice_holds_are_summed_masked_and_packed() {
             let sums = [into(&rows, Ring::Bits(19)), into(&below, Ring::Prime(PRIME)), into(&[], Ring::Bits(9))];
             let mask = |ring| changed(&start, &|x| backend.mask(x, ring, &stream(6), MaskSign::Add));
             let noised = changed(&x, &|x| backend.noise(x, 32, &jagged_table(9), &stream(5)));
-            (bytes, back, sums, [mask(Ring::Bits(30)), mask(Ring::Prime(PRIME)), noised])
+            let masks = [30, 16, 7].map(|b| mask(Ring::Bits(b)));
+            (bytes, back, sums, masks, [mask(Ring::Prime(PRIME)), noised])
         };
         assert!(results(&small) == results(&large), "{}", small.describe());
     }

@@ -49,6 +49,24 @@ proptest! {
     }
 
     #[test]
+    fn many_masks_in_one_pass_are_one_after_another(
+        ring in ring(),
+        len in prop_oneof![0usize..300, 0usize..20_000],
+        signs in proptest::collection::vec(any::<bool>(), 0..6),
+    ) {
+        let sign = |&add: &bool| if add { MaskSign::Add } else { MaskSign::Subtract };
+        let masks: Vec<_> = signs.iter().enumerate().map(|(i, add)| (stream(i as u8), sign(add))).collect();
+        let plain = Buffer::HostU32((0..len as u32).map(|i| reduced(i.wrapping_mul(0x9e37_79b9), ring)).collect());
+        let mut expected = plain.clone();
+        oracle().mask_all(&mut expected, ring, &masks).unwrap();
+        for backend in blocked() {
+            let mut found = plain.clone();
+            backend.mask_all(&mut found, ring, &masks).unwrap();
+            prop_assert_eq!(&found, &expected, "{}", backend.describe());
+        }
+    }
+
+    #[test]
     fn sums_mod_a_prime_are_exact_everywhere(
         ring in ring(),
         dim in prop_oneof![0usize..40, 0usize..9000],
@@ -69,6 +87,23 @@ proptest! {
             let mut found = acc.clone();
             backend.sum(&mut found, &rows, ring).unwrap();
             prop_assert_eq!(&found, &expected, "{}", backend.describe());
+        }
+    }
+}
+
+/// Mod 2^b a value takes 1, 2 or 4 bytes of the keystream, no byte twice.
+#[test]
+fn a_mask_takes_as_many_bytes_as_a_value_needs() {
+    let mut bytes = [0; 4 * 1000];
+    stream(3).fill(0, &mut bytes);
+    for (bits, stride) in [(2, 1), (8, 1), (9, 2), (16, 2), (17, 4), (32, 4)] {
+        let of = |word: &[u8]| word.iter().rev().fold(0u32, |k, &byte| k << 8 | u32::from(byte));
+        let wanted: Vec<u32> =
+            bytes.chunks(stride).take(1000).map(|word| of(word) & (u32::MAX >> (32 - bits))).collect();
+        for backend in all() {
+            let mut words = Buffer::HostU32(vec![0; 1000].into());
+            backend.mask(&mut words, Ring::Bits(bits), &stream(3), MaskSign::Add).unwrap();
+            assert_eq!(words.as_u32().unwrap(), wanted, "{bits} bits, {}", backend.describe());
         }
     }
 }

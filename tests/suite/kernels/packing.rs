@@ -29,6 +29,13 @@ proptest! {
             prop_assert_eq!(&backend.pack(&buffer, bits).unwrap(), &expected, "{}", backend.describe());
             let back = backend.unpack(&expected, len, bits).unwrap();
             prop_assert_eq!(back.as_u32().unwrap(), &kept[..], "{}", backend.describe());
+            // Added to itself from the other end.
+            let mut acc = Buffer::HostU32(kept.iter().rev().copied().collect());
+            backend.sum_packed(&mut acc, &expected, bits).unwrap();
+            let sum: Vec<u32> = kept.iter().rev().zip(&kept).map(|(a, b)| a.wrapping_add(*b) & mask).collect();
+            prop_assert_eq!(acc.as_u32().unwrap(), &sum[..], "{}", backend.describe());
+            let mut short = Buffer::HostU32(vec![0; len + 8].into());
+            prop_assert!(backend.sum_packed(&mut short, &expected, bits).is_err());
         }
     }
 

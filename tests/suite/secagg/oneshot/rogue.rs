@@ -81,7 +81,7 @@ fn opened(session: &Session, set: &[bool], messages: &[Vec<u8>], answers: &[(u16
     }
     let place = (ring, &plan.vector().layout);
     let d = session.shape().len as usize;
-    let fields = he::oneshot::open(&*backend, place, session.expand(), &key, &sums, d).ok()?;
+    let fields = he::oneshot::open(place, session.expand(), &key, &sums, d).ok()?;
     Some(fields.iter().map(|f| f.wrapping_sub(members.len() as u64 * plan.bound(0)) & 0xffff).collect())
 }
 

@@ -1,8 +1,22 @@
 //! Frames and bytes by phase.
 
-use crate::secagg::masks::session::Count;
+/// Frames and bytes of a phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Frames.
+    pub frames: u64,
+    /// Their bytes, headers included.
+    pub bytes: u64,
+}
 
-/// What one machine has sent and has accepted in each of P phases.
+impl Count {
+    const fn add(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// What one machine has sent and has accepted in each of P phases, in the order of the protocol's `PHASES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic<const P: usize> {
     /// Handed out by `poll_transmit`.
@@ -18,14 +32,12 @@ impl<const P: usize> Default for Traffic<P> {
 }
 
 impl<const P: usize> Traffic<P> {
-    pub(super) fn send(&mut self, phase: usize, bytes: usize) {
-        self.sent[phase].frames += 1;
-        self.sent[phase].bytes += bytes as u64;
+    pub(super) const fn send(&mut self, phase: usize, bytes: usize) {
+        self.sent[phase].add(bytes);
     }
 
-    pub(super) fn receive(&mut self, phase: usize, bytes: usize) {
-        self.received[phase].frames += 1;
-        self.received[phase].bytes += bytes as u64;
+    pub(super) const fn receive(&mut self, phase: usize, bytes: usize) {
+        self.received[phase].add(bytes);
     }
 
     /// Bytes sent in all phases.
