@@ -7,6 +7,7 @@ pub mod adaptive;
 pub mod checkpoint;
 pub mod client;
 pub mod cohort;
+pub mod compress;
 pub mod coordinator;
 mod correlated;
 pub mod dropout;
