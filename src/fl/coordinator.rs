@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
+use super::compress::Operator;
 use super::correlated::RunNoise;
 use super::dropout::{self, Layer};
 use super::optimizer::ServerOptimizer;
@@ -42,6 +43,8 @@ pub struct RoundTask {
     pub weights: Arc<Vec<f32>>,
     /// The clip bound of this round, where it adapts.
     pub clip: Option<ClipState>,
+    /// The map that compresses the vectors, where there is one.
+    pub operator: Option<Arc<Operator>>,
     /// What `encode` computes.
     pub encode: EncodeParams,
     /// Public signs of the rotation.
@@ -174,6 +177,10 @@ pub struct Coordinator {
     noise: Option<RunNoise>,
     /// The keys of the survivors' layers of noise that were not needed.
     told: BTreeMap<u64, Vec<StreamKey>>,
+    /// A hash of what the clients' rows depend on beside the weights, where they keep something.
+    kept: Option<[u8; 32]>,
+    /// Bytes of the clients' frames, and clients in the sums.
+    received: (u64, u64),
     state: State,
     pending: VecDeque<Action>,
 }
@@ -213,6 +220,8 @@ impl Coordinator {
             steps: 0,
             table: None,
             told: BTreeMap::new(),
+            kept: None,
+            received: (0, 0),
             state: State::Ready,
             pending: VecDeque::new(),
         })
@@ -261,6 +270,25 @@ impl Coordinator {
     #[must_use]
     pub const fn round(&self) -> u32 {
         self.round
+    }
+
+    /// Tells a hash of what the clients' rows depend on beside the weights, from the next round on: what they keep of earlier rounds
+    /// is part of a round's input. A driver that plays the clients says it; each real one keeps track of its own.
+    pub const fn clients_keep(&mut self, digest: [u8; 32]) {
+        self.kept = Some(digest);
+    }
+
+    /// The clients in the sum, once it is complete and before it is revealed.
+    #[must_use]
+    pub fn survivors(&self) -> Option<&[u64]> {
+        if let State::Charging { survivors, .. } = &self.state { Some(survivors) } else { None }
+    }
+
+    /// Mean bytes that a client of a sum has sent for it so far, all frames of the protocol together; `None` before the first.
+    #[must_use]
+    pub fn bytes_up(&self) -> Option<f64> {
+        let (bytes, clients) = self.received;
+        (clients > 0).then(|| bytes as f64 / clients as f64)
     }
 
     /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again.
@@ -343,6 +371,9 @@ impl Coordinator {
         if let Some(state) = &self.clip {
             h.update(state.clip.to_le_bytes());
         }
+        if let Some(kept) = &self.kept {
+            h.update(kept);
+        }
         h.finalize().into()
     }
 
@@ -372,6 +403,7 @@ impl Coordinator {
             cohort,
             weights: Arc::clone(&self.weights),
             clip: self.clip,
+            operator: plan.operator(&self.key(round, attempt.attempt, Purpose::Compression))?,
             encode: plan.encode_params()?,
             signs: self.key(round, attempt.attempt, Purpose::Signs),
             shape,
@@ -391,6 +423,9 @@ impl Coordinator {
     pub fn handle(&mut self, from: PartyId, frame: &[u8]) -> Result<(), FlError> {
         let State::Collecting { server, .. } = &mut self.state else { return Err(self.out_of_order("a frame")) };
         server.handle(from, frame)?;
+        if let PartyId::Client(_) = from {
+            self.received.0 += frame.len() as u64;
+        }
         self.collect()
     }
 
@@ -465,6 +500,7 @@ impl Coordinator {
             }
             Some(Output::Sum { words, survivors }) => {
                 let task = task.clone();
+                self.received.1 += survivors.len() as u64;
                 self.pending.push_back(Action::Charge(Charge {
                     round: task.id.round,
                     attempt: task.id.attempt,
@@ -499,6 +535,9 @@ impl Coordinator {
             let (rows, share) = state.split(&mean);
             mean = rows;
             *state = state.next(share);
+        }
+        if let Some(operator) = &task.operator {
+            mean = operator.lift(&mean)?;
         }
         self.told.clear();
         if let Some(noise) = &mut self.noise {
@@ -576,6 +615,7 @@ impl Coordinator {
                 Some(noise) => noise.seal(&self.secret, &self.plan.session, self.round),
                 None => Vec::new(),
             },
+            residuals: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The clients' side of a round: local training in chunks, so that memory is O(rows in flight x d).
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -8,6 +9,7 @@ use rayon::prelude::*;
 use super::SimError;
 use crate::backend::{EncodeReport, Rows};
 use crate::config::build::{Experiment, LocalWork};
+use crate::fl::FlError;
 use crate::fl::client::{ClientRound, excess_keys};
 use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
 use crate::fl::protocol::RoundProtocol;
@@ -92,11 +94,23 @@ pub(super) fn delivering(experiment: &Experiment, task: &RoundTask) -> Vec<u64> 
 
 /// Rows in flight: as many as stay in the allocator's cache, at least one a core.
 pub(super) fn rows_in_flight(task: &RoundTask) -> usize {
-    samples_per_call(task.encode.padded as usize).clamp(rayon::current_num_threads(), 256)
+    samples_per_call(task.weights.len().max(task.encode.padded as usize)).clamp(rayon::current_num_threads(), 256)
 }
 
-/// One row a member: the gradient of the mean loss over its samples, or its delta.
+/// One row a member: the gradient of the mean loss over its samples, or its delta, with what the member kept of earlier rounds.
 pub(super) fn train(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
+    let rows = trained(experiment, task, members)?;
+    match &task.operator {
+        Some(operator) if operator.feedback() => {
+            let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+            let mut residuals = experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(residuals.carry(operator, members, &host)?)
+        }
+        _ => Ok(rows),
+    }
+}
+
+fn trained(experiment: &Experiment, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
     let (data, plan) = (&experiment.split.train, &experiment.plan);
     let clients = Clients {
         count: members.len(),

@@ -19,12 +19,12 @@ impl Coordinator {
         survivors: &[u64],
     ) -> Result<Aligned<f32>, FlError> {
         let unit = self.plan.mechanism.unit();
-        if !self.plan.is_private() {
+        if self.plan.is_exact() {
             let total: u64 = match &self.plan.weights {
                 Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
                 None => survivors.len() as u64,
             };
-            return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.dim));
+            return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.row_dim()));
         }
         // From the words each time: a device that fails may have written a part of its result.
         let mut sum: Aligned<u32> = Aligned::zeroed(words.len());

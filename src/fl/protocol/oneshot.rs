@@ -131,7 +131,7 @@ fn inside(weights: impl Iterator<Item = u64>) -> Weighting {
 /// Private rows are encoded in rings of 32 bits at most, and must not wrap in them.
 fn check_ring(plan: &Plan, sum: &Sum) -> Result<(), FlError> {
     let (found, bound) = (sum.input_shape().bits, sum.request().bound);
-    if !plan.is_private() || found <= 32 {
+    if plan.is_exact() || found <= 32 {
         return Ok(());
     }
     Err(FlError::SecAgg(SecAggError::OutOfRange {
