@@ -4,6 +4,7 @@ mod accounting;
 mod audit;
 mod bench;
 mod cli;
+mod compression;
 mod correlated;
 mod data;
 mod device_loss;
