@@ -19,6 +19,7 @@ use crate::fl::FlError;
 use crate::fl::adaptive::AdaptiveClip;
 use crate::fl::attack::AdversaryConfig;
 use crate::fl::cohort::Sampling;
+use crate::fl::compress::Compression;
 use crate::fl::dropout::Dropout;
 use crate::fl::optimizer::OptimizerConfig;
 use crate::fl::plan::NoisePlacement;
@@ -78,6 +79,11 @@ pub struct Config {
     /// Clients that send what they like, in a simulation: `{"clients": 5, "attack": {"inner-product": {"strength": 0.1}}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AdversaryConfig>,
+    /// Shortens every client's vector by the same linear map, before it is clipped: `{"random-k": {"keep": 0.1}}` or
+    /// `{"sketch": {"ratio": 0.1}}`. Absent: all coordinates are sent. Fewer bits a coordinate are `privacy.bits`, without
+    /// privacy those of the mechanism `quantized`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// The mechanism and its parameters.
     pub privacy: PrivacyConfig,
     /// The account that every release is charged to before it is made. Absent: a ledger of the run's own, in its folder.
@@ -214,7 +220,9 @@ pub enum MechanismName {
     /// The same with noise that is correlated over the rounds (DP-FTRL), so that the model carries less of it. Needs
     /// `sampling` `round-robin` or `all`; epsilon is that of the whole run, charged with its first release.
     Matrix,
-    /// No noise, no privacy.
+    /// Rotation and stochastic rounding to a ring of `bits`, no noise, no privacy: few bits a coordinate.
+    Quantized,
+    /// No noise, no privacy, no rounding: a ring as wide as the sum takes, whatever `bits` says.
     None,
 }
 
@@ -242,7 +250,7 @@ pub struct PrivacyConfig {
     /// Ring width b, 2..=32.
     #[serde(default = "default_bits")]
     pub bits: u32,
-    /// Scale gamma; absent: the largest that `wrap_limit` allows at `target_epsilon`. Of `poisson-binomial`: the bias of a coin
+    /// Scale gamma; absent: the largest that `wrap_limit` allows, of private mechanisms at `target_epsilon`. Of `poisson-binomial`: the bias of a coin
     /// for a coordinate of 1; absent: the largest that meets `target_epsilon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
@@ -286,7 +294,8 @@ pub struct PrivacyConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleConfig>,
     /// Largest predicted share of wrapped coordinates. The prediction takes the clients' vectors as
-    /// independent directions; gradients that agree add up to more, and a smaller limit leaves them room.
+    /// independent directions; gradients that agree add up to more, and a smaller limit leaves them room. (Of `quantized` it takes
+    /// them to agree.)
     #[serde(default = "default_wrap_limit")]
     pub wrap_limit: f64,
     /// Run although the ring wraps more often than `wrap_limit`.

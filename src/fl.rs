@@ -8,6 +8,7 @@ pub mod attack;
 pub mod checkpoint;
 pub mod client;
 pub mod cohort;
+pub mod compress;
 pub mod coordinator;
 mod correlated;
 pub mod dropout;

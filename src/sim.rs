@@ -17,6 +17,7 @@ pub mod work;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ use crate::backend::{BackendError, EncodeReport};
 use crate::config::ConfigError;
 use crate::config::build::Experiment;
 use crate::fl::FlError;
+use crate::fl::checkpoint::Checkpoint;
+use crate::fl::compress::Residuals;
 use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask, RuleReport};
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
@@ -151,6 +154,9 @@ pub struct RunResult {
     pub history: Vec<RoundRecord>,
     /// What the clients saw, all rounds of this process.
     pub clients: EncodeReport,
+    /// Mean bytes that a client of a round sent for it, all frames of the protocol together, over the rounds of this process; `None`
+    /// if it played none.
+    pub bytes_up: Option<f64>,
     /// The loss of a device, in any of the rounds.
     pub device_lost: Option<DeviceLoss>,
     /// Final weights.
@@ -214,7 +220,7 @@ pub fn run(
     let journal = folder.as_ref().map(RunDir::journal).unwrap_or_default();
     let lost = folder.as_ref().and_then(RunDir::loss);
     let mut run = Run {
-        experiment: experiment.clone(),
+        experiment: Experiment { residuals: Arc::default(), ..experiment.clone() },
         folder,
         ledger: None,
         history: Vec::new(),
@@ -242,14 +248,31 @@ pub fn run(
         spend,
     )?;
     if let Some(dir) = &mut run.folder {
-        if let Some(checkpoint) = dir.checkpoint()? {
+        if let Some(mut checkpoint) = dir.checkpoint()? {
+            let (kept, round) = (std::mem::take(&mut checkpoint.residuals), checkpoint.round);
             coordinator.restore(checkpoint)?;
+            run.experiment.residuals = Arc::new(Mutex::new(residuals_of(experiment, &kept, round)?));
         }
         run.history = dir.truncate(coordinator.round())?;
     }
+    run.tell_kept(&mut coordinator);
     observer.started(coordinator.round(), experiment.plan.rounds);
     let ending = run.drive(&mut coordinator, options.interrupt, observer)?;
     run.close(&coordinator, ending)
+}
+
+/// Whether clients keep something between rounds.
+fn keeps(experiment: &Experiment) -> bool {
+    experiment.plan.compression.is_some_and(|compression| compression.error_feedback())
+}
+
+/// What the clients kept after `round`, as its checkpoint has it.
+fn residuals_of(experiment: &Experiment, sealed: &[u8], round: u32) -> Result<Residuals, SimError> {
+    if !keeps(experiment) {
+        return Ok(Residuals::default());
+    }
+    let key = (&experiment.secret, &experiment.plan.session, round);
+    Ok(Residuals::open(sealed, key, experiment.plan.dim)?)
 }
 
 /// A run in progress.
@@ -328,11 +351,7 @@ impl Run {
                     observer.round(&record);
                     self.history.push(record);
                 }
-                Action::Checkpoint(checkpoint) => {
-                    if let Some(dir) = &mut self.folder {
-                        dir.store(&checkpoint)?;
-                    }
-                }
+                Action::Checkpoint(checkpoint) => self.store(*checkpoint)?,
                 Action::Finished(finish) => return Ok(Ending::Finished(finish)),
             }
         }
@@ -349,6 +368,7 @@ impl Run {
         if let Some(dir) = &mut self.folder {
             dir.begin(first.id.round, first.id.attempt, first.input)?;
         }
+        self.residuals().give_up();
         let report = work::play_round(&self.experiment, tasks, coordinator, &mut self.holders, interrupt)?;
         self.clients.merge(&report);
         let delivering = || tasks.iter().map(|task| work::delivering(&self.experiment, task).len()).sum();
@@ -374,7 +394,36 @@ impl Run {
             ledger.charge(charge)?;
         }
         work::take_out_excess(&self.experiment, coordinator)?;
-        Ok(coordinator.charged()?)
+        let survivors = coordinator.survivors();
+        coordinator.charged()?;
+        if let (Some(survivors), true) = (survivors, keeps(&self.experiment)) {
+            self.residuals().commit(&survivors);
+            self.tell_kept(coordinator);
+        }
+        Ok(())
+    }
+
+    fn residuals(&self) -> MutexGuard<'_, Residuals> {
+        self.experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the clients keep is part of the next round's input.
+    fn tell_kept(&self, coordinator: &mut Coordinator) {
+        if keeps(&self.experiment) {
+            coordinator.clients_keep(self.residuals().digest());
+        }
+    }
+
+    /// Stores the state after the last finished round, with what the clients keep.
+    fn store(&mut self, mut checkpoint: Checkpoint) -> Result<(), SimError> {
+        if self.folder.is_some() && keeps(&self.experiment) {
+            let (secret, session) = (&self.experiment.secret, &self.experiment.plan.session);
+            checkpoint.residuals = self.residuals().seal(secret, session, checkpoint.round);
+        }
+        match &mut self.folder {
+            Some(dir) => dir.store(&checkpoint),
+            None => Ok(()),
+        }
     }
 
     /// Goes on without the device if its loss is what went wrong, during the present attempt; `then` is what becomes of
@@ -399,9 +448,9 @@ impl Run {
         };
         let (round, attempt) = self.current;
         let loss = DeviceLoss { round, attempt, backend, reason, recovery };
+        // What the device has finished is stored first: a resumed run would have to compute it, and charge it, again.
+        self.store(coordinator.checkpoint())?;
         if let Some(dir) = &mut self.folder {
-            // What the device has finished is stored first: a resumed run would have to compute it, and charge it, again.
-            dir.store(&coordinator.checkpoint())?;
             dir.lost(&loss)?;
         }
         self.leave_device(loss, observer);
@@ -438,10 +487,8 @@ impl Run {
     }
 
     fn close(mut self, coordinator: &Coordinator, ending: Ending) -> Result<RunResult, SimError> {
-        if let Some(dir) = &mut self.folder {
-            // After Ctrl-C in the middle of a round this is the state before it.
-            dir.store(&coordinator.checkpoint())?;
-        }
+        // After Ctrl-C in the middle of a round this is the state before it.
+        self.store(coordinator.checkpoint())?;
         let last = self.history.iter().rev().find(|r| r.accuracy.is_some());
         let mut evaluation = last.and_then(|r| {
             Some(Evaluation { loss: r.loss?, accuracy: r.accuracy?, samples: self.experiment.split.test.len() })
@@ -462,6 +509,7 @@ impl Run {
             ledger: self.ledger.as_ref().map(RunLedger::state).transpose()?,
             history: self.history,
             clients: self.clients,
+            bytes_up: coordinator.bytes_up(),
             device_lost: self.device_lost,
             weights: coordinator.weights().as_ref().clone(),
             seconds: self.started.elapsed().as_secs_f64(),

@@ -2,7 +2,7 @@
 //! before the first round.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,10 +13,11 @@ use super::{
     TrainOn,
 };
 use crate::backend::{self, Backend, BackendKind};
-use crate::data::partition::{self, Partition};
+use crate::data::partition::{self, Partition, PartitionConfig};
 use crate::data::{self, Dataset, Features, Split};
 use crate::fl::attack::Adversary;
 use crate::fl::cohort::{self, Sampling};
+use crate::fl::compress::Residuals;
 use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::fl::protocol::mphe::MpheTrust;
@@ -74,6 +75,9 @@ pub struct Experiment {
     pub dropout_rate: f64,
     /// Who sends what it likes in the simulation.
     pub adversary: Option<Adversary>,
+    /// What the simulated clients keep between rounds, where errors are fed back. A run begins with nothing, or with what its
+    /// checkpoint says, in a place of its own.
+    pub residuals: Arc<Mutex<Residuals>>,
     /// The account that releases are charged to; `None`: the run's own ledger.
     pub ledger: Option<LedgerAccount>,
     /// L2 bound C.
@@ -182,6 +186,11 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let clients = partition.clients.len() as u64;
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
+    if let Some(compression) = &config.compression {
+        compression.validate(dim)?;
+        let per_sample = matches!(config.partition, PartitionConfig::PerSample {});
+        compression.validate_clients(dim, clients, per_sample)?;
+    }
     let Resolved { privacy: resolved_privacy, mechanism, later, rule, predicted_wrap } =
         resolve_joint(config, clients, dim)?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
@@ -198,6 +207,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         later,
         rule,
         adaptive: config.privacy.adaptive_clip.map(|rule| (rule, config.privacy.clip)),
+        compression: config.compression,
         placement: config.privacy.noise,
         dropout: config.privacy.dropout,
         server_share: config.privacy.server_share,
@@ -236,6 +246,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         model,
         dropout_rate: config.dropout_rate,
         adversary: config.adversary.map(|a| a.build(clients)).transpose().map_err(FlError::from)?,
+        residuals: Arc::default(),
         ledger: ledger.map(|LedgerConfig { file, principal }| LedgerAccount { file, principal }),
         clip: config.privacy.clip,
         predicted_wrap,
@@ -243,9 +254,10 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     })
 }
 
-/// Resolves the privacy of a run. Where the clip bound adapts, the mechanism gets the bound of a row with its answer, and
-/// a coordinate more.
+/// Resolves the privacy of a run, for rows as they are clipped: behind the compression. Where the clip bound adapts, the mechanism
+/// gets the bound of a row with its answer, and a coordinate more.
 fn resolve_joint(config: &Config, clients: u64, dim: usize) -> Result<Resolved, ConfigError> {
+    let dim = config.compression.map_or(dim, |compression| compression.size(dim));
     let Some(rule) = &config.privacy.adaptive_clip else {
         return resolve(&config.privacy, &setting(config, clients, dim));
     };
@@ -329,7 +341,8 @@ fn cohort(config: &Config, clients: u64) -> f64 {
 
 /// How a cohort is divided.
 fn grouping(config: &Config, clients: u64) -> Grouping {
-    let seen = config.secagg == Protocol::Plain && config.privacy.mechanism == MechanismName::None;
+    let open = matches!(config.privacy.mechanism, MechanismName::None | MechanismName::Quantized);
+    let seen = config.secagg == Protocol::Plain && open;
     match config.group_size {
         Some(size) => Grouping::of_size(size, cohort(config, clients)),
         None if config.aggregation.is_some() && seen => Grouping::Single,
@@ -380,8 +393,22 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
     } else if config.backend == Some(BackendName::Cuda) && config.train_on.is_none() {
         notes.push("The clients train on the processor (train_on=backend trains on the device).".into());
     }
+    if let (Some(compression), Ok(encode)) = (&plan.compression, plan.encode_params()) {
+        let padded =
+            if encode.padded == encode.dim { String::new() } else { format!(", {} with padding", encode.padded) };
+        let kept = if compression.error_feedback() { "; each client keeps the rest for its next vector" } else { "" };
+        let size = compression.size(plan.dim);
+        notes.push(format!(
+            "Compression {}: {size} values for {} parameters{padded}{kept}.",
+            compression.name(),
+            plan.dim
+        ));
+    }
     if !plan.is_private() {
-        notes.push("No mechanism: nothing is protected.".into());
+        let name = plan.mechanism.name();
+        let mechanism =
+            if plan.is_exact() { "No mechanism".into() } else { format!("Mechanism `{name}` has no noise") };
+        notes.push(format!("{mechanism}: nothing is protected."));
         return notes;
     }
     if plan.placement == NoisePlacement::Aggregate && plan.mechanism.distributed() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{AccountantName, ConfigError, MechanismName, PrivacyConfig, schedule};
 use crate::fl::plan::{Later, NoisePlacement};
+use crate::math::search::bisect;
 use crate::privacy::SAMPLER_SHARE;
 use crate::privacy::accountant::Rule;
 use crate::privacy::calibrate::wrap::{RingUse, check_wrap};
@@ -18,6 +19,7 @@ use crate::privacy::calibrate::{
 use crate::privacy::matrix::Participation;
 use crate::privacy::mechanism::gaussian::{CentralGaussian, CentralGaussianParams};
 use crate::privacy::mechanism::none::{NoNoise, NoNoiseParams};
+use crate::privacy::mechanism::quantized::{Quantized, QuantizedParams};
 use crate::privacy::mechanism::smm::{Smm, SmmParams};
 use crate::privacy::mechanism::smm2022::{Smm2022, Smm2022Params};
 use crate::privacy::mechanism::{Mechanism, PrivacyError};
@@ -101,6 +103,7 @@ pub fn resolve(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, Co
         MechanismName::PoissonBinomial => coins::coins(config, setting, &uses),
         MechanismName::CentralGaussian => central(config, setting, &uses),
         MechanismName::Matrix => matrix::matrix(config, setting, &uses),
+        MechanismName::Quantized => quantized(config, setting),
         MechanismName::None => {
             takes(config, &[])?;
             // Without privacy the sum is carried in a ring of its own width: the fixed point needs room
@@ -204,6 +207,25 @@ fn skellam(config: &PrivacyConfig, setting: &Setting, uses: &Uses, kind: Skellam
     let predicted_wrap = Some(fits(config, setting, noisiest.unwrap_or(&mechanism).as_ref())?);
     let privacy = PrivacyConfig { gamma: Some(gamma), mu: Some(mu), l_inf, ..config.clone() };
     Ok(Resolved { privacy, mechanism, later, rule: uses.rule, predicted_wrap })
+}
+
+fn quantized(config: &PrivacyConfig, setting: &Setting) -> Result<Resolved, ConfigError> {
+    takes(config, &["gamma"])?;
+    check_bits(config)?;
+    let ring = |gamma: f64| Quantized::ring(gamma, config.clip, setting.cohort, setting.dim);
+    let limit = config.wrap_limit * (1.0 + 1e-6);
+    let gamma = config.gamma.unwrap_or_else(|| {
+        let gamma = |exponent: f64| libm::exp2(exponent) / config.clip;
+        let (exponent, _) = bisect((-30.0, 24.0), 60, |e| ring(gamma(e)).wrap_rate(config.bits) <= limit);
+        gamma(exponent)
+    });
+    let predicted_wrap = match config.allow_wrap {
+        true => ring(gamma).wrap_rate(config.bits),
+        false => check_wrap(config.bits, &ring(gamma), limit)?,
+    };
+    let mechanism = Arc::new(Quantized::new(QuantizedParams { gamma, clip: config.clip, bits: config.bits })?);
+    let privacy = PrivacyConfig { gamma: Some(gamma), target_epsilon: None, ..config.clone() };
+    Ok(Resolved { privacy, mechanism, later: Vec::new(), rule: Rule::Rdp, predicted_wrap: Some(predicted_wrap) })
 }
 
 fn check_bits(config: &PrivacyConfig) -> Result<(), ConfigError> {

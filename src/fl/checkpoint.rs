@@ -26,6 +26,9 @@ pub struct Checkpoint {
     pub noise: Vec<u8>,
     /// The last aggregate of a robust rule, where the next one begins; empty where there is none.
     pub aggregate: Vec<f32>,
+    /// What the clients of a simulation keep between rounds ([`super::compress::Residuals::seal`]); empty where they keep nothing. The
+    /// coordinator knows nothing of it: its driver puts it here.
+    pub residuals: Vec<u8>,
 }
 
 const FORMAT: &str = "veilsum checkpoint v1";
@@ -35,6 +38,8 @@ const CLIP: &str = "clip";
 const AGGREGATE: &str = "aggregate";
 /// The tensor of the state of correlated noise.
 const NOISE: &str = "noise.state";
+/// The tensor of what clients keep.
+const RESIDUALS: &str = "clients.residuals";
 
 impl Checkpoint {
     /// The bytes of the file.
@@ -53,14 +58,17 @@ impl Checkpoint {
         if !self.aggregate.is_empty() {
             tensors.push((AGGREGATE.to_string(), &self.aggregate));
         }
-        let views = tensors
+        let mut views = tensors
             .iter()
             .map(|(n, v)| Ok((n.clone(), TensorView::new(Dtype::F32, vec![v.len()], bytemuck::cast_slice(v))?)))
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(|e| damaged("tensors", &e))?;
-        let noise = TensorView::new(Dtype::U8, vec![self.noise.len()], &self.noise);
-        let noise = (!self.noise.is_empty()).then_some(noise).transpose().map_err(|e| damaged("tensors", &e))?;
-        let views = views.into_iter().chain(noise.map(|view| (NOISE.to_string(), view)));
+        for (name, bytes) in [(NOISE, &self.noise), (RESIDUALS, &self.residuals)] {
+            if !bytes.is_empty() {
+                let view = TensorView::new(Dtype::U8, vec![bytes.len()], bytes).map_err(|e| damaged("tensors", &e))?;
+                views.push((name.to_string(), view));
+            }
+        }
         safetensors::serialize(views, Some(metadata)).map_err(|e| damaged("file", &e))
     }
 
@@ -101,11 +109,14 @@ impl Checkpoint {
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged("file", &e))?;
         let mut weights = None;
         let mut optimizer = Vec::new();
-        let mut noise = Vec::new();
-        let mut aggregate = Vec::new();
+        let (mut noise, mut residuals, mut aggregate) = (Vec::new(), Vec::new(), Vec::new());
         for (name, view) in tensors.iter() {
-            if name == NOISE && view.dtype() == Dtype::U8 {
-                noise = view.data().to_vec();
+            match (name, view.dtype()) {
+                (NOISE, Dtype::U8) => noise = view.data().to_vec(),
+                (RESIDUALS, Dtype::U8) => residuals = view.data().to_vec(),
+                _ => {}
+            }
+            if matches!(name, NOISE | RESIDUALS) && view.dtype() == Dtype::U8 {
                 continue;
             }
             if view.dtype() != Dtype::F32 {
@@ -128,8 +139,17 @@ impl Checkpoint {
             found: "absent".into(),
         })?;
         optimizer.sort_by(|a, b| a.0.cmp(&b.0));
-        let (round, steps) = (number("round")? as u32, number("steps")?);
-        Ok(Self { round, steps, plan, weights, optimizer, clip, noise, aggregate })
+        Ok(Self {
+            round: number("round")? as u32,
+            steps: number("steps")?,
+            plan,
+            weights,
+            optimizer,
+            clip,
+            noise,
+            residuals,
+            aggregate,
+        })
     }
 }
 
@@ -152,6 +172,7 @@ mod tests {
             clip: Some(0.1 + 0.2),
             noise: vec![1, 2, 255],
             aggregate: vec![0.5, -0.25],
+            residuals: vec![7; 70],
         };
         let bytes = c.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), c);

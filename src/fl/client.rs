@@ -68,7 +68,7 @@ impl<'a> ClientRound<'a> {
             RoundProtocol::Plain | RoundProtocol::Masks(_) => task.shape,
         };
         // A ring in which the integers do not wrap; the sum is reduced to the ring of the round, so that its bits are the same.
-        let bits = if plan.is_private() { shape.bits } else { task.encode.bits };
+        let bits = if plan.is_exact() { task.encode.bits } else { shape.bits };
         Ok(Self {
             plan,
             task,
@@ -118,11 +118,19 @@ impl<'a> ClientRound<'a> {
         Ok(MpheClient::packed(session, client, &identity, self.secret, Arc::clone(&self.backend), vector)?)
     }
 
-    /// The vectors that are added, packed: one row a client, `rows` in the order of `clients`, encoded under its keys.
+    /// The vectors that are added, packed: one row a client, `rows` in the order of `clients`, compressed by the map of the round,
+    /// encoded under its keys.
     ///
     /// # Errors
     /// Those of [`Backend::encode_packed`].
     pub fn vectors(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
+        let Some(operator) = &self.task.operator else { return self.clipped(clients, rows) };
+        let host = Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() };
+        self.clipped(clients, &operator.compress(&host)?)
+    }
+
+    /// Clipped by the client where the bound adapts, else by `encode`.
+    fn clipped(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
         let Some(clip) = &self.task.clip else { return self.encode(clients, rows) };
         let host = Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() };
         let (joined, clipped) = clip.join(&host)?;
@@ -147,7 +155,7 @@ impl<'a> ClientRound<'a> {
             noise: self.table.as_ref(),
             non_finite: NonFinite::ZeroRow,
         };
-        if self.plan.is_private() && self.layers.is_empty() {
+        if !self.plan.is_exact() && self.layers.is_empty() {
             return Ok(self.backend.encode_packed(rows, &job)?);
         }
         let (words, report) = self.backend.encode(rows, &job)?;
@@ -155,10 +163,10 @@ impl<'a> ClientRound<'a> {
         let rows = words.as_u32()?.chunks_exact(self.encode.padded as usize);
         let mut packed = Packed { bytes: Vec::new(), row_bytes: self.shape.packed_len() };
         for (&client, row) in clients.iter().zip(rows) {
-            if self.plan.is_private() {
-                packed.bytes.extend(self.layered(client, row)?);
-            } else {
+            if self.plan.is_exact() {
                 frame::pack(self.weighted(client, row), self.shape.bits, &mut packed.bytes);
+            } else {
+                packed.bytes.extend(self.layered(client, row)?);
             }
         }
         Ok((packed, report))

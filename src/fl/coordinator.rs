@@ -20,6 +20,7 @@ use self::reveal::Revealed;
 use super::adaptive::ClipState;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
+use super::compress::Operator;
 use super::correlated::RunNoise;
 use super::dropout::{self, Layer};
 use super::optimizer::ServerOptimizer;
@@ -51,6 +52,8 @@ pub struct RoundTask {
     pub weights: Arc<Vec<f32>>,
     /// The clip bound of this round, where it adapts.
     pub clip: Option<ClipState>,
+    /// The map that compresses the vectors, where there is one.
+    pub operator: Option<Arc<Operator>>,
     /// What `encode` computes.
     pub encode: EncodeParams,
     /// Public signs of the rotation.
@@ -224,6 +227,10 @@ pub struct Coordinator {
     key: Option<RunKey>,
     /// Last frames of the machine that made it, and the id of its session.
     parting: (SessionId, VecDeque<Transmit>),
+    /// A hash of what the clients' rows depend on beside the weights, where they keep something.
+    kept: Option<[u8; 32]>,
+    /// Bytes of the clients' frames, and clients in the sums.
+    received: (u64, u64),
     state: State,
     pending: VecDeque<Action>,
 }
@@ -267,6 +274,8 @@ impl Coordinator {
             told: BTreeMap::new(),
             key: None,
             parting: (SessionId { session: [0; 16], round: 0, attempt: 0 }, VecDeque::new()),
+            kept: None,
+            received: (0, 0),
             state: State::Ready,
             pending: VecDeque::new(),
         })
@@ -319,6 +328,28 @@ impl Coordinator {
     #[must_use]
     pub const fn round(&self) -> u32 {
         self.round
+    }
+
+    /// Tells a hash of what the clients' rows depend on beside the weights, from the next round on: what they keep of earlier rounds
+    /// is part of a round's input. A driver that plays the clients says it; each real one keeps track of its own.
+    pub const fn clients_keep(&mut self, digest: [u8; 32]) {
+        self.kept = Some(digest);
+    }
+
+    /// The clients in the sums, ascending, once these are complete and before they are revealed.
+    #[must_use]
+    pub fn survivors(&self) -> Option<Vec<u64>> {
+        let State::Charging(sums) = &self.state else { return None };
+        let mut all: Vec<u64> = sums.iter().flat_map(|sum| sum.survivors.iter().copied()).collect();
+        all.sort_unstable();
+        Some(all)
+    }
+
+    /// Mean bytes that a client of a sum has sent for it so far, all frames of the protocol together; `None` before the first.
+    #[must_use]
+    pub fn bytes_up(&self) -> Option<f64> {
+        let (bytes, clients) = self.received;
+        (clients > 0).then(|| bytes as f64 / clients as f64)
     }
 
     /// Goes on with `backend` after the device of the present one was lost. True if the round in progress begins again. So
@@ -413,6 +444,9 @@ impl Coordinator {
         if let Some(state) = &self.clip {
             h.update(state.clip.to_le_bytes());
         }
+        if let Some(kept) = &self.kept {
+            h.update(kept);
+        }
         h.finalize().into()
     }
 
@@ -456,6 +490,7 @@ impl Coordinator {
             cohort,
             weights: Arc::clone(&self.weights),
             clip: self.clip,
+            operator: plan.operator(&self.key(round, attempt.attempt, Purpose::Compression))?,
             encode: plan.encode_params()?,
             signs: self.key(round, attempt.attempt, Purpose::Signs),
             shape,
@@ -494,6 +529,9 @@ impl Coordinator {
         let named = frame::session(bytes).filter(|id| self.machine(id).is_some()).unwrap_or(first);
         if let Some(machine) = self.machine(&named) {
             machine.handle(from, bytes)?;
+            if let PartyId::Client(_) = from {
+                self.received.0 += bytes.len() as u64;
+            }
         }
         self.collect()
     }
@@ -575,6 +613,7 @@ impl Coordinator {
                     // round's.
                     let ring = (1u64 << task.shape.bits) - 1;
                     words.iter_mut().for_each(|word| *word &= ring);
+                    self.received.1 += survivors.len() as u64;
                     *sum = Some((words, survivors));
                     continue;
                 }
@@ -704,6 +743,7 @@ impl Coordinator {
                 Some(noise) => noise.seal(&self.secret, &self.plan.session, self.round),
                 None => Vec::new(),
             },
+            residuals: Vec::new(),
         }
     }
 }

@@ -7,12 +7,13 @@ use sha2::{Digest, Sha256};
 use super::FlError;
 use super::adaptive::AdaptiveClip;
 use super::cohort::{self, Sampling};
+use super::compress::{Compression, Operator};
 use super::dropout::{Dropout, Layer, Shares};
 use super::groups::{self, Grouping};
 use super::optimizer::OptimizerConfig;
 use super::protocol::Protocol;
 use super::rule::AggregationConfig;
-use crate::math::prg::Cipher;
+use crate::math::prg::{Cipher, StreamKey};
 use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
 use crate::privacy::ledger::Cost;
@@ -85,8 +86,10 @@ pub struct Plan {
     /// Which accountants add up the cost.
     pub rule: Rule,
     /// A clip bound that adapts, with its first value; the mechanism's bound is then [`AdaptiveClip::joint_clip`] of that,
-    /// and its rows have one coordinate more than the model.
+    /// and its rows have one coordinate more.
     pub adaptive: Option<(AdaptiveClip, f64)>,
+    /// How vectors are shortened before they are clipped; none: they are not.
+    pub compression: Option<Compression>,
     /// Who draws the noise.
     pub placement: NoisePlacement,
     /// How much noise stays when clients vanish; none: all of a cohort must deliver where clients draw the noise.
@@ -149,7 +152,10 @@ impl Plan {
                     "samples".into(),
                 );
             }
+        } else if self.weights.is_some() && !self.is_exact() {
+            return bad("algorithm.weights", "uniform where the sum is in a narrow ring", "samples".into());
         }
+        self.check_compression()?;
         if self.placement == NoisePlacement::Aggregate
             && let NoiseLaw::DiscreteGaussianShares { .. } = self.mechanism.noise()
         {
@@ -397,10 +403,39 @@ impl Plan {
         Ok(())
     }
 
-    /// Coordinates of a client's vector: those of the model, and one more where the clip bound adapts.
+    fn check_compression(&self) -> Result<(), FlError> {
+        let Some(compression) = &self.compression else { return Ok(()) };
+        compression.validate(self.dim)?;
+        compression.validate_clients(self.dim, self.clients, false)?;
+        if self.mechanism.correlation().is_some() {
+            return Err(FlError::OutOfRange {
+                name: "compression",
+                expected: "absent beside correlated noise, which cancels over rounds in one system of coordinates only"
+                    .into(),
+                found: compression.name().into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The map that compresses the vectors of a round, drawn from a key of its attempt.
+    pub(super) fn operator(&self, key: &StreamKey) -> Result<Option<Arc<Operator>>, FlError> {
+        let draw = |compression| Ok(Arc::new(Operator::draw(compression, self.dim, key)?));
+        self.compression.as_ref().map(draw).transpose()
+    }
+
+    /// Coordinates of a client's vector: those of the model or what compression leaves of them, and one more where the clip
+    /// bound adapts.
     #[must_use]
     pub fn row_dim(&self) -> usize {
-        self.dim + usize::from(self.adaptive.is_some())
+        let dim = self.compression.map_or(self.dim, |compression| compression.size(self.dim));
+        dim + usize::from(self.adaptive.is_some())
+    }
+
+    /// True if the sum is carried in a ring as wide as it takes, and not in the mechanism's.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.mechanism.exact()
     }
 
     /// True if releases cost a finite epsilon.
@@ -414,10 +449,10 @@ impl Plan {
         Ok(self.mechanism.encode_params(self.row_dim())?)
     }
 
-    /// The ring of the sum. Without privacy the ring is wide enough for the exact weighted sum.
+    /// The ring of the sum. Of `none` it is wide enough for the exact weighted sum.
     pub fn shape(&self) -> Result<VectorShape, FlError> {
         let params = self.encode_params()?;
-        let bits = if self.is_private() { params.bits } else { self.wide_bits() };
+        let bits = if self.is_exact() { self.wide_bits() } else { params.bits };
         Ok(VectorShape { len: params.padded, bits })
     }
 
@@ -480,10 +515,11 @@ impl Plan {
     }
 
     /// What the sum of a group is divided by. Its expected size is a public constant: under sampling the true size is
-    /// private. Where all clients are asked, so many as delivered.
+    /// private. Where all clients are asked, or nothing is private, so many as delivered.
     #[must_use]
     pub fn divisor(&self, survivors: usize) -> f64 {
-        if self.sampling == Sampling::All && survivors > 0 { survivors as f64 } else { self.expected_size() }
+        let public = self.sampling == Sampling::All || !self.is_private();
+        if public && survivors > 0 { survivors as f64 } else { self.expected_size() }
     }
 
     /// The noise that is left for the aggregator after a cohort of `size` has added its shares: its own part, and all of it
@@ -625,6 +661,9 @@ impl Plan {
         }
         if let Some(adaptive) = &self.adaptive {
             h.update(format!("{adaptive:?}").as_bytes());
+        }
+        if let Some(compression) = &self.compression {
+            h.update(format!(" {compression:?}").as_bytes());
         }
         if let Some(correlation) = self.mechanism.correlation() {
             h.update(format!("{} {correlation:?}", self.rounds).as_bytes());

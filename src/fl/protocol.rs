@@ -96,7 +96,7 @@ fn certain_bound(plan: &Plan, round: u32, clients: usize) -> Result<u64, FlError
 
 /// Private rows are encoded in rings of 32 bits at most, and must not wrap in them where integers are opened.
 fn check_private_ring(plan: &Plan, bits: u32, bound: u64, name: &'static str) -> Result<(), FlError> {
-    if !plan.is_private() || bits <= 32 {
+    if plan.is_exact() || bits <= 32 {
         return Ok(());
     }
     Err(FlError::SecAgg(SecAggError::OutOfRange {

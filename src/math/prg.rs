@@ -75,6 +75,10 @@ pub enum Purpose {
     FirstError = 39,
     /// The errors of its second half.
     SecondError = 40,
+    /// The linear map that compresses the vectors of a round (public).
+    Compression = 41,
+    /// What hides, in a checkpoint of a simulation, what its clients keep between rounds.
+    Residuals = 42,
     /// The secret polynomial of one message of a client of `oneshot`.
     OneshotSecret = 50,
     /// The errors of that message.

@@ -7,6 +7,7 @@ pub mod gaussian;
 pub mod matrix;
 pub mod none;
 pub mod poisson_binomial;
+pub mod quantized;
 pub mod rounded;
 pub mod skellam;
 pub mod smm;
@@ -131,6 +132,12 @@ pub trait Mechanism: Send + Sync + fmt::Debug {
     fn with_part_of_noise(&self, part: f64) -> Option<Arc<dyn Mechanism>> {
         let _ = part;
         None
+    }
+
+    /// True if nothing is rounded to a ring: the sum of the fixed-point integers is carried in one as wide as it takes, with public
+    /// weights if there are any. Never with privacy.
+    fn exact(&self) -> bool {
+        false
     }
 
     /// The correlation of the noise over rounds. Where there is one, [`Mechanism::event`] is the cost of the **whole run**,

@@ -51,6 +51,10 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "noise_std": plan.mechanism.noise().variance().sqrt() * plan.mechanism.unit(),
         "stages": stages(plan),
         "predicted_wrap_rate": experiment.predicted_wrap,
+        "compression": plan.compression,
+        "values": plan.shape().map(|shape| shape.len).ok(),
+        "ring_bits": plan.shape().map(|shape| shape.bits).ok(),
+        "bytes_up": result.bytes_up,
         "cohort": plan.cohort,
         "population": plan.clients,
         "sampling_rate": plan.sampling_rate(),
@@ -165,6 +169,16 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
     }
     if let Some(wrap) = experiment.predicted_wrap {
         row("predicted wraps", format!("{wrap:.2e} of the coordinates"));
+    }
+    if let Some(compression) = &plan.compression {
+        let kept = if compression.error_feedback() { ", error feedback" } else { "" };
+        row(
+            "compression",
+            format!("{}: {} of {} values{kept}", compression.name(), compression.size(plan.dim), plan.dim),
+        );
+    }
+    if let Some(bytes) = result.bytes_up {
+        row("upload", format!("{bytes:.0} bytes a client and round"));
     }
     row("cohort", format!("{} of {} clients expected ({:?})", plan.cohort, plan.clients, plan.sampling));
     row("rounds", format!("{} of {} ({})", result.rounds, plan.rounds, ending(&result.ending)));

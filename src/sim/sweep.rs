@@ -53,6 +53,8 @@ pub struct PointResult {
     pub mu_total: Value,
     /// Predicted share of wrapped coordinates.
     pub predicted_wrap_rate: Value,
+    /// Mean bytes that a client of a round sent for it.
+    pub bytes_up: Option<f64>,
     /// Mean wall time of a run.
     pub seconds: f64,
     #[serde(skip)]
@@ -277,6 +279,7 @@ fn collect(points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<Poi
             gamma: first["gamma"].clone(),
             mu_total: first["mu_total"].clone(),
             predicted_wrap_rate: first["predicted_wrap_rate"].clone(),
+            bytes_up: Some(mean_std(&figure("bytes_up")).0).filter(|bytes| bytes.is_finite()),
             seconds: mean_std(&figure("seconds")).0,
             point: index,
         });
@@ -294,7 +297,9 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
         .map_or(Vec::new(), |c| c.iter().map(|(path, _)| path).collect());
     let mut headers = vec!["variant".to_string()];
     headers.extend(paths.iter().map(|p| leaf(p).to_string()));
-    headers.extend(["accuracy %", "+-", "seeds", "epsilon", "gamma", "mu_tot", "wraps", "s/run"].map(String::from));
+    headers.extend(
+        ["accuracy %", "+-", "seeds", "epsilon", "gamma", "mu_tot", "wraps", "KB up", "s/run"].map(String::from),
+    );
     let mut table = Table::new(headers);
     let number = |v: &Value, digits: usize| v.as_f64().map_or("-".into(), |x| format!("{x:.digits$}"));
     for r in results {
@@ -308,6 +313,7 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
             number(&r.gamma, 2),
             number(&r.mu_total, 1),
             r.predicted_wrap_rate.as_f64().map_or("-".into(), |x| format!("{x:.1e}")),
+            r.bytes_up.map_or("-".into(), |bytes| format!("{:.2}", bytes / 1000.0)),
             format!("{:.0}", r.seconds),
         ]);
         table.push(row);

@@ -1,6 +1,7 @@
 //! The clients' side of a round: local training in chunks, so that memory is O(rows in flight x d).
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -29,11 +30,21 @@ pub(super) struct Players<'a> {
 }
 
 impl Players<'_> {
-    /// One row a member: the gradient of the mean loss over its samples, or its delta, or what an adversary made of it.
+    /// One row a member: the gradient of the mean loss over its samples, or its delta, or what an adversary made of it; with
+    /// what the member kept of earlier rounds.
     pub(super) fn rows(&self, task: &RoundTask, members: &[u64]) -> Result<Rows, SimError> {
-        match &self.forged {
-            Some(forged) => forged.rows(members),
-            None => adversary::train(self.experiment, task, members, None),
+        let experiment = self.experiment;
+        let rows = match &self.forged {
+            Some(forged) => forged.rows(members)?,
+            None => adversary::train(experiment, task, members, None)?,
+        };
+        match &task.operator {
+            Some(operator) if operator.feedback() => {
+                let buffer = experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?;
+                let mut residuals = experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(residuals.carry(operator, members, &Rows { buffer, ..rows })?)
+            }
+            _ => Ok(rows),
         }
     }
 }
@@ -150,5 +161,5 @@ pub(super) fn delivering(experiment: &Experiment, task: &RoundTask) -> Vec<u64> 
 
 /// Rows in flight: as many as stay in the allocator's cache, at least one a core.
 pub(super) fn rows_in_flight(task: &RoundTask) -> usize {
-    samples_per_call(task.encode.padded as usize).clamp(rayon::current_num_threads(), 256)
+    samples_per_call(task.weights.len().max(task.encode.padded as usize)).clamp(rayon::current_num_threads(), 256)
 }

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod cli;
 mod collective;
+mod compression;
 mod correlated;
 mod data;
 mod device_loss;

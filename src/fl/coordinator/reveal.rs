@@ -41,11 +41,30 @@ impl Coordinator {
             weights.push(if self.plan.is_private() { 1 } else { self.total_weight(&sum.survivors) });
         }
         let share = (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64);
-        let Some(aggregator) = &self.aggregator else {
-            return Ok(Revealed { mean: mean_of(means, &weights), share, rule: None });
+        let (mut mean, rule) = match &self.aggregator {
+            None => (mean_of(means, &weights), None),
+            Some(aggregator) => {
+                let (mean, rule) = self.robust(aggregator, sums, &means, &weights)?;
+                (mean, Some(rule))
+            }
         };
-        let (mean, rule) = self.robust(aggregator, sums, &means, &weights)?;
-        Ok(Revealed { mean, share, rule: Some(rule) })
+        // All groups have the map of the round.
+        if let Some(operator) = sums.first().and_then(|sum| sum.task.operator.as_ref()) {
+            mean = operator.lift(&mean)?;
+        }
+        Ok(Revealed { mean, share, rule })
+    }
+
+    /// Where a robust rule begins: the last aggregate, as the map of this round compresses it.
+    fn start(&self, sums: &[GroupSum]) -> Result<Option<Vec<f32>>, FlError> {
+        if self.aggregate.is_empty() {
+            return Ok(None);
+        }
+        let Some(operator) = sums.first().and_then(|sum| sum.task.operator.as_ref()) else {
+            return Ok(Some(self.aggregate.clone()));
+        };
+        let rows = operator.compress(&Rows::dense(self.aggregate.clone(), 1, self.aggregate.len())?)?;
+        Ok(Some(rows.row(0)?.to_vec()))
     }
 
     /// What the robust rule makes of the groups' means. Those of nobody are no vectors.
@@ -57,7 +76,7 @@ impl Coordinator {
         weights: &[u64],
     ) -> Result<(Aligned<f32>, RuleReport), FlError> {
         let present: Vec<usize> = (0..sums.len()).filter(|&i| weights[i] > 0).collect();
-        let dim = self.plan.dim;
+        let dim = means.first().map_or(0, |mean| mean.len());
         let mut rows = Aligned::zeroed(present.len() * dim);
         for (row, &i) in rows.chunks_exact_mut(dim.max(1)).zip(&present) {
             row.copy_from_slice(&means[i]);
@@ -67,10 +86,11 @@ impl Coordinator {
         let (round, attempt) = sums.first().map_or((0, 0), |sum| (sum.task.id.round, sum.task.id.attempt));
         // Group numbers are below `copies` of this purpose: they are dealt by copy 0.
         let permutation = self.copied_key(round, attempt, Purpose::Groups, 1);
+        let start = self.start(sums)?;
         let inputs = Inputs {
             weights: aggregator.rule().weighted().then_some(&weights[..]),
             root: None,
-            start: (!self.aggregate.is_empty()).then_some(&self.aggregate[..]),
+            start: start.as_deref(),
             permutation: Some(&permutation),
         };
         let Aggregate { vector, dropped, chosen, .. } = aggregator.aggregate(&*self.backend, &rows, &inputs)?;
@@ -100,9 +120,9 @@ impl Coordinator {
     /// Adds what noise is left to add, decodes, divides: the mean of a group's vectors.
     fn reveal(&mut self, task: &RoundTask, words: &[u64], survivors: &[u64]) -> Result<Aligned<f32>, FlError> {
         let unit = self.plan.mechanism.unit();
-        if !self.plan.is_private() {
+        if self.plan.is_exact() {
             let total = self.total_weight(survivors);
-            return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.dim));
+            return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.row_dim()));
         }
         // From the words each time: a device that fails may have written a part of its result.
         let mut sum: Aligned<u32> = Aligned::zeroed(words.len());

@@ -162,7 +162,7 @@ impl MpheConfig {
         }
         // A third of a bit, for sizes in between; nothing where a private ring has no more.
         let roomy = needs.magnitude.saturating_add(needs.magnitude / 4);
-        let most = if plan.is_private() { PRIVATE.max(needs.magnitude) } else { u64::MAX };
+        let most = if plan.is_exact() { u64::MAX } else { PRIVATE.max(needs.magnitude) };
         Ok(Needs { magnitude: roomy.min(most), ..needs })
     }
 

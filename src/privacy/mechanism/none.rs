@@ -56,6 +56,10 @@ impl Mechanism for NoNoise {
         NeighboringRelation::AddRemove
     }
 
+    fn exact(&self) -> bool {
+        true
+    }
+
     fn certified(&self) -> bool {
         true
     }
