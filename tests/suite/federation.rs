@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use veilsum::backend::{Backend, Rows};
 use veilsum::config::build::{Experiment, Given, build};
-use veilsum::config::{Config, overrides};
+use veilsum::config::{Config, ConfigError, overrides};
 use veilsum::data::Batch;
 use veilsum::fl::FlError;
 use veilsum::fl::coordinator::{Action, Coordinator};
@@ -53,6 +53,10 @@ fn experiment(set: &[&str]) -> Experiment {
 }
 
 pub(crate) fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
+    try_experiment_of(delta, set).unwrap()
+}
+
+pub(crate) fn try_experiment_of(delta: &[f32], set: &[&str]) -> Result<Experiment, ConfigError> {
     let base = r#"{
         "name": "federation", "seed": 3,
         "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},
@@ -65,9 +69,9 @@ pub(crate) fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
     for item in set {
         overrides::set(&mut value, item).unwrap();
     }
-    let config: Config = overrides::typed(&value, "test").unwrap();
+    let config: Config = overrides::typed(&value, "test")?;
     let given = Given { trainer: Some(Arc::new(Constant(delta.to_vec()))), ..Given::default() };
-    build(&config, Path::new("."), given).unwrap()
+    build(&config, Path::new("."), given)
 }
 
 fn run(experiment: &Experiment) -> sim::RunResult {
