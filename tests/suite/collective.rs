@@ -16,7 +16,7 @@ use veilsum::sim::loss::DeviceLoss;
 use veilsum::sim::mphe::{Holders, make_key};
 use veilsum::sim::{self, Ending, Observer, RoundRecord, RunOptions, RunResult, SimError};
 
-use crate::federation::experiment_of;
+use crate::federation::{experiment_of, try_experiment_of};
 
 const SMM: &str = r#"{"mechanism":"smm","clip":1.0,"gamma":16,"mu":30,"bits":18,"noise":"per_client"}"#;
 /// A ring in which the sum wraps in nearly every coordinate: what is opened are integers, what is decoded residues.
@@ -286,4 +286,30 @@ fn holders_of_another_key_are_refused() {
     mine.holders = others.holders;
     let error = mine.round().unwrap_err();
     assert!(matches!(error, SimError::Fl(FlError::SecAgg(SecAggError::ForeignKey))), "{error}");
+}
+
+/// What no ring bears, what protects nobody and what is no number, before anything is done; with what would be right.
+#[test]
+fn what_cannot_be_served_is_refused_before_the_first_round() {
+    // Sums of 37 bits: no room for them beside the flooding of two million openings at this degree.
+    let wide = r#"{"mechanism":"smm","clip":1.0,"gamma":1e9,"mu":30,"bits":32,"noise":"per_client","allow_wrap":true}"#;
+    for (secagg, privacy, cohort, says) in [
+        (r#"{"mphe":{"corrupt":1}}"#, SMM, "24", "secagg.mphe.corrupt is 1, expected in [0, 1)"),
+        (r#"{"mphe":{"corrupt":0.1,"trust":"honest-roster"}}"#, SMM, "24", "`oneshot` and `masks` protect from"),
+        (r#"{"mphe":{"refresh":0}}"#, SMM, "24", "secagg.mphe.refresh is 0, expected at least 1 round"),
+        (r#"{"mphe":{"holders":5,"corrupt_holders":2,"needed":3}}"#, SMM, "24", "4"),
+        (r#"{"mphe":{"holders":0}}"#, SMM, "24", "number of holders"),
+        (r#"{"mphe":{"degree":2048}}"#, SMM, "24", "no safe set"),
+        (r#"{"mphe":{"degree":3000}}"#, SMM, "24", "3000"),
+        (r#"{"mphe":{}}"#, SMM, "2", "at least 3 under `secagg.mphe`"),
+        (r#"{"mphe":{"degree":4096}}"#, wide, "24", "nearest safe: N = 8192"),
+        (r#"{"mphe":{"server":"malicious"}}"#, SMM, "24", "server"),
+        (r#"{"mphe":{"trust":"nobody"}}"#, SMM, "24", "nobody"),
+    ] {
+        let set = [format!("privacy={privacy}"), format!("secagg={secagg}"), format!("cohort={cohort}")];
+        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        let base = ["partition.clients=30", "sampling=poisson", "algorithm.weights=uniform", "rounds=1000000"];
+        let error = try_experiment_of(&[0.0; 300], &[&base[..], &set].concat()).err().unwrap();
+        assert!(error.to_string().contains(says), "{secagg}: {error}");
+    }
 }

@@ -53,15 +53,15 @@ fn experiment(set: &[&str]) -> Experiment {
 }
 
 pub(crate) fn experiment_of(delta: &[f32], set: &[&str]) -> Experiment {
-    built(delta, set).unwrap()
+    try_experiment_of(delta, set).unwrap()
 }
 
 /// Why such a run is refused.
 pub(crate) fn refusal_of(set: &[&str]) -> String {
-    built(&DELTAS, set).err().map_or_else(|| "it is not".into(), |e| e.to_string())
+    try_experiment_of(&DELTAS, set).err().map_or_else(|| "it is not".into(), |e| e.to_string())
 }
 
-fn built(delta: &[f32], set: &[&str]) -> Result<Experiment, ConfigError> {
+pub(crate) fn try_experiment_of(delta: &[f32], set: &[&str]) -> Result<Experiment, ConfigError> {
     let base = r#"{
         "name": "federation", "seed": 3,
         "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},
@@ -74,7 +74,7 @@ fn built(delta: &[f32], set: &[&str]) -> Result<Experiment, ConfigError> {
     for item in set {
         overrides::set(&mut value, item).unwrap();
     }
-    let config: Config = overrides::typed(&value, "test").unwrap();
+    let config: Config = overrides::typed(&value, "test")?;
     let given = Given { trainer: Some(Arc::new(Constant(delta.to_vec()))), ..Given::default() };
     build(&config, Path::new("."), given)
 }

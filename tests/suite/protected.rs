@@ -114,14 +114,6 @@ fn a_run_under_masks_as_a_user_starts_it() {
         (r#"{"oneshot":{"holders":5,"needed":3}}"#, "needed holders"),
         (r#"{"oneshot":{"holders":0}}"#, "needed holders"),
         (r#"{"oneshot":{"key":"mphe"}}"#, "key"),
-        (r#"{"mphe":{"corrupt":1}}"#, "secagg.mphe.corrupt"),
-        (r#"{"mphe":{"corrupt":0.1,"trust":"honest-roster"}}"#, "`oneshot` and `masks` protect"),
-        (r#"{"mphe":{"refresh":0}}"#, "secagg.mphe.refresh"),
-        (r#"{"mphe":{"holders":5,"corrupt_holders":2,"needed":3}}"#, "4"),
-        (r#"{"mphe":{"holders":0}}"#, "holders"),
-        (r#"{"mphe":{"degree":2048}}"#, "no safe"),
-        (r#"{"mphe":{"server":"malicious"}}"#, "server"),
-        (r#"{"mphe":{"trust":"nobody"}}"#, "nobody"),
         (r#""threeshot""#, "threeshot"),
     ] {
         let (code, err) = train(&dir.path().join("refused"), secagg, 1);

@@ -11,7 +11,7 @@ use veilsum::he::{Ciphertext, HeError, KeyShare, OpeningGuard, PartialOpening, R
 use veilsum::math::prg::{Cipher, Purpose, Secret};
 use veilsum::secagg::frame::{self, HEADER};
 use veilsum::secagg::identity::Domain;
-use veilsum::secagg::mphe::{MpheClient, MpheServer, Phase, RoundFault, RoundSession, Trust, wire};
+use veilsum::secagg::mphe::{MpheClient, MpheServer, Phase, RoundFault, RoundSession, Setup, Trust, wire};
 use veilsum::secagg::{Output, Party, PartyId, SecAggError};
 
 use super::rogue_keys::spoiled;
@@ -227,6 +227,34 @@ fn different_sums_for_different_holders_are_opened_by_nobody() {
             }
         }
         assert!(round.holders.iter().all(|h| h.guard().is_empty()));
+    }
+}
+
+/// A round that needs more survivors than its key (the noise of fewer would be too little): the holders hold to the number
+/// that is in the context they sign, and a server that names the least of the key is refused.
+#[test]
+fn holders_keep_to_the_survivors_that_a_round_needs() {
+    for trust in TRUSTS {
+        let keys = world::usual(trust);
+        let usual = world::round(keys, 10, 0, false);
+        let setup = || Setup {
+            id: usual.id(),
+            cohort: usual.cohort().to_vec(),
+            roster: net::roster(4),
+            key: Arc::clone(&keys.key),
+            deadlines: None,
+        };
+        let needs = |least| RoundSession::with_survivors(setup(), least);
+        assert_eq!(needs(2).unwrap().context(), usual.context());
+        assert_ne!(needs(3).unwrap().context(), usual.context());
+        assert!(matches!(needs(1), Err(SecAggError::OutOfRange { name: "least number of survivors", found: 1, .. })));
+        assert!(matches!(needs(5), Err(SecAggError::OutOfRange { name: "cohort", found: 4, .. })));
+        let mut round = Round::new(keys, needs(3).unwrap(), 10);
+        let inputs = round.inputs();
+        let two = request_of(&round, &inputs, &[true, true, false, false], &behind(&round, &inputs, &[0, 1]));
+        assert!(matches!(agree(&mut round, 0, &two[0]), Err(SecAggError::Survivors { found: 2, limit: 3, .. })));
+        let three = request_of(&round, &inputs, &[true, true, false, true], &behind(&round, &inputs, &[0, 1, 3]));
+        assert!(agree(&mut round, 0, &three[0]).is_ok());
     }
 }
 
