@@ -139,7 +139,7 @@ pub fn open(
 mod tests {
     use super::*;
     use crate::backend::scalar::{self, Scalar};
-    use crate::backend::simd::Isa;
+    use crate::backend::simd::isa::Isa;
     use crate::math::prg::Cipher;
 
     #[test]

@@ -32,7 +32,8 @@
 //! a client has dealt wrongly look the same. A holder's long-term key opens what was sealed to it: whoever wants forward
 //! secrecy gives holders a new key in every session.
 //!
-//! Memory: a client holds its vector and its ciphertext; the server one sum and the frames that wait to be sent; a holder
+//! Memory: a client holds its vector and its ciphertext; the server one sum, 140 bytes a client and the frames that wait
+//! to be sent (those for holders go first, so that they are those of one client where nothing blocks); a holder
 //! `4 N / l` bytes a client. Time: `veilsum bench secagg`.
 
 pub mod client;

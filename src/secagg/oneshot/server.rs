@@ -49,6 +49,9 @@ pub struct OneshotServer {
     survivors: Vec<bool>,
     view: [u8; 32],
     suspects: Suspects,
+    /// What holders get of a client's message: sent before anything else, so that a driver that hands over one frame at a
+    /// time keeps those of one client.
+    relays: VecDeque<Transmit>,
     outbox: VecDeque<(Phase, Transmit)>,
     /// The phase that is going on.
     running: Option<Phase>,
@@ -79,6 +82,7 @@ impl OneshotServer {
             survivors: vec![false; n],
             view: [0; 32],
             suspects: Suspects::default(),
+            relays: VecDeque::new(),
             outbox: session.cohort().iter().map(announce).collect(),
             running: Some(Phase::Input),
             output: None,
@@ -99,6 +103,24 @@ impl OneshotServer {
         self.running
     }
 
+    /// Bytes that it holds now: the sum, what every client has signed, the holders' answers, and the frames that wait to be
+    /// sent. Not in it: the session, which all parties of a process share.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let waiting = self.relays.iter().chain(self.outbox.iter().map(|(_, transmit)| transmit));
+        let frames: usize = waiting.map(|transmit| size_of::<Transmit>() + transmit.frame.len()).sum();
+        let answers: usize = self
+            .answers
+            .iter()
+            .map(|answer| match answer {
+                Answer::None => 0,
+                Answer::Lacks(set) => set.len(),
+                Answer::Sum(values) => size_of_val(&values[..]),
+            })
+            .sum();
+        size_of_val(&self.sum[..]) + size_of_val(&self.statements[..]) + self.survivors.len() + answers + frames
+    }
+
     /// Who may be to blame; complete once there is an output.
     #[must_use]
     pub const fn suspects(&self) -> &Suspects {
@@ -111,6 +133,7 @@ impl OneshotServer {
     }
 
     fn abort(&mut self, survivors: usize, threshold: usize) {
+        self.relays.clear();
         self.outbox.clear();
         self.end(Output::Aborted { survivors, threshold });
     }
@@ -136,8 +159,7 @@ impl OneshotServer {
             let (to, path) = (PartyId::Holder(holder), tree.path(usize::from(holder)));
             let parts: [&[u8]; 5] =
                 [&(member as u32).to_le_bytes(), &statement.bytes(), &signature, path.as_flattened(), sealed];
-            self.outbox
-                .push_back((Phase::Input, Transmit { to, frame: wire::frame(&session, wire::RELAY, to, &parts) }));
+            self.relays.push_back(Transmit { to, frame: wire::frame(&session, wire::RELAY, to, &parts) });
         }
         Ok(())
     }
@@ -298,7 +320,8 @@ impl Party for OneshotServer {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        let (phase, transmit) = self.outbox.pop_front()?;
+        let relay = self.relays.pop_front().map(|transmit| (Phase::Input, transmit));
+        let (phase, transmit) = relay.or_else(|| self.outbox.pop_front())?;
         self.traffic.send(phase as usize, transmit.frame.len());
         Some(transmit)
     }

@@ -125,7 +125,7 @@ fn request_of(round: &Round, inputs: &[Vec<u8>], survivors: &[bool], behind: &[V
         body.extend(signature);
     }
     behind.iter().for_each(|b| body.extend_from_slice(b));
-    (1..=4).map(|j| round.session.place().frame(wire::REQUEST, j, &[&body])).collect()
+    (1..=4).map(|j| round.session.place().frame(wire::REQUEST, PartyId::Holder(j), &[&body])).collect()
 }
 
 fn bytes_of(frame: &[u8]) -> Vec<u8> {
@@ -157,13 +157,13 @@ fn agree(round: &mut Round, j: usize, request: &[u8]) -> Result<Vec<u8>, SecAggE
 }
 
 /// The request to open by these holders (from 1), with their signatures.
-fn open_by(round: &Round, to: u64, set: &[u16], agreements: &[Vec<u8>]) -> Vec<u8> {
+fn open_by(round: &Round, to: u16, set: &[u16], agreements: &[Vec<u8>]) -> Vec<u8> {
     let mut body = Vec::new();
     for &j in set {
         body.extend(j.to_le_bytes());
         body.extend(wire::signed(&agreements[usize::from(j) - 1][HEADER..]).unwrap().1);
     }
-    round.session.place().frame(wire::OPEN, to, &[&body])
+    round.session.place().frame(wire::OPEN, PartyId::Holder(to), &[&body])
 }
 
 /// The difference of two sums of a round is a client's vector: one set a round, also after a restart of a holder, and also
@@ -181,7 +181,7 @@ fn a_second_opening_is_refused() {
             assert_eq!(agree(&mut round, j, frame), Err(SecAggError::AnotherSet), "{trust}");
         }
         for j in 1..=3u16 {
-            let frame = open_by(&round, u64::from(j), &[1, 2, 3], &agreements);
+            let frame = open_by(&round, j, &[1, 2, 3], &agreements);
             round.holders[usize::from(j) - 1].handle(PartyId::Server, &frame).unwrap();
         }
         // A holder that has restarted knows what it answered by its record alone; it signs, and does not answer.
@@ -192,7 +192,7 @@ fn a_second_opening_is_refused() {
         round.holders = restart(&round.session);
         let again: Vec<Vec<u8>> = (0..4).map(|j| agree(&mut round, j, &second[j]).unwrap()).collect();
         for j in 1..=3u16 {
-            let frame = open_by(&round, u64::from(j), &[1, 2, 3], &again);
+            let frame = open_by(&round, j, &[1, 2, 3], &again);
             let heard = round.holders[usize::from(j) - 1].handle(PartyId::Server, &frame);
             assert_eq!(heard, Err(SecAggError::Lattice(HeError::Answered)), "{trust}");
         }
@@ -221,7 +221,7 @@ fn different_sums_for_different_holders_are_opened_by_nobody() {
             (0..4).map(|j| agree(&mut round, j, if j < 2 { &first[j] } else { &second[j] }).unwrap()).collect();
         for set in [[1u16, 2, 3], [1, 2, 4], [1, 3, 4], [2, 3, 4]] {
             for j in set {
-                let frame = open_by(&round, u64::from(j), &set, &agreements);
+                let frame = open_by(&round, j, &set, &agreements);
                 let heard = round.holders[usize::from(j) - 1].handle(PartyId::Server, &frame);
                 assert!(matches!(heard, Err(SecAggError::HolderSignature { .. })), "{trust} {heard:?}");
             }
@@ -316,7 +316,7 @@ fn opened(round: &mut Round, request: &[Vec<u8>], sum: &Ciphertext) -> Vec<u64> 
     let plan = round.session.plan().clone();
     let mut parts = Vec::new();
     for j in 1..=3u16 {
-        let frame = open_by(round, u64::from(j), &[1, 2, 3], &agreements);
+        let frame = open_by(round, j, &[1, 2, 3], &agreements);
         let holder = &mut round.holders[usize::from(j) - 1];
         holder.handle(PartyId::Server, &frame).unwrap();
         let part = bytes_of(&holder.poll_transmit().unwrap().frame);
@@ -345,7 +345,7 @@ fn sybil(round: &Round, inputs: &[Vec<u8>], c0: &[u32], c1: &[u32]) -> Vec<u8> {
     let domain = Domain { context: *round.session.context(), kind: wire::INPUT, client: net::id(3) };
     let statement = [&Sha256::digest(&bytes)[..], &1u32.to_le_bytes()].concat();
     let signature = net::identity(3).sign(&domain, &statement);
-    round.session.place().frame(wire::INPUT, net::id(3), &[&bytes, &signature])
+    round.session.place().frame(wire::INPUT, PartyId::Client(net::id(3)), &[&bytes, &signature])
 }
 
 /// **Succeeds**, in both models: a client of the roster that has seen the ciphertexts of the others cancels all of them
@@ -486,6 +486,6 @@ fn phases_of_a_round_are_in_order() {
     let requests = round.requests();
     assert_eq!((round.server.phase(), requests.len()), (Some(Phase::Agree), 4));
     // A holder that is asked to open before it has signed does not.
-    let frame = round.session.place().frame(wire::OPEN, 1, &[&[0; 3 * 66]]);
+    let frame = round.session.place().frame(wire::OPEN, PartyId::Holder(1), &[&[0; 3 * 66]]);
     assert!(round.holders[0].handle(PartyId::Server, &frame).is_err());
 }

@@ -66,7 +66,7 @@ impl Stage {
     }
 
     fn frame(&self, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
-        self.session.place().frame(kind, u64::from(ROGUE), parts)
+        self.session.place().frame(kind, PartyId::Holder(ROGUE), parts)
     }
 
     /// A commitment frame of the rogue with another entry.
@@ -133,7 +133,7 @@ fn holders_find_bad_keys_themselves() {
         let bad = stage.commit(Entry { channel: [0; 32], ..own });
         body.extend_from_slice(&(if *j == ROGUE { &bad } else { frame })[HEADER..]);
     }
-    let roll = stage.session.place().frame(wire::ROLL, 1, &[&body]);
+    let roll = stage.session.place().frame(wire::ROLL, PartyId::Holder(1), &[&body]);
     let holder = &mut stage.holders[0];
     holder.handle(PartyId::Server, &roll).unwrap();
     assert_eq!(
@@ -178,7 +178,7 @@ fn a_contribution_chosen_after_the_others_is_named() {
             let at = to - usize::from(to > i);
             body.extend_from_slice(&b[open + at * sealed..][..sealed]);
         }
-        stage.session.place().frame(wire::DELIVERY, to as u64 + 1, &[&body])
+        stage.session.place().frame(wire::DELIVERY, PartyId::Holder(to as u16 + 1), &[&body])
     };
     let deliveries: Vec<Vec<u8>> = (0..4).map(delivery).collect();
     for to in [0, 1, 3] {

@@ -230,6 +230,31 @@ fn bytes_are_counted_where_they_are_sent() {
     }
 }
 
+/// What waits at the server does not grow with the clients that have delivered.
+#[test]
+fn the_server_holds_the_shares_of_one_client() {
+    let n = 12;
+    let session = session(plan(n), 8, None);
+    let integers = super::integers(session.plan(), 2);
+    let mut server = OneshotServer::new(&session, net::backend());
+    let (start, mut most, mut relays) = (server.held_bytes(), 0, 0);
+    while let Some(request) = server.poll_transmit() {
+        match request.to {
+            PartyId::Client(id) => {
+                let i = session.index(id).unwrap();
+                let mut client = super::client(&session, i, &integers[i]);
+                client.handle(PartyId::Server, &request.frame).unwrap();
+                server.handle(request.to, &client.poll_transmit().unwrap().frame).unwrap();
+            }
+            _ => relays += 1,
+        }
+        most = most.max(server.held_bytes());
+    }
+    assert_eq!(relays, 5 * n + 5, "a share of each client and the request to open");
+    let of_one = session.plan().message_bytes();
+    assert!(most < start + of_one, "{start} bytes, then {most} with messages of {of_one}");
+}
+
 /// A client without its vector waits for it; the server at its deadline does not.
 #[test]
 fn a_vector_may_come_late() {
