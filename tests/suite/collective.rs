@@ -100,10 +100,10 @@ impl Process {
                 Some(Action::MakeKey(_)) => {
                     make_key(&self.experiment, &mut self.coordinator, &mut self.holders, &interrupt)?;
                 }
-                Some(Action::Begin(task)) => {
-                    let RoundProtocol::Mphe(session) = &task.protocol else { panic!("{:?}", task.protocol) };
+                Some(Action::Begin(tasks)) => {
+                    let RoundProtocol::Mphe(session) = &tasks[0].protocol else { panic!("{:?}", tasks[0].protocol) };
                     let (coordinator, holders) = (&mut self.coordinator, &mut self.holders);
-                    sim::work::play_clients(&self.experiment, &task, coordinator, holders, &interrupt)?;
+                    sim::work::play_round(&self.experiment, &tasks, coordinator, holders, &interrupt)?;
                     return Ok(Arc::clone(session));
                 }
                 other => panic!("{other:?}"),
@@ -188,15 +188,15 @@ fn keys_are_made_when_asked_for_and_frames_out_of_place_are_refused() {
     assert_eq!((wanted.round, wanted.attempt, wanted.plan.opening().openings()), (1, 0, 6));
     assert!(coordinator.poll_action().unwrap().is_none(), "the coordinator waits for the epoch");
     assert!(matches!(coordinator.handle(PartyId::Holder(1), &[0; 80]), Err(FlError::OutOfOrder { .. })));
-    coordinator.begin_key([1; 16], [2; 32]).unwrap();
+    let id = coordinator.begin_key([1; 16], [2; 32]).unwrap().place().id;
     assert!(matches!(coordinator.begin_key([3; 16], [2; 32]), Err(FlError::OutOfOrder { .. })));
     for (from, frame) in [(PartyId::Client(0), &[0; 80][..]), (PartyId::Holder(1), &[0; 80]), (PartyId::Holder(9), &[])]
     {
         assert!(matches!(coordinator.handle(from, frame), Err(FlError::SecAgg(_))));
     }
     // Nobody answers: no key, and the next one has another epoch.
-    let deadline = coordinator.poll_timeout().unwrap();
-    let error = coordinator.handle_timeout(deadline).unwrap_err();
+    let deadline = coordinator.poll_timeout(&id).unwrap();
+    let error = coordinator.handle_timeout(&id, deadline).unwrap_err();
     assert!(matches!(&error, FlError::Key(fault) if fault.holders.len() == 5), "{error}");
     let session = process.round().unwrap();
     assert_ne!(session.key().session().setup().session, [1; 16]);
