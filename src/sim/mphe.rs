@@ -1,4 +1,7 @@
 //! The key holders of `mphe` over a run, the set-up of their key, and the clients of its rounds.
+//!
+//! Holders compute on the processor, whatever the clients' backend is: a device that is lost between the record of an opening
+//! and its answer would leave a round that its next attempt, on other bits, could not open.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use super::SimError;
 use super::lattice::{self, pass_on};
 use super::work::Players;
 use crate::backend::EncodeReport;
+use crate::backend::simd::Simd;
 use crate::config::ConfigError;
 use crate::config::build::Experiment;
 use crate::fl::FlError;
@@ -70,10 +74,7 @@ pub fn make_key(
         .epochs
         .par_iter_mut()
         .enumerate()
-        .map(|(at, epochs)| {
-            let (secret, backend) = (&experiment.secret, &*experiment.backend);
-            simulated::key_holder(&session, at as u16 + 1, secret, backend, epochs)
-        })
+        .map(|(at, epochs)| simulated::key_holder(&session, at as u16 + 1, &experiment.secret, &Simd::new(), epochs))
         .collect::<Result<Vec<KeyHolder>, _>>()
         .map_err(FlError::from)?;
     loop {
@@ -100,7 +101,7 @@ pub(super) fn play(
 ) -> Result<EncodeReport, SimError> {
     let experiment = players.experiment;
     let machine = |(keys, guard): &(HolderKeys, OpeningGuard)| {
-        simulated::round_holder(session, keys, guard.clone(), &experiment.secret, experiment.backend.clone())
+        simulated::round_holder(session, keys, guard.clone(), &experiment.secret, Arc::new(Simd::new()))
     };
     let machines = holders.keys.iter().map(machine).collect::<Result<Vec<RoundHolder>, _>>();
     let mut machines = machines.map_err(FlError::from)?;
