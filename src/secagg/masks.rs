@@ -33,8 +33,8 @@
 //! another attempt (as everywhere in this crate): the caller has to record attempts before it sends. What a client has
 //! signed it knows only as long as it lives: after a restart it must not answer beyond its vector in that attempt.
 //!
-//! Memory: a client holds its packed vector, and its words while it masks them in place; the server one sum, a few rows,
-//! and `O(n k)` bytes of shares. Time: k + 1 masks a client; at the server one a survivor and k a lost client.
+//! Memory: a client holds its packed vector, and its words while it masks them in place; the server one sum (and a few
+//! rows, where a device adds) and `O(n k)` bytes of shares. Time: k + 1 masks a client; at the server one a survivor and k a lost client.
 
 pub mod client;
 pub mod graph;

@@ -109,7 +109,8 @@ impl Stage {
     fn input(&self, i: usize) -> Vec<u8> {
         let body = wire::body(&self.session, &self.said[i][2], wire::INPUT, i).unwrap();
         let (masked, signature) = wire::signed(body).unwrap();
-        let hash: [u8; 32] = Sha256::digest(masked).into();
+        // One part: the hash of its hash.
+        let hash: [u8; 32] = Sha256::digest(Sha256::digest(masked)).into();
         [&(i as u32).to_le_bytes()[..], &hash, &signature].concat()
     }
 }
