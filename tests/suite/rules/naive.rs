@@ -31,7 +31,7 @@ pub(super) fn mean(x: &[Vector]) -> Vector {
 }
 
 fn clipped(x: &[Vector], bound: f64) -> Vec<Vector> {
-    x.iter().map(|row| combination(&[row.clone()], &[(bound / norm(row)).min(1.0)])).collect()
+    x.iter().map(|row| combination(std::slice::from_ref(row), &[(bound / norm(row)).min(1.0)])).collect()
 }
 
 /// `f` of the sorted values of every coordinate.
