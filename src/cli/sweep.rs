@@ -27,7 +27,7 @@ use crate::sim::sweep::{self, SweepObserver};
 
 Every run has a folder of its own below --out; a sweep that was stopped goes on where it was when the
 same command is given again. The output folder then holds sweep.json, table.md, table.csv, figure.svg
-and report.html.
+and report.html. A point whose privacy cannot be had (no noise fits its ring) is refused, and the others go on.
 
 Exit codes: 0 done, 1 failure, 2 bad config, 3 refused, 4 no data, 130 interrupted.")]
 pub struct Args {
@@ -81,13 +81,15 @@ pub fn run(args: Args) -> Result<(), Failure> {
     observer.0.finish_and_clear();
     let table = sweep::table(&points, &results);
     let figure = sweep::figure(&sweep, &points, &results);
+    let mut notes = vec![
+        "Mean and sample standard deviation of the final test accuracy over the seeds. Epsilon is the public view."
+            .to_string(),
+    ];
+    notes.extend(sweep::refusals(&points, &results));
     let summary = json!({ "name": sweep.name, "complete": complete, "points": results, "out": out });
     let page = html::page(&RunReport {
         title: format!("veilsum sweep: {}", sweep.name),
-        notes: vec![
-            "Mean and sample standard deviation of the final test accuracy over the seeds. Epsilon is the public view."
-                .into(),
-        ],
+        notes,
         charts: vec![("Final test accuracy; the band is one standard deviation.".into(), figure.clone())],
         tables: vec![("All points".into(), table.clone())],
         ..RunReport::default()

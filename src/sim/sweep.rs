@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::dse::mean_std;
 use super::loss::DeviceLoss;
@@ -24,6 +24,8 @@ use crate::report::terminal::Table;
 
 /// The point and seed that a run folder of a sweep is for.
 const REQUEST: &str = "request.json";
+/// The key of the reason for which a point was not run.
+const REFUSED: &str = "refused";
 
 /// Mean and sample standard deviation over the seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -57,6 +59,9 @@ pub struct PointResult {
     pub bytes_up: Option<f64>,
     /// Mean wall time of a run.
     pub seconds: f64,
+    /// Why the point was not run, if its config is impossible; its figures are then NaN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     #[serde(skip)]
     point: usize,
 }
@@ -135,6 +140,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn describe(point: &Point, seed: u64, result: &Value) -> String {
+    if let Some(reason) = result[REFUSED].as_str() {
+        return format!("{} seed {seed}: refused: {reason}", point.slug());
+    }
     let accuracy = result["accuracy"].as_f64().unwrap_or(f64::NAN);
     let line = format!("{} seed {seed}: {:.2} %", point.slug(), 100.0 * accuracy);
     match serde_json::from_value::<DeviceLoss>(result["device_lost"].clone()) {
@@ -187,7 +195,12 @@ fn one(job: &Job, base: &Path, splits: &Splits, interrupt: &AtomicBool) -> Resul
     } else {
         let config: Config = typed(&job.request, "sweep")?;
         let split = splits.get(&config)?;
-        build(&config, base, Given { split: Some(split), ..Given::default() })?
+        match build(&config, base, Given { split: Some(split), ..Given::default() }) {
+            Ok(experiment) => experiment,
+            // A point that cannot be (no noise fits a ring so small) is a result too: the others go on.
+            Err(ConfigError::Privacy(e)) => return Ok(Some(json!({ REFUSED: e.to_string() }))),
+            Err(e) => return Err(e.into()),
+        }
     };
     let options = RunOptions { folder: Some(&job.folder), resume, interrupt };
     if !started {
@@ -281,10 +294,18 @@ fn collect(points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<Poi
             predicted_wrap_rate: first["predicted_wrap_rate"].clone(),
             bytes_up: Some(mean_std(&figure("bytes_up")).0).filter(|bytes| bytes.is_finite()),
             seconds: mean_std(&figure("seconds")).0,
+            refused: first[REFUSED].as_str().map(str::to_string),
             point: index,
         });
     }
     out
+}
+
+/// The points that were not run, with their reasons.
+#[must_use]
+pub fn refusals(points: &[Point], results: &[PointResult]) -> Vec<String> {
+    let refused = results.iter().filter_map(|r| Some((points[r.point].slug(), r.refused.as_ref()?)));
+    refused.map(|(point, reason)| format!("{point} was refused: {reason}.")).collect()
 }
 
 /// The table of a sweep.
@@ -305,6 +326,12 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
     for r in results {
         let mut row = vec![if r.label.is_empty() { "-".to_string() } else { r.label.clone() }];
         row.extend(paths.iter().map(|p| r.coordinates.get(*p).map_or("-".to_string(), plain)));
+        if r.refused.is_some() {
+            row.push("refused".into());
+            row.resize(paths.len() + 10, "-".into());
+            table.push(row);
+            continue;
+        }
         row.extend([
             format!("{:.2}", 100.0 * r.accuracy.mean),
             format!("{:.2}", 100.0 * r.accuracy.std),
@@ -364,6 +391,9 @@ fn chart(sweep: &SweepConfig, points: &[Point], results: &[&PointResult], title:
         let mut name = r.label.clone();
         if !others.is_empty() {
             name = format!("{name} {}", others.join(" ")).trim().to_string();
+        }
+        if r.refused.is_some() {
+            continue;
         }
         match r.coordinates.get(axis).and_then(Value::as_f64) {
             Some(x) => {
