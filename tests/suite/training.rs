@@ -519,7 +519,8 @@ fn a_sweep_gives_means_and_goes_on_where_it_was() {
     let sweep = serde_json::json!({
         "name": "bits", "base": base, "seeds": [1, 2], "grid": {"privacy.bits": [12, 16]},
         "variants": [{"label": "smm", "set": {}},
-                     {"label": "none", "set": {"privacy.mechanism": "none"}, "once": true}]
+                     {"label": "none", "set": {"privacy.mechanism": "none"}, "once": true},
+                     {"label": "small", "set": {"privacy.mechanism": "skellam", "privacy.bits": 2}, "once": true}]
     });
     std::fs::write(&config, sweep.to_string()).unwrap();
     let out = dir.path().join("out");
@@ -530,9 +531,17 @@ fn a_sweep_gives_means_and_goes_on_where_it_was() {
         last_line(&output)
     };
     let first = go();
-    assert_eq!(first["points"].as_array().unwrap().len(), 3);
+    assert_eq!(first["points"].as_array().unwrap().len(), 4);
     assert_eq!(first["complete"], true);
-    for point in first["points"].as_array().unwrap() {
+    // No noise fits a ring so small: said, and the others go on.
+    let refused = &first["points"][3];
+    assert!(
+        refused["refused"].as_str().unwrap().contains("bits") && refused["accuracy"]["mean"].is_null(),
+        "{refused}"
+    );
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("small was refused"));
+    assert!(std::fs::read_to_string(out.join("table.md")).unwrap().contains("refused"));
+    for point in &first["points"].as_array().unwrap()[..3] {
         assert_eq!(point["seeds"], serde_json::json!([1, 2]));
         assert!(point["accuracy"]["std"].as_f64().unwrap() >= 0.0);
     }
