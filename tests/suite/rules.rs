@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use veilsum::backend::simd::Simd;
 use veilsum::backend::{Backend, Rows};
 use veilsum::fl::rule::{Aggregate, AggregationConfig, Aggregator, Inputs, RuleError};
-use veilsum::math::prg::{Cipher, StreamKey};
+use veilsum::math::prg::{Cipher, StreamKey, StreamReader};
 
 /// A rule and what stands before it, from what a user writes.
 fn aggregator(rule: Value, before: Value) -> Aggregator {
@@ -22,6 +22,13 @@ fn aggregator(rule: Value, before: Value) -> Aggregator {
 /// A stream per number.
 fn stream(n: u8) -> StreamKey {
     StreamKey::from_bytes([n; 32], Cipher::ChaCha8)
+}
+
+/// A stream per number and seed.
+fn seeded(n: u8, seed: u64) -> StreamReader {
+    let mut key = [n; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    StreamKey::from_bytes(key, Cipher::ChaCha8).reader(0)
 }
 
 /// Rows as a rule takes them.
@@ -41,7 +48,7 @@ fn plain(rule: Value, x: &[Vec<f32>]) -> Aggregate {
 
 /// `k` rows of `d` normals of one size each, around `center`; the last `f` are moved far away.
 fn cohort(seed: u64, k: usize, d: usize, f: usize, center: f64) -> Vec<Vec<f32>> {
-    let mut reader = stream(9).reader(seed << 24);
+    let mut reader = seeded(9, seed);
     (0..k)
         .map(|i| {
             let size = 0.5 + reader.next_f64();

@@ -47,7 +47,8 @@ impl<'a> Vectors<'a> {
         if rows.rows == 0 {
             return Err(RuleError::NoVectors { dropped: 0 });
         }
-        let end = (rows.rows - 1).checked_mul(rows.stride).and_then(|n| n.checked_add(rows.offset + rows.dim));
+        let last = (rows.rows - 1).checked_mul(rows.stride).and_then(|n| n.checked_add(rows.offset));
+        let end = last.and_then(|n| n.checked_add(rows.dim));
         if rows.dim == 0 || rows.stride < rows.dim || end.is_none_or(|end| end > rows.buffer.len()) {
             let (expected, found) = (end.unwrap_or(usize::MAX), rows.buffer.len());
             return Err(RuleError::WrongLength { what: "the buffer of the vectors", expected, found });

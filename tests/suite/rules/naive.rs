@@ -146,6 +146,10 @@ fn fltrust(x: &[Vector], root: &[f64]) -> Vector {
     let cosine = |row: &Vector| row.iter().zip(root).map(|(a, b)| a * b).sum::<f64>() / norm(row) / norm(root);
     let trust: Vec<f64> = x.iter().map(|row| cosine(row).max(0.0)).collect();
     let total: f64 = trust.iter().sum();
+    if total == 0.0 {
+        // Nothing is trusted: no step, as the rule says.
+        return vec![0.0; root.len()];
+    }
     let shares: Vec<f64> = x.iter().zip(&trust).map(|(row, t)| t / total * norm(root) / norm(row)).collect();
     combination(x, &shares)
 }
