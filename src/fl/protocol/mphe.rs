@@ -2,7 +2,7 @@
 //!
 //! **One key, many rounds.** A key is made before the first round that needs one, and serves rounds until `refresh` says
 //! otherwise or its openings are used up. Its ring is chosen for cohorts of all likely sizes in all stages of the run, so that
-//! the bit budget is known before the first round ([`MpheConfig::foreseen`]). A round that needs more than that, for a cohort
+//! the bit budget is known before the first round (`MpheConfig::foreseen`). A round that needs more than that, for a cohort
 //! of unlikely size, gets a key that is made for it.
 //!
 //! **No randomness of a key is used twice, in whatever process.** All that is drawn in a set-up (s_i, e_i, shares, the secrets
