@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use veilsum::backend::scalar::Scalar;
 use veilsum::math::prg::Secret;
-use veilsum::secagg::frame::{Header, pack, write_header};
 use veilsum::secagg::identity::{Identity, Roster};
 use veilsum::secagg::masks::{MasksClient, MasksServer, Plan, Request, ServerModel, Session, Setup};
-use veilsum::secagg::{Output, Party, PartyId, SessionId, VectorShape};
+use veilsum::secagg::{Party, PartyId, SessionId, VectorShape};
+use veilsum_fuzz::{Clock, Headers, exact_or_aborted, packed, storm};
 
 const N: usize = 4;
 const SHAPE: VectorShape = VectorShape { len: 5, bits: 13 };
@@ -39,12 +39,6 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { session, identities, vectors }
 });
 
-fn packed(vector: &[u64]) -> Vec<u8> {
-    let mut out = Vec::new();
-    pack(vector.iter().copied(), SHAPE.bits, &mut out);
-    out
-}
-
 fuzz_target!(|data: &[u8]| {
     let world = &*WORLD;
     let backend = Arc::new(Scalar);
@@ -52,75 +46,16 @@ fuzz_target!(|data: &[u8]| {
     let mut clients: Vec<MasksClient> = (0..N)
         .map(|c| {
             let secret = Secret::from_seed(10 + c as u64);
-            let vector = packed(&world.vectors[c]);
+            let vector = packed(&world.vectors[c], SHAPE.bits);
             MasksClient::packed(&world.session, c as u64, &world.identities[c], &secret, backend.clone(), &vector)
                 .unwrap()
         })
         .collect();
-    let mut air: Vec<(PartyId, PartyId, Vec<u8>)> = Vec::new();
-    let mut input = data.iter().copied();
-    let mut now = 0;
-    let mut next = || input.next();
-    loop {
-        air.extend(std::iter::from_fn(|| server.poll_transmit()).map(|t| (PartyId::Server, t.to, t.frame)));
-        for (c, client) in clients.iter_mut().enumerate() {
-            let from = PartyId::Client(c as u64);
-            air.extend(std::iter::from_fn(|| client.poll_transmit()).map(|t| (from, t.to, t.frame)));
-        }
-        // After the end of the input everything arrives in order, and then the clock runs out.
-        let (action, place) = (next().unwrap_or(0), next().unwrap_or(0) as usize);
-        if air.is_empty() && action < 240 {
-            now += 10;
-            server.handle_timeout(now);
-            clients.iter_mut().for_each(|c| c.handle_timeout(now));
-            if now > 100 {
-                break;
-            }
-            continue;
-        }
-        let mut flight = match action {
-            0..240 => air.remove(place % air.len()),
-            _ => {
-                let to = if place % 2 == 0 { PartyId::Server } else { PartyId::Client((place / 2 % N) as u64) };
-                let client = (place / 2 % N) as u64;
-                let header = Header { kind: 16 + action % 10, id: world.session.id(), client, shape: SHAPE };
-                let mut frame = write_header(&header, 64);
-                let len = next().unwrap_or(0);
-                frame.extend((0..len).map_while(|_| next()));
-                let from = if to == PartyId::Server { PartyId::Client(client) } else { PartyId::Server };
-                (from, to, frame)
-            }
-        };
-        match action {
-            // Lost.
-            200..210 => continue,
-            // Repeated.
-            210..220 => air.push(flight.clone()),
-            // Changed.
-            220..240 => {
-                air.push(flight.clone());
-                let len = flight.2.len();
-                let at = usize::from(next().unwrap_or(0)) * len / 256;
-                flight.2[at] ^= next().unwrap_or(1);
-                if action >= 235 {
-                    flight.2.truncate(at);
-                }
-            }
-            _ => {}
-        }
-        let (from, to, frame) = flight;
-        let _ = match to {
-            PartyId::Server => server.handle(from, &frame),
-            PartyId::Client(c) => clients[c as usize].handle(from, &frame),
-            PartyId::Holder(_) => Ok(()),
-        };
+    let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, &mut server)];
+    for (c, client) in clients.iter_mut().enumerate() {
+        parties.push((PartyId::Client(c as u64), client));
     }
-    match server.poll_output() {
-        Some(Output::Sum { words, survivors }) => {
-            let of =
-                |j: usize| survivors.iter().map(|&c| world.vectors[c as usize][j]).sum::<u64>() % (1 << SHAPE.bits);
-            assert!(survivors.len() >= 2 && words == (0..5).map(of).collect::<Vec<_>>());
-        }
-        other => assert!(matches!(other, Some(Output::Aborted { .. })), "{other:?}"),
-    }
+    let headers = Headers { kinds: 16..26, id: world.session.id(), shape: SHAPE };
+    storm(data, &mut parties, &headers, &Clock { step: 10, end: 100 });
+    exact_or_aborted(&mut server, &world.vectors, SHAPE.bits);
 });

@@ -7,12 +7,12 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use veilsum::backend::scalar::Scalar;
 use veilsum::math::prg::Secret;
-use veilsum::secagg::frame::{Header, pack, write_header};
 use veilsum::secagg::identity::{Identity, Roster};
 use veilsum::secagg::oneshot::{
     OneshotClient, OneshotHolder, OneshotServer, Plan, Request, Session, Setup, simulated_channel, simulated_holder,
 };
-use veilsum::secagg::{Output, Party, PartyId, SessionId, VectorShape};
+use veilsum::secagg::{Party, PartyId, SessionId, VectorShape};
+use veilsum_fuzz::{Clock, Headers, exact_or_aborted, packed, storm};
 
 const N: usize = 3;
 const K: u16 = 4;
@@ -41,12 +41,6 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { session, identities, vectors }
 });
 
-fn packed(vector: &[u64]) -> Vec<u8> {
-    let mut out = Vec::new();
-    pack(vector.iter().copied(), SHAPE.bits, &mut out);
-    out
-}
-
 fn holder(world: &World, number: u16) -> OneshotHolder {
     let secret = Secret::from_seed(1);
     let identity = simulated_holder(&secret, number).0;
@@ -60,84 +54,19 @@ fuzz_target!(|data: &[u8]| {
     let mut clients: Vec<OneshotClient> = (0..N)
         .map(|c| {
             let secret = Secret::from_seed(10 + c as u64);
-            let (identity, vector) = (&world.identities[c], packed(&world.vectors[c]));
+            let (identity, vector) = (&world.identities[c], packed(&world.vectors[c], SHAPE.bits));
             OneshotClient::packed(&world.session, c as u64, identity, &secret, backend.clone(), &vector).unwrap()
         })
         .collect();
     let mut holders: Vec<OneshotHolder> = (1..=K).map(|number| holder(world, number)).collect();
-    let mut air: Vec<(PartyId, PartyId, Vec<u8>)> = Vec::new();
-    let mut input = data.iter().copied();
-    let mut now = 0;
-    let mut next = || input.next();
-    loop {
-        air.extend(std::iter::from_fn(|| server.poll_transmit()).map(|t| (PartyId::Server, t.to, t.frame)));
-        for (c, client) in clients.iter_mut().enumerate() {
-            let from = PartyId::Client(c as u64);
-            air.extend(std::iter::from_fn(|| client.poll_transmit()).map(|t| (from, t.to, t.frame)));
-        }
-        for (number, holder) in (1..).zip(&mut holders) {
-            let from = PartyId::Holder(number);
-            air.extend(std::iter::from_fn(|| holder.poll_transmit()).map(|t| (from, t.to, t.frame)));
-        }
-        // After the end of the input everything arrives in order, and then the clock runs out.
-        let (action, place) = (next().unwrap_or(0), next().unwrap_or(0) as usize);
-        if air.is_empty() && action < 240 {
-            now += 10;
-            server.handle_timeout(now);
-            clients.iter_mut().for_each(|c| c.handle_timeout(now));
-            holders.iter_mut().for_each(|h| h.handle_timeout(now));
-            if now > 100 {
-                break;
-            }
-            continue;
-        }
-        let mut flight = match action {
-            0..240 => air.remove(place % air.len()),
-            _ => {
-                let who = (place / 3 % (K as usize + 1)) as u16;
-                let party = if action % 2 == 0 { PartyId::Client(who.into()) } else { PartyId::Holder(who) };
-                let (from, to) = if place % 3 == 0 { (party, PartyId::Server) } else { (PartyId::Server, party) };
-                let (id, shape) = (world.session.id(), world.session.input_shape());
-                let header = Header { kind: 48 + action % 6, id, client: who.into(), shape };
-                let mut frame = write_header(&header, 64);
-                let len = next().unwrap_or(0);
-                frame.extend((0..len).map_while(|_| next()));
-                (from, to, frame)
-            }
-        };
-        match action {
-            // Lost.
-            200..210 => continue,
-            // Repeated.
-            210..220 => air.push(flight.clone()),
-            // Changed.
-            220..240 => {
-                air.push(flight.clone());
-                let len = flight.2.len();
-                let at = usize::from(next().unwrap_or(0)) * len / 256;
-                flight.2[at] ^= next().unwrap_or(1);
-                if action >= 235 {
-                    flight.2.truncate(at);
-                }
-            }
-            _ => {}
-        }
-        let (from, to, frame) = flight;
-        let _ = match to {
-            PartyId::Server => server.handle(from, &frame),
-            PartyId::Client(c) => clients.get_mut(c as usize).map_or(Ok(()), |c| c.handle(from, &frame)),
-            PartyId::Holder(j) => {
-                let place = usize::from(j).checked_sub(1).and_then(|at| holders.get_mut(at));
-                place.map_or(Ok(()), |h| h.handle(from, &frame))
-            }
-        };
+    let mut parties: Vec<(PartyId, &mut dyn Party)> = vec![(PartyId::Server, &mut server)];
+    for (c, client) in clients.iter_mut().enumerate() {
+        parties.push((PartyId::Client(c as u64), client));
     }
-    match server.poll_output() {
-        Some(Output::Sum { words, survivors }) => {
-            let of =
-                |j: usize| survivors.iter().map(|&c| world.vectors[c as usize][j]).sum::<u64>() % (1 << SHAPE.bits);
-            assert!(survivors.len() >= 2 && words == (0..5).map(of).collect::<Vec<_>>());
-        }
-        other => assert!(matches!(other, Some(Output::Aborted { .. })), "{other:?}"),
+    for (number, holder) in (1..).zip(&mut holders) {
+        parties.push((PartyId::Holder(number), holder));
     }
+    let headers = Headers { kinds: 48..54, id: world.session.id(), shape: world.session.input_shape() };
+    storm(data, &mut parties, &headers, &Clock { step: 10, end: 100 });
+    exact_or_aborted(&mut server, &world.vectors, SHAPE.bits);
 });
