@@ -393,6 +393,10 @@ fn chart(sweep: &SweepConfig, points: &[Point], results: &[&PointResult], title:
             name = format!("{name} {}", others.join(" ")).trim().to_string();
         }
         if r.refused.is_some() {
+            // A curve without its points: a variant has one colour in all panels.
+            if !curves.iter().any(|c| c.name == name) {
+                curves.push(Series { name, points: Vec::new() });
+            }
             continue;
         }
         match r.coordinates.get(axis).and_then(Value::as_f64) {
