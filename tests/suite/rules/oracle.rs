@@ -43,7 +43,8 @@ proptest! {
                     // There may be more than one: of vectors on a line, or of such that were mixed to two.
                     let reached = naive::distances(&mixed, &naive::widened(std::slice::from_ref(&found.vector))[0]);
                     let least = naive::distances(&mixed, &expected);
-                    prop_assert!(reached <= least * (1.0 + 1e-6) + 1e-5, "{}: {} {}", what, reached, least);
+                    let slack = if found.converged { 1e-6 } else { 1e-3 };
+                    prop_assert!(reached <= least * (1.0 + slack) + 1e-5, "{}: {} {}", what, reached, least);
                 } else {
                     assert_close(&found.vector, &expected, 1e-5, &what);
                 }
