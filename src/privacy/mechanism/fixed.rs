@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 
 use super::PrivacyError;
-use crate::params::{EncodeParams, MAX_FRACTION_BITS};
+use crate::params::{EncodeParams, MAX_FRACTION_BITS, NO_LINF, norm_kind, rounding_kind};
 
 /// Largest FWHT block, as a power of two.
 const MAX_BLOCK_LOG2: u32 = 27;
@@ -62,6 +62,23 @@ pub(crate) fn padded(dim: usize, rotate: bool) -> usize {
 /// log2 of the FWHT block of a rotated row: the next power of two, at most 2^27.
 fn block_log2(dim: usize) -> u32 {
     dim.max(1).checked_next_power_of_two().map_or(MAX_BLOCK_LOG2, usize::ilog2).min(MAX_BLOCK_LOG2)
+}
+
+/// Rotation, an L2 ball of radius `gamma C` held exactly, stochastic rounding.
+pub(super) fn rounded_ball(dim: usize, gamma: f64, clip: f64, bits: u32) -> Result<EncodeParams, PrivacyError> {
+    let fraction_bits = fraction_bits(gamma * clip);
+    encode_params(EncodeShape {
+        dim,
+        rotate: true,
+        bits,
+        fraction_bits,
+        norm: norm_kind::L2,
+        rounding: rounding_kind::STOCHASTIC,
+        linf: NO_LINF,
+        gamma,
+        clip: clip as f32,
+        norm_bound: floor_square(gamma * clip, 2 * fraction_bits),
+    })
 }
 
 pub(super) fn encode_params(shape: EncodeShape) -> Result<EncodeParams, PrivacyError> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::fixed::{self, EncodeShape};
+use super::fixed;
 use super::{Mechanism, NoiseLaw, PrivacyError};
-use crate::params::{EncodeParams, NO_LINF, norm_kind, rounding_kind};
+use crate::params::EncodeParams;
 use crate::privacy::accountant::rdp::validate;
 use crate::privacy::{DpEvent, NeighboringRelation};
 
@@ -57,19 +57,7 @@ impl Mechanism for Smm {
 
     fn encode_params(&self, dim: usize) -> Result<EncodeParams, PrivacyError> {
         let SmmParams { gamma, clip, bits, .. } = self.params;
-        let fraction_bits = fixed::fraction_bits(gamma * clip);
-        fixed::encode_params(EncodeShape {
-            dim,
-            rotate: true,
-            bits,
-            fraction_bits,
-            norm: norm_kind::L2,
-            rounding: rounding_kind::STOCHASTIC,
-            linf: NO_LINF,
-            gamma,
-            clip: clip as f32,
-            norm_bound: fixed::floor_square(gamma * clip, 2 * fraction_bits),
-        })
+        fixed::rounded_ball(dim, gamma, clip, bits)
     }
 
     fn noise(&self) -> NoiseLaw {
