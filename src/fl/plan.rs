@@ -1,15 +1,17 @@
 //! The constants of a run, validated once; what a round's bits depend on beside the weights.
 
+mod checks;
+
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::FlError;
 use super::adaptive::AdaptiveClip;
-use super::cohort::{self, Sampling};
+use super::cohort::Sampling;
 use super::compress::{Compression, Operator};
 use super::dropout::{Dropout, Layer, Shares};
-use super::groups::{self, Grouping};
+use super::groups::Grouping;
 use super::optimizer::OptimizerConfig;
 use super::protocol::Protocol;
 use super::rule::AggregationConfig;
@@ -21,7 +23,6 @@ use crate::privacy::ledger::tab::{Costs, stage_of};
 use crate::privacy::mechanism::distributed_gaussian::{DistributedGaussian, largest_cohort};
 use crate::privacy::mechanism::{Mechanism, NoiseLaw};
 use crate::privacy::{DpEvent, truncation};
-use crate::sample::binomial;
 use crate::sample::table::NoiseTable;
 use crate::sample::table::discrete_gaussian::MAX_SIGMA;
 use crate::secagg::VectorShape;
@@ -188,55 +189,6 @@ impl Plan {
         self.encode_params().map(|_| ())
     }
 
-    /// Stages come one after another and differ in their noise alone.
-    fn check_stages(&self) -> Result<(), FlError> {
-        let refuse = |expected: &str, found: String| {
-            Err(FlError::OutOfRange { name: "stages of noise", expected: expected.to_string(), found })
-        };
-        let mut last = 1;
-        for Later { from, mechanism } in &self.later {
-            if *from <= last || *from > self.rounds {
-                return refuse(&format!("begun one after another, in rounds 2 to {}", self.rounds), from.to_string());
-            }
-            last = *from;
-            let (first, other) = (self.mechanism.as_ref(), mechanism.as_ref());
-            let alike = first.name() == other.name()
-                && first.unit() == other.unit()
-                && first.distributed() == other.distributed()
-                && first.neighboring() == other.neighboring()
-                && first.encode_params(self.row_dim())? == other.encode_params(self.row_dim())?
-                && std::mem::discriminant(&first.noise()) == std::mem::discriminant(&other.noise())
-                && other.event(self.row_dim()) != DpEvent::NonPrivate
-                && self.is_private();
-            if !alike {
-                return refuse("of one private mechanism, with other noise only", format!("{first:?} and {other:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether clients take part no more often than the cost of correlated noise assumes.
-    fn check_correlation(&self) -> Result<(), FlError> {
-        let Some(correlation) = self.mechanism.correlation() else { return Ok(()) };
-        let (assumed, rounds) = (correlation.participation, u64::from(self.rounds));
-        let bad = |name, expected, found| Err(FlError::OutOfRange { name, expected, found });
-        let Some(turns) = cohort::participation(self.sampling, self.clients, self.cohort, rounds) else {
-            let expected = "`round-robin` or `all` (no amplification by sampling is proved for correlated noise)";
-            return bad("sampling", expected.into(), format!("{:?}", self.sampling));
-        };
-        if rounds > correlation.strategy.rounds() {
-            return bad(
-                "rounds",
-                format!("at most {}, those of the matrix", correlation.strategy.rounds()),
-                rounds.to_string(),
-            );
-        }
-        if turns.max > assumed.max || turns.separation < assumed.separation {
-            return bad("participation", format!("at most that of the mechanism, {assumed:?}"), format!("{turns:?}"));
-        }
-        Ok(())
-    }
-
     /// Rounds of each stage.
     fn stage_rounds(&self) -> impl Iterator<Item = u64> {
         let starts = std::iter::once(1).chain(self.later.iter().map(|later| later.from));
@@ -265,157 +217,9 @@ impl Plan {
         self.grouping.expected_size(self.cohort)
     }
 
-    /// Only noise that is drawn for a group of any size has groups.
-    fn check_grouping(&self) -> Result<(), FlError> {
-        if self.grouping == Grouping::Whole {
-            return Ok(());
-        }
-        let bad = |expected: &str, found: String| {
-            Err(FlError::OutOfRange { name: "group_size", expected: expected.to_owned(), found })
-        };
-        let groups = self.cohort / self.expected_size();
-        if groups > groups::MOST as f64 {
-            return bad(&format!("at most {} groups a round", groups::MOST), format!("{groups} groups"));
-        }
-        if self.mechanism.correlation().is_some() {
-            return bad("absent beside correlated noise, whose state is one sum's", self.mechanism.name().into());
-        }
-        let law = self.mechanism.noise();
-        let shared = self.placement == NoisePlacement::PerClient;
-        if matches!(law, NoiseLaw::DiscreteGaussianShares { .. })
-            || (shared && matches!(law, NoiseLaw::CenteredBinomial { .. }))
-        {
-            return bad(
-                "absent, or the mechanism `smm`, `smm-2022`, `skellam`, `central-gaussian`, `none` (the shares of others are \
-                 made for cohorts of one size)",
-                self.mechanism.name().into(),
-            );
-        }
-        Ok(())
-    }
-
-    /// A rule needs vectors, and so many that its condition holds.
-    fn check_aggregation(&self) -> Result<(), FlError> {
-        let Some(config) = &self.aggregation else { return Ok(()) };
-        let bad = |name, expected: &str, found: String| {
-            Err(FlError::OutOfRange { name, expected: expected.to_owned(), found })
-        };
-        let aggregator = config.build()?;
-        if config.needs_root() {
-            let expected = "a rule that needs no data of the server's own: no run has such data";
-            return bad("aggregation.rule", expected, aggregator.rule().name().into());
-        }
-        if self.grouping == Grouping::Whole {
-            let expected = "given beside `aggregation`: a robust rule works on the sums of groups, or with `plain` and no \
-                            mechanism on the vectors of clients (group_size 1)";
-            return bad("group_size", expected, "absent".into());
-        }
-        if self.weights.is_some() && !(aggregator.rule().weighted() && config.before.is_empty()) {
-            let expected = "`uniform` with this rule, whose formula has no weights";
-            return bad("algorithm.weights", expected, format!("samples, with {}", aggregator.rule().name()));
-        }
-        Ok(aggregator.check(match self.grouping {
-            Grouping::Split(count) => count as usize,
-            Grouping::Whole | Grouping::Single => self.cohort as usize,
-        })?)
-    }
-
-    /// Coins are shared out evenly, or the sum would depend on how many share them.
-    fn check_coins(&self) -> Result<(), FlError> {
-        if self.mechanism.bias_bits().is_some() && self.placement == NoisePlacement::Aggregate {
-            return Err(FlError::OutOfRange {
-                name: "privacy.noise",
-                expected: "`per_client` (the coins are the clients' own answers)".into(),
-                found: "aggregate".into(),
-            });
-        }
-        let (NoisePlacement::PerClient, NoiseLaw::CenteredBinomial { coins }) =
-            (self.placement, self.mechanism.noise())
-        else {
-            return Ok(());
-        };
-        let even = coins.is_multiple_of(self.clients) && coins / self.clients <= u64::from(binomial::MAX_K);
-        if self.sampling == Sampling::All && even {
-            return Ok(());
-        }
-        Err(FlError::OutOfRange {
-            name: "privacy.coins",
-            expected: format!(
-                "with noise `per_client`: sampling `all`, and a multiple of the {} clients with at most {} for each; or noise `aggregate`",
-                self.clients,
-                binomial::MAX_K
-            ),
-            found: format!("{coins}, sampling {:?}", self.sampling),
-        })
-    }
-
-    /// Only a Skellam variable is a sum of independent shares of any size.
-    fn check_dropout(&self) -> Result<(), FlError> {
-        let Some(dropout) = &self.dropout else { return Ok(()) };
-        if self.placement != NoisePlacement::PerClient || !matches!(self.mechanism.noise(), NoiseLaw::Skellam { .. }) {
-            return Err(FlError::OutOfRange {
-                name: "privacy.dropout",
-                expected: "absent, or noise `per_client` of `smm`, `smm-2022` or `skellam`".into(),
-                found: format!("noise {:?} of {}", self.placement, self.mechanism.name()),
-            });
-        }
-        dropout.validate((self.sampling == Sampling::All).then(|| self.grouping.least_size(self.clients)))
-    }
-
-    /// Only a Skellam variable is split into two that are accounted alike.
-    fn check_server_share(&self) -> Result<(), FlError> {
-        let bad = |expected: &str, found: String| {
-            Err(FlError::OutOfRange { name: "privacy.server_share", expected: expected.into(), found })
-        };
-        if !(0.0..1.0).contains(&self.server_share) {
-            return bad("in [0, 1): the clients have to add some noise", self.server_share.to_string());
-        }
-        if self.server_share > 0.0 && self.mechanism.with_part_of_noise(1.0 - self.server_share).is_none() {
-            return bad(
-                "absent, or the mechanism `smm`, `smm-2022` or `skellam`",
-                format!("{} with {}", self.server_share, self.mechanism.name()),
-            );
-        }
-        Ok(())
-    }
-
     /// The part of a round's Skellam noise that the clients add together.
     fn clients_part(&self, mu: f64) -> f64 {
         mu * (1.0 - self.server_share)
-    }
-
-    fn check_adaptive(&self) -> Result<(), FlError> {
-        let Some((rule, first)) = &self.adaptive else { return Ok(()) };
-        rule.validate()?;
-        let bad = |expected: &str, found: &str| {
-            let (expected, found) = (expected.to_owned(), found.to_owned());
-            Err(FlError::OutOfRange { name: "privacy.adaptive_clip", expected, found })
-        };
-        if !(first.is_finite() && *first > 0.0) {
-            return bad("a first bound > 0", &first.to_string());
-        }
-        if !self.is_private() {
-            return bad("absent where nothing is protected", "given");
-        }
-        if self.mechanism.correlation().is_some() {
-            return bad("absent beside correlated noise, which prefix sums of rows in one scale are made for", "given");
-        }
-        Ok(())
-    }
-
-    fn check_compression(&self) -> Result<(), FlError> {
-        let Some(compression) = &self.compression else { return Ok(()) };
-        compression.validate(self.dim)?;
-        compression.validate_clients(self.dim, self.clients, false)?;
-        if self.mechanism.correlation().is_some() {
-            return Err(FlError::OutOfRange {
-                name: "compression",
-                expected: "absent beside correlated noise, which cancels over rounds in one system of coordinates only"
-                    .into(),
-                found: compression.name().into(),
-            });
-        }
-        Ok(())
     }
 
     /// The map that compresses the vectors of a round, drawn from a key of its attempt.
@@ -573,22 +377,6 @@ impl Plan {
             Sampling::TruncatedPoisson { most } => truncation::excess(self.clients, self.sampling_rate(), most),
             _ => 0.0,
         }
-    }
-
-    /// A cut cohort's cost must fit in what is set aside of delta, at the budget if there is one.
-    fn check_truncation(&self) -> Result<(), FlError> {
-        let Sampling::TruncatedPoisson { most } = self.sampling else { return Ok(()) };
-        let (rate, rounds) = (self.sampling_rate(), u64::from(self.rounds));
-        let epsilon = self.epsilon_budget.unwrap_or(0.0);
-        if self.is_private() && !truncation::fits(self.clients, rate, most, rounds, epsilon, self.delta) {
-            let least = truncation::least(self.clients, rate, rounds, epsilon, self.delta)?;
-            return Err(FlError::OutOfRange {
-                name: "sampling.truncated-poisson.most",
-                expected: format!("at least {least}: a cut must be so improbable that delta bears it"),
-                found: most.to_string(),
-            });
-        }
-        Ok(())
     }
 
     /// What one release of a mechanism costs, in both views; the whole run where its noise is correlated.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use super::Coordinator;
 use super::WantedKey;
 use crate::fl::adaptive::ClipState;
 use crate::fl::checkpoint::Checkpoint;
