@@ -1,5 +1,6 @@
 //! What a user writes: an experiment as JSON, overridden from the command line, checked and resolved.
 
+pub mod asynchrony;
 pub mod build;
 pub mod design;
 pub mod overrides;
@@ -17,6 +18,7 @@ use crate::data::partition::PartitionConfig;
 use crate::data::{DataConfig, DataError};
 use crate::fl::FlError;
 use crate::fl::adaptive::AdaptiveClip;
+use crate::fl::asynchrony::AsynchronyConfig;
 use crate::fl::attack::AdversaryConfig;
 use crate::fl::cohort::Sampling;
 use crate::fl::compress::Compression;
@@ -70,6 +72,10 @@ pub struct Config {
     /// and without `group_size`: over the clients' vectors. Absent: the mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregation: Option<AggregationConfig>,
+    /// Rounds that do not wait: clients work at their own pace, `cohort` of them at a time, and a round takes what has arrived. Needs
+    /// `sampling` `all`. Absent: every round waits for its cohort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asynchrony: Option<AsynchronyConfig>,
     /// Number of rounds (T).
     pub rounds: u32,
     /// Share of the clients that are asked and vanish before they deliver, in [0, 1): for simulations. What a private run
@@ -180,6 +186,10 @@ pub enum Algorithm {
         /// mu of FedProx (Li et al. 2020): how strongly a client is held near the server's model; 0 is FedAvg.
         #[serde(default, skip_serializing_if = "is_zero_f32")]
         proximal: f32,
+        /// FedNova (Wang et al. 2020): a client's delta is divided by its number of local steps, and the mean multiplied by their mean,
+        /// so that clients of many steps do not pull harder than their weight.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        normalized: bool,
         /// How clients count in the mean.
         #[serde(default)]
         weights: ClientWeights,

@@ -4,6 +4,7 @@
 //! frames and results.
 
 pub mod adaptive;
+pub mod asynchrony;
 pub mod attack;
 pub mod checkpoint;
 pub mod client;
@@ -14,6 +15,7 @@ mod correlated;
 pub mod dropout;
 pub mod groups;
 pub mod magnitude;
+pub mod nova;
 pub mod optimizer;
 pub mod plan;
 pub mod protocol;

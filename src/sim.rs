@@ -26,6 +26,7 @@ use crate::backend::{BackendError, EncodeReport};
 use crate::config::ConfigError;
 use crate::config::build::Experiment;
 use crate::fl::FlError;
+use crate::fl::asynchrony::Arrived;
 use crate::fl::checkpoint::Checkpoint;
 use crate::fl::compress::Residuals;
 use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask, RuleReport};
@@ -62,6 +63,9 @@ pub struct RoundRecord {
     /// The clip bound of the round, where it adapts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
+    /// What came together in an asynchronous round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<Arrived>,
     /// What a robust rule did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleReport>,
@@ -87,7 +91,7 @@ pub struct RoundRecord {
 pub struct ClientRecord {
     /// Round.
     pub round: u32,
-    /// Rows that were replaced by zero because they held NaN or an infinity.
+    /// Rows that held NaN or an infinity: a private round has a zero in their place, any other leaves their clients out.
     pub zeroed_rows: usize,
     /// Share of rows that the clip changed.
     pub clipped: f64,
@@ -477,6 +481,7 @@ impl Run {
             survivors: summary.survivors,
             update_norm: summary.update_norm,
             clip: summary.clip,
+            arrived: summary.arrived,
             rule: summary.rule.clone(),
             accuracy: summary.evaluation.map(|e| e.accuracy),
             loss: summary.evaluation.map(|e| e.loss),

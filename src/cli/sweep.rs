@@ -79,10 +79,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let observer = Bar(bar);
     let (results, complete) = sweep::run_sweep(&sweep, &points, &folder, &out, args.jobs, &interrupt, &observer)?;
     observer.0.finish_and_clear();
-    let table = sweep::table(&points, &results);
+    let table = sweep::table(&sweep, &points, &results);
     let figure = sweep::figure(&sweep, &points, &results);
     let mut notes = vec![
-        "Mean and sample standard deviation of the final test accuracy over the seeds. Epsilon is the public view."
+        "Means and sample standard deviations over the seeds; accuracy is that on the test data at the end. Epsilon is the public view."
             .to_string(),
     ];
     notes.extend(sweep::refusals(&points, &results));
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let page = html::page(&RunReport {
         title: format!("veilsum sweep: {}", sweep.name),
         notes,
-        charts: vec![("Final test accuracy; the band is one standard deviation.".into(), figure.clone())],
+        charts: vec![(format!("{}; a band is one standard deviation.", sweep.measure.title()), figure.clone())],
         tables: vec![("All points".into(), table.clone())],
         ..RunReport::default()
     });

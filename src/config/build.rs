@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::asynchrony;
 use super::resolve::{self, Resolved, Setting, resolve};
 use super::{
     Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig,
@@ -15,6 +16,7 @@ use super::{
 use crate::backend::{self, Backend, BackendKind};
 use crate::data::partition::{self, Partition, PartitionConfig};
 use crate::data::{self, Dataset, Features, Split};
+use crate::fl::asynchrony::ReleaseWhen;
 use crate::fl::attack::Adversary;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::compress::Residuals;
@@ -22,7 +24,7 @@ use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::fl::protocol::mphe::MpheTrust;
 use crate::fl::protocol::{Protocol, ServerBehavior};
-use crate::fl::{FlError, SERVER};
+use crate::fl::{FlError, SERVER, nova};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
 use crate::model::{LocalConfig, LocalTrainer, trainer_for, trainer_on};
@@ -198,6 +200,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         session,
         clients,
         cohort: cohort(config, clients),
+        asynchrony: asynchrony::build(config, clients, base)?,
         sampling: config.sampling,
         grouping: grouping(config, clients),
         aggregation: config.aggregation.clone(),
@@ -214,6 +217,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         protocol: config.secagg,
         direction,
         weights,
+        local_steps: local_steps(&config.algorithm, &partition),
         delta: config.privacy.delta,
         epsilon_budget: resolved_privacy.target_epsilon,
         server: config.server,
@@ -230,7 +234,9 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     if ledger.is_some() && !plan.is_private() {
         return Err(invalid("ledger", "absent where nothing is protected, or a private mechanism", "mechanism none"));
     }
-    let resolved = Config { privacy: resolved_privacy, data, train_on, ledger: ledger.clone(), ..config.clone() };
+    let asynchrony = config.asynchrony.as_ref().map(|rules| rules.rebased(&here));
+    let resolved =
+        Config { privacy: resolved_privacy, data, train_on, ledger: ledger.clone(), asynchrony, ..config.clone() };
     Ok(Experiment {
         name: config.name.clone(),
         notes: notes(config, &plan, predicted_wrap, on_device),
@@ -313,7 +319,10 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
     if !(p.clip.is_finite() && p.clip > 0.0) {
         return Err(invalid("privacy.clip", "finite and > 0", p.clip));
     }
-    if let Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, .. } = config.algorithm {
+    if let Algorithm::FedAvg {
+        epochs, batch_size, learning_rate, momentum, weight_decay, proximal, normalized, ..
+    } = config.algorithm
+    {
         if epochs == 0 || batch_size == 0 {
             return Err(invalid("algorithm.epochs and algorithm.batch_size", "at least 1", 0));
         }
@@ -326,6 +335,16 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
         if !(weight_decay.is_finite() && weight_decay >= 0.0) {
             return Err(invalid("algorithm.weight_decay", "finite and >= 0", weight_decay));
         }
+        if normalized && momentum > 0.0 && proximal > 0.0 {
+            return Err(invalid(
+                "algorithm.normalized",
+                "false with both momentum and proximal, or one of them 0",
+                true,
+            ));
+        }
+        if normalized && f64::from(learning_rate) * f64::from(proximal) >= 1.0 {
+            return Err(invalid("algorithm.proximal", "below 1 / learning_rate with `normalized`", proximal));
+        }
     }
     Ok(())
 }
@@ -333,7 +352,11 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
 /// Expected size of a cohort: all clients where everybody takes part, the size of a group where groups take turns.
 fn cohort(config: &Config, clients: u64) -> f64 {
     match config.sampling {
-        Sampling::All => clients as f64,
+        Sampling::All => match config.asynchrony.as_ref().map(|rules| rules.release) {
+            // Noise and ring are those of what is added up.
+            Some(ReleaseWhen::Arrivals(count)) => f64::from(count),
+            _ => clients as f64,
+        },
         Sampling::RoundRobin => clients as f64 / cohort::groups(clients, config.cohort) as f64,
         Sampling::Poisson | Sampling::TruncatedPoisson { .. } | Sampling::Fixed => config.cohort,
     }
@@ -350,10 +373,23 @@ fn grouping(config: &Config, clients: u64) -> Grouping {
     }
 }
 
+/// `|a|_1` of every client's local steps, where deltas are normalized.
+fn local_steps(algorithm: &Algorithm, partition: &Partition) -> Option<Arc<Vec<f64>>> {
+    let Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, proximal, normalized: true, .. } = *algorithm
+    else {
+        return None;
+    };
+    let steps = |client: &Vec<usize>| {
+        let steps = u64::from(epochs) * client.len().div_ceil(batch_size) as u64;
+        nova::effective_steps(steps, momentum.into(), f64::from(learning_rate) * f64::from(proximal))
+    };
+    Some(Arc::new(partition.clients.iter().map(steps).collect()))
+}
+
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
     match *algorithm {
         Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
-        Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, proximal, weights } => {
+        Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, proximal, weights, .. } => {
             let local = LocalConfig { epochs, batch_size, learning_rate, momentum, weight_decay, proximal };
             let weights = match weights {
                 ClientWeights::Uniform => None,

@@ -32,6 +32,12 @@ pub struct SweepConfig {
     /// The grid path on the horizontal axis of the figure; absent: the first of the grid that is not `panels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x: Option<String>,
+    /// Draws a heat map instead of curves: the grid path of its rows, or `variants`; the columns are `x`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+    /// What the figure shows.
+    #[serde(default)]
+    pub measure: Measure,
     /// A grid path of which every value gets a chart of its own; a point without it stands in each of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panels: Option<String>,
@@ -40,6 +46,48 @@ pub struct SweepConfig {
 fn default_name() -> String {
     "sweep".into()
 }
+
+/// What a sweep compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// Test accuracy at the end.
+    #[default]
+    Accuracy,
+    /// Mean test accuracy of the evaluations in the last ten rounds.
+    LastTen,
+    /// Best test accuracy of all evaluations.
+    Best,
+    /// Success rate of a backdoor at the end.
+    AttackSuccess,
+}
+
+impl Measure {
+    /// Its name on an axis.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Accuracy => "test accuracy (%)",
+            Self::LastTen => "test accuracy, mean of the last 10 rounds (%)",
+            Self::Best => "best test accuracy (%)",
+            Self::AttackSuccess => "success of the attack (%)",
+        }
+    }
+
+    /// Its key in the result of a run.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::LastTen => "accuracy_last_10",
+            Self::Best => "accuracy_best",
+            Self::AttackSuccess => "attack_success",
+        }
+    }
+}
+
+/// What stands for all variants where a path is asked for.
+pub const VARIANTS: &str = "variants";
 
 /// A named set of overrides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,7 +126,7 @@ impl Point {
         }
         for (path, value) in &self.coordinates {
             let leaf = path.rsplit('.').next().unwrap_or(path);
-            parts.push(format!("{leaf}={}", plain(value)));
+            parts.push(format!("{leaf}={}", short(value)));
         }
         let text = if parts.is_empty() { "point".to_string() } else { parts.join("_") };
         text.chars().map(|c| if c.is_ascii_alphanumeric() || "=._-".contains(c) { c } else { '-' }).collect()
@@ -89,6 +137,19 @@ impl Point {
 #[must_use]
 pub fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+/// A value as people write it: `{"inner-product": {"strength": 0.1}}` is `inner-product strength 0.1`.
+#[must_use]
+pub fn short(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let part = |(key, value): (&String, &Value)| format!("{key} {}", short(value)).trim_end().to_owned();
+            members.iter().map(part).collect::<Vec<_>>().join(" ")
+        }
+        Value::Array(values) => values.iter().map(short).collect::<Vec<_>>().join(" "),
+        other => plain(other),
+    }
 }
 
 impl SweepConfig {
@@ -122,7 +183,8 @@ impl SweepConfig {
 
     /// The paths that are named beside the grid are paths of the grid.
     fn check_paths(&self) -> Result<(), ConfigError> {
-        let named = [("x", &self.x), ("panels", &self.panels)];
+        let rows = self.rows.clone().filter(|path| path != VARIANTS);
+        let named = [("x", &self.x), ("panels", &self.panels), ("rows", &rows)];
         let named = named.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
         let left_out = self.variants.iter().flat_map(|v| v.without.iter().map(|path| ("variants.without", path)));
         for (name, path) in named.chain(left_out) {
@@ -139,6 +201,10 @@ impl SweepConfig {
                 expected,
                 found: self.panels.clone().unwrap_or_default(),
             });
+        }
+        if self.rows.is_some() && (self.rows.as_deref() == self.axis() || self.rows == self.panels) {
+            let expected = "`variants`, or another path of the grid than x and panels".into();
+            return Err(ConfigError::Invalid { name: "rows", expected, found: self.rows.clone().unwrap_or_default() });
         }
         Ok(())
     }
@@ -163,7 +229,7 @@ impl SweepConfig {
     /// The grid path of the horizontal axis.
     #[must_use]
     pub fn axis(&self) -> Option<&str> {
-        let mut paths = self.grid.keys().filter(|path| Some(*path) != self.panels.as_ref());
+        let mut paths = self.grid.keys().filter(|path| ![&self.panels, &self.rows].contains(&&Some((*path).clone())));
         self.x.as_deref().or_else(|| paths.next().map(String::as_str))
     }
 }
@@ -187,6 +253,8 @@ mod tests {
         let base = crate::config::overrides::parse(Config::quickstart(), "q").unwrap();
         let points = sweep.points(&base).unwrap();
         assert_eq!(points.len(), 7);
+        let attack = json!({"inner-product": {"strength": 0.1}});
+        assert_eq!([short(&attack), short(&json!({"free-rider": {}}))], ["inner-product strength 0.1", "free-rider"]);
         assert_eq!(points[0].slug(), "smm_cohort=10_bits=6");
         assert_eq!(points[6].slug(), "none");
         assert_eq!(points[6].config["privacy"]["mechanism"], "none");
@@ -218,6 +286,8 @@ mod tests {
         assert_eq!(sweep.axis(), Some("privacy.target_epsilon"));
         for (wrong, word) in [
             (json!({"panels": "bits"}), "panels is"),
+            (json!({"rows": "bits"}), "rows is"),
+            (json!({"rows": "privacy.bits", "x": "privacy.bits"}), "rows is"),
             (json!({"x": "rounds"}), "x is"),
             (json!({"panels": "privacy.bits", "x": "privacy.bits"}), "another path"),
             (json!({"variants": [{"label": "a", "set": {}, "without": ["cohort"]}]}), "variants.without"),

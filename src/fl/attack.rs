@@ -16,8 +16,8 @@
 //! | [`free_rider`] | zero, or noise | nothing |
 //! | [`backdoor`] | `strength x_own`, trained on stamped images | its own data |
 //!
-//! The parameter of an attack is its `strength`; epsilon is privacy. Gradient inversion is not here: it changes no vector
-//! that is sent, it reads one.
+//! The parameter of an attack is its `strength`; epsilon is privacy. [`inversion`] is none of these: it changes no vector that is sent, it
+//! reads one (`examples/gradient_inversion.rs`).
 //!
 //! Vectors are `f32`: a strength that takes a coordinate beyond its range sends an infinity, which rules leave out.
 
@@ -28,6 +28,7 @@ pub mod config;
 pub mod free_rider;
 pub mod gaussian;
 pub mod inner_product;
+pub mod inversion;
 pub mod label_flip;
 pub mod mimic;
 pub mod min_max;

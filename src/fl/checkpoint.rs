@@ -26,6 +26,8 @@ pub struct Checkpoint {
     pub noise: Vec<u8>,
     /// The last aggregate of a robust rule, where the next one begins; empty where there is none.
     pub aggregate: Vec<f32>,
+    /// Older models, by version, that clients of asynchronous rounds began from.
+    pub versions: Vec<(u32, Vec<f32>)>,
     /// What the clients of a simulation keep between rounds ([`super::compress::Residuals::seal`]); empty where they keep nothing. The
     /// coordinator knows nothing of it: its driver puts it here.
     pub residuals: Vec<u8>,
@@ -38,6 +40,8 @@ const CLIP: &str = "clip";
 const AGGREGATE: &str = "aggregate";
 /// The tensor of the state of correlated noise.
 const NOISE: &str = "noise.state";
+/// What the names of older models begin with.
+const VERSION: &str = "version.";
 /// The tensor of what clients keep.
 const RESIDUALS: &str = "clients.residuals";
 
@@ -55,6 +59,7 @@ impl Checkpoint {
         }
         let mut tensors = vec![("weights".to_string(), &self.weights)];
         tensors.extend(self.optimizer.iter().map(|(n, v)| (format!("optimizer.{n}"), v)));
+        tensors.extend(self.versions.iter().map(|(n, v)| (format!("{VERSION}{n}"), v)));
         if !self.aggregate.is_empty() {
             tensors.push((AGGREGATE.to_string(), &self.aggregate));
         }
@@ -108,7 +113,7 @@ impl Checkpoint {
         })?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged("file", &e))?;
         let mut weights = None;
-        let mut optimizer = Vec::new();
+        let (mut optimizer, mut versions) = (Vec::new(), Vec::new());
         let (mut noise, mut residuals, mut aggregate) = (Vec::new(), Vec::new(), Vec::new());
         for (name, view) in tensors.iter() {
             match (name, view.dtype()) {
@@ -127,6 +132,12 @@ impl Checkpoint {
                 });
             }
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+            if let Some(number) = name.strip_prefix(VERSION) {
+                let found =
+                    || FlError::Checkpoint { what: "version", expected: "a number".into(), found: number.to_owned() };
+                versions.push((number.parse::<u32>().map_err(|_| found())?, values));
+                continue;
+            }
             match name.strip_prefix("optimizer.") {
                 Some(rest) => optimizer.push((rest.to_string(), values)),
                 None if name == AGGREGATE => aggregate = values,
@@ -139,6 +150,7 @@ impl Checkpoint {
             found: "absent".into(),
         })?;
         optimizer.sort_by(|a, b| a.0.cmp(&b.0));
+        versions.sort_by_key(|(number, _)| *number);
         Ok(Self {
             round: number("round")? as u32,
             steps: number("steps")?,
@@ -149,6 +161,7 @@ impl Checkpoint {
             noise,
             residuals,
             aggregate,
+            versions,
         })
     }
 }
@@ -173,6 +186,7 @@ mod tests {
             noise: vec![1, 2, 255],
             aggregate: vec![0.5, -0.25],
             residuals: vec![7; 70],
+            versions: vec![(3, vec![0.25]), (11, vec![1.5, 2.5])],
         };
         let bytes = c.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), c);

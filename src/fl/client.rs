@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::FlError;
+use super::asynchrony::{self, SCALE};
 use super::coordinator::RoundTask;
 use super::dropout;
 use super::magnitude;
@@ -124,9 +125,24 @@ impl<'a> ClientRound<'a> {
     /// # Errors
     /// Those of [`Backend::encode_packed`].
     pub fn vectors(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
-        let Some(operator) = &self.task.operator else { return self.clipped(clients, rows) };
-        let host = Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() };
-        self.clipped(clients, &operator.compress(&host)?)
+        let host = || Ok::<_, FlError>(Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() });
+        match (&self.task.operator, &self.task.starts) {
+            (Some(operator), _) => self.weighed(clients, &operator.compress(&host()?)?),
+            // Integers are weighed behind the encoding.
+            (None, Some(_)) if !self.plan.is_exact() => self.weighed(clients, &host()?),
+            _ => self.clipped(clients, rows),
+        }
+    }
+
+    /// Rows on the host, in a narrow ring scaled by what they count: after the clip, so that `encode` has nothing left to clip.
+    fn weighed(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
+        if self.task.starts.is_none() || self.plan.is_exact() {
+            return self.clipped(clients, rows);
+        }
+        let shares = clients.iter().map(|&client| self.task.weight(client) as f64 / SCALE as f64);
+        let (scaled, clipped) = asynchrony::scale(rows, shares, f64::from(self.encode.clip))?;
+        let (vectors, encoded) = self.encode(clients, &scaled)?;
+        Ok((vectors, EncodeReport { zeroed: encoded.zeroed, linf_hits: encoded.linf_hits, ..clipped }))
     }
 
     /// Clipped by the client where the bound adapts, else by `encode`.
@@ -213,7 +229,7 @@ impl<'a> ClientRound<'a> {
     /// Without privacy the words are signed fixed-point numbers, multiplied by the client's public weight in the
     /// wide ring of the round.
     fn weighted<'w>(&self, client: u64, words: &'w [u32]) -> impl Iterator<Item = u64> + use<'w> {
-        let weight = self.plan.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0)) as i64;
+        let weight = self.plan.count(client, self.task.weight(client)) as i64;
         let mask = (1u64 << self.shape.bits) - 1;
         words.iter().map(move |&w| i64::from(w as i32).wrapping_mul(weight) as u64 & mask)
     }

@@ -4,6 +4,7 @@
 //! The order protects privacy: the attempt is on record before a client computes, and the charge is
 //! durable before the sum is decoded.
 
+mod arrivals;
 mod keys;
 mod reveal;
 mod task;
@@ -13,11 +14,13 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use self::arrivals::Arrivals;
 use self::keys::RunKey;
 pub use self::keys::WantedKey;
 use self::reveal::Revealed;
 pub use self::task::{Action, Charge, ExcessNoise, Finish, RoundSummary, RoundTask, RuleReport};
 use super::adaptive::ClipState;
+use super::asynchrony::Starts;
 use super::checkpoint::Checkpoint;
 use super::cohort::{self, Sampling};
 use super::correlated::RunNoise;
@@ -99,6 +102,8 @@ pub struct Coordinator {
     key: Option<RunKey>,
     /// Last frames of the machine that made it, and the id of its session.
     parting: (SessionId, VecDeque<Transmit>),
+    /// Who arrives when, where rounds do not wait.
+    arrivals: Option<Arrivals>,
     /// A hash of what the clients' rows depend on beside the weights, where they keep something.
     kept: Option<[u8; 32]>,
     /// Bytes of the clients' frames, and clients in the sums.
@@ -128,6 +133,12 @@ impl Coordinator {
             Some(correlation) => Some(RunNoise::new(correlation.strategy, plan.shape()?.len as usize)),
             None => None,
         };
+        let weights = Arc::new(weights);
+        let arrivals = plan.asynchrony.clone().map(|rules| {
+            let address = Address { client: SERVER, ..Address::default() };
+            let key = secret.derive(&plan.session, address, Purpose::Arrivals, plan.cipher);
+            Arrivals::new(rules, plan.clients, &key, &weights)
+        });
         Ok(Self {
             clip: plan.adaptive.map(|(rule, first)| ClipState::new(rule, first)),
             noise,
@@ -139,13 +150,14 @@ impl Coordinator {
             secret,
             backend,
             spend,
-            weights: Arc::new(weights),
+            weights,
             round: 0,
             steps: 0,
             table: None,
             told: BTreeMap::new(),
             key: None,
             parting: (SessionId { session: [0; 16], round: 0, attempt: 0 }, VecDeque::new()),
+            arrivals,
             kept: None,
             received: (0, 0),
             state: State::Ready,
@@ -181,6 +193,9 @@ impl Coordinator {
         self.round = checkpoint.round;
         self.steps = checkpoint.steps;
         self.weights = Arc::new(checkpoint.weights);
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.restore(checkpoint.round, checkpoint.versions, &self.weights)?;
+        }
         Ok(())
     }
 
@@ -265,6 +280,9 @@ impl Coordinator {
             return Ok(Action::Finished(Finish::Complete));
         }
         let round = self.round + 1;
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.advance(round);
+        }
         let input = self.input(round);
         if self.spend.superseded(round, input) {
             return Err(FlError::Superseded { round });
@@ -319,11 +337,17 @@ impl Coordinator {
         if let Some(kept) = &self.kept {
             h.update(kept);
         }
+        if let Some(arrivals) = &self.arrivals {
+            arrivals.hash(&mut h);
+        }
         h.finalize().into()
     }
 
     fn cohort(&self, round: u32, attempt: &Attempt) -> Vec<u64> {
         let plan = &self.plan;
+        if let Some(arrivals) = &self.arrivals {
+            return arrivals.cohort();
+        }
         let draw = match plan.sampling {
             Sampling::RoundRobin => self.key(0, 0, Purpose::Cohort),
             _ => self.key(round, attempt.attempt, Purpose::Cohort),
@@ -335,19 +359,37 @@ impl Coordinator {
     fn tasks(&self, round: u32, attempt: &Attempt, cohort: &[u64]) -> Result<Vec<RoundTask>, FlError> {
         let key = self.key(round, attempt.attempt, Purpose::Groups);
         let groups = self.plan.grouping.deal(cohort, self.plan.sampling, &key);
-        (0..).zip(groups).map(|(group, members)| self.task(round, attempt, group, members)).collect()
+        let starts = self.arrivals.as_ref().map(|arrivals| Arc::new(arrivals.starts(round, self.plan.rounds)));
+        (0..).zip(groups).map(|(group, members)| self.task(round, attempt, (group, members), &starts)).collect()
     }
 
-    fn task(&self, round: u32, attempt: &Attempt, group: u32, cohort: Vec<u64>) -> Result<RoundTask, FlError> {
+    fn task(
+        &self,
+        round: u32,
+        attempt: &Attempt,
+        (group, cohort): (u32, Vec<u64>),
+        starts: &Option<Arc<Starts>>,
+    ) -> Result<RoundTask, FlError> {
         let plan = &self.plan;
         let session = plan.grouping.session(&plan.session, group);
         let id = SessionId { session, round, attempt: attempt.attempt };
-        let (shape, threshold) = (plan.shape()?, plan.threshold(round, cohort.len()));
+        let start = |client: &u64| starts.as_ref().and_then(|starts| starts.get(client));
+        // Stand-ins add noise like everybody, of which none counts.
+        let copies = cohort.iter().filter(|client| start(client).is_some_and(|start| start.copy)).count();
+        let sharing = cohort.len() - copies;
+        let (shape, threshold) = (plan.shape()?, plan.threshold(round, sharing));
+        // All of them, where clients share the noise.
+        let threshold = if threshold > 0 { threshold + copies } else { 0 };
+        let uneven = plan.is_exact() && (plan.weights.is_some() || starts.is_some());
+        let count = |&client: &u64| plan.count(client, start(&client).map_or(1, |start| start.weight));
+        let counts = uneven.then(|| cohort.iter().map(count).collect());
         let parties = RoundParties {
             id,
             shape,
             cohort: &cohort,
             threshold,
+            sharing,
+            counts,
             secret: &self.secret,
             key: self.key.as_ref().map(RunKey::key),
             graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
@@ -356,11 +398,12 @@ impl Coordinator {
             id,
             group,
             protocol: plan.protocol.session(plan, &parties)?,
-            share: plan.share(round, cohort.len()),
-            layers: plan.layers(round, cohort.len()),
+            share: plan.share(round, sharing),
+            layers: plan.layers(round, sharing),
             threshold,
             cohort,
             weights: Arc::clone(&self.weights),
+            starts: starts.clone(),
             clip: self.clip,
             operator: plan.operator(&self.key(round, attempt.attempt, Purpose::Compression))?,
             encode: plan.encode_params()?,
@@ -530,6 +573,7 @@ impl Coordinator {
         let (cohort, survivors) =
             sums.iter().fold((0, 0), |(c, s), sum| (c + sum.task.cohort.len(), s + sum.survivors.len()));
         let clip = self.clip.map(|state| state.clip);
+        self.mix(&mut mean, &sums);
         drop(sums);
         if let (Some(state), Some(share)) = (&mut self.clip, share) {
             *state = state.next(share);
@@ -558,6 +602,9 @@ impl Coordinator {
             }
         }
         self.round = id.round;
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.keep(self.round, &self.weights);
+        }
         let summary = Box::new(RoundSummary {
             round: self.round,
             attempt: id.attempt,
@@ -566,6 +613,7 @@ impl Coordinator {
             epsilon: self.spend.epsilon(self.round)?,
             update_norm,
             clip,
+            arrived: self.arrivals.as_ref().and_then(Arrivals::report),
             rule,
             evaluation: None,
         });
@@ -616,6 +664,7 @@ impl Coordinator {
                 None => Vec::new(),
             },
             residuals: Vec::new(),
+            versions: self.arrivals.as_ref().map_or(Vec::new(), |arrivals| arrivals.older(self.round)),
         }
     }
 }

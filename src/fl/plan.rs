@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::FlError;
 use super::adaptive::AdaptiveClip;
+use super::asynchrony::staleness::Staleness;
+use super::asynchrony::{Asynchrony, SCALE, Update};
 use super::cohort::Sampling;
 use super::compress::{Compression, Operator};
 use super::dropout::{Dropout, Layer, Shares};
@@ -72,6 +74,8 @@ pub struct Plan {
     pub cohort: f64,
     /// How cohorts are drawn.
     pub sampling: Sampling,
+    /// How rounds go on without waiting for everybody; `sampling` is `all` then, and `cohort` the expected arrivals of a round.
+    pub asynchrony: Option<Asynchrony>,
     /// How a cohort is divided into groups, of which each has its own sum.
     pub grouping: Grouping,
     /// The robust rule that makes one vector of the groups' means; none: their mean.
@@ -104,6 +108,8 @@ pub struct Plan {
     pub direction: Direction,
     /// Public integer weights, one a client; only without differential privacy.
     pub weights: Option<Arc<Vec<u64>>>,
+    /// `|a|_1` of every client's local steps, where deltas are normalized by it (FedNova); only without differential privacy.
+    pub local_steps: Option<Arc<Vec<f64>>>,
     /// delta of the reported epsilon, in (0, 1).
     pub delta: f64,
     /// The run stops before the public epsilon would exceed this.
@@ -156,6 +162,16 @@ impl Plan {
         } else if self.weights.is_some() && !self.is_exact() {
             return bad("algorithm.weights", "uniform where the sum is in a narrow ring", "samples".into());
         }
+        if self.local_steps.is_some() && self.is_private() {
+            return bad(
+                "algorithm.normalized",
+                "false under differential privacy (the mean number of local steps would be released exactly)",
+                "true".into(),
+            );
+        }
+        if self.local_steps.is_some() && self.counts_whole() {
+            return bad("algorithm.normalized", "false beside this `asynchrony.update`, or `mean`", "true".into());
+        }
         self.check_compression()?;
         if self.placement == NoisePlacement::Aggregate
             && let NoiseLaw::DiscreteGaussianShares { .. } = self.mechanism.noise()
@@ -167,6 +183,7 @@ impl Plan {
             );
         }
         self.check_grouping()?;
+        self.check_asynchrony()?;
         self.check_aggregation()?;
         self.check_coins()?;
         self.check_dropout()?;
@@ -260,12 +277,38 @@ impl Plan {
         Ok(VectorShape { len: params.padded, bits })
     }
 
+    /// How often an update counts in an exact sum: the client's own weight times that of its staleness.
+    #[must_use]
+    pub fn count(&self, client: u64, staleness: u64) -> u64 {
+        let own = self.weights.as_ref().map_or(1, |w| w.get(client as usize).copied().unwrap_or(0));
+        own.saturating_mul(staleness)
+    }
+
+    /// `|a|_1` of a client's local steps, where deltas are normalized.
+    #[must_use]
+    pub fn steps_of(&self, client: u64) -> Option<f64> {
+        Some(self.local_steps.as_ref()?.get(client as usize).copied().unwrap_or(0.0))
+    }
+
+    /// What an update counts that is not stale: [`Self::count`] of it is the most of its client.
+    #[must_use]
+    pub fn whole_weight(&self) -> u64 {
+        if self.asynchrony.is_some() { SCALE } else { 1 }
+    }
+
+    /// Whether stale updates make a round's step shorter, so that it is divided by what fresh ones would count.
+    #[must_use]
+    pub fn counts_whole(&self) -> bool {
+        self.asynchrony.as_ref().is_some_and(|rules| rules.config.update != Update::Mean)
+    }
+
     /// 32 bits a value and the total weight of all clients: no cohort can overflow it. At most 63.
     fn wide_bits(&self) -> u32 {
         let total: u64 = match &self.weights {
             Some(w) => w.iter().fold(0, |a, &x| a.saturating_add(x)),
             None => self.clients,
         };
+        let total = total.saturating_mul(self.whole_weight());
         (32 + 64 - total.leading_zeros()).min(63)
     }
 
@@ -440,6 +483,15 @@ impl Plan {
         }
         if self.grouping != Grouping::Whole {
             h.update(format!(" {:?}", self.grouping).as_bytes());
+        }
+        if let Some(steps) = &self.local_steps {
+            h.update(format!(" steps {steps:?}").as_bytes());
+        }
+        if let Some(asynchrony) = &self.asynchrony {
+            h.update(format!(" {asynchrony:?}").as_bytes());
+            if asynchrony.config.staleness == Staleness::Progress {
+                h.update(self.rounds.to_le_bytes());
+            }
         }
         if let Some(aggregation) = &self.aggregation {
             h.update(format!(" {aggregation:?}").as_bytes());

@@ -188,6 +188,10 @@ pub(super) struct RoundParties<'a> {
     pub(super) cohort: &'a [u64],
     /// The least number of vectors that may be opened.
     pub(super) threshold: usize,
+    /// How many of them share the noise.
+    pub(super) sharing: usize,
+    /// How often each counts inside an exact sum, where they do not count alike.
+    pub(super) counts: Option<Vec<u64>>,
     /// The secret of a simulation, from which the clients' identities come.
     pub(super) secret: &'a Secret,
     /// The collective key, where the protocol has one.

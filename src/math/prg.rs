@@ -105,6 +105,8 @@ pub enum Purpose {
     Groups = 70,
     /// Which clients are in the hands of a simulation's adversary, and what it draws.
     Byzantine = 71,
+    /// Who fetches a model when, and arrives when, in a simulation of rounds that do not wait (public).
+    Arrivals = 80,
 }
 
 /// The stream cipher under a key.

@@ -1,6 +1,7 @@
 //! Curves as SVG pictures that explain themselves: title, axis labels, legend, spread.
 
 mod axis;
+pub mod heat;
 mod marks;
 
 use plotters::coord::Shift;

@@ -4,7 +4,8 @@
 //! private round holds for them too. It sees the honest vectors of the clients that will deliver, before they are clipped.
 //! For that the round's vectors are kept: `clients x d` floats.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::SimError;
 use super::work::{delivering, rows_in_flight};
@@ -14,7 +15,7 @@ use crate::data::{Batch, Dataset, Features};
 use crate::fl::attack::backdoor::ImageShape;
 use crate::fl::attack::{Attack, AttackError, Backdoor, DataAttack, Sight, View};
 use crate::fl::coordinator::RoundTask;
-use crate::fl::{FlError, SERVER};
+use crate::fl::{FlError, SERVER, nova};
 use crate::math::prg::{Address, Purpose, StreamKey};
 use crate::model::{Clients, samples_per_call};
 
@@ -96,16 +97,48 @@ fn trained(
     Ok(all)
 }
 
-/// One row a member: the gradient of the mean loss over its samples, or its delta.
+/// One row a member: the gradient of the mean loss over its samples, or its delta. In an asynchronous round each from the model that it
+/// began with.
 pub(super) fn train(
     experiment: &Experiment,
     task: &RoundTask,
     members: &[u64],
     attack: Option<DataAttack<'_>>,
 ) -> Result<Rows, SimError> {
+    let Some(starts) = &task.starts else {
+        let began = (&task.weights[..], task.id.round, task.id.attempt);
+        return train_from(experiment, began, members, attack);
+    };
+    let mut versions: BTreeMap<u32, (&Arc<Vec<f32>>, Vec<usize>)> = BTreeMap::new();
+    for (place, client) in members.iter().enumerate() {
+        let (version, weights) =
+            starts.get(client).map_or((task.id.round - 1, &task.weights), |start| (start.version, &start.weights));
+        versions.entry(version).or_insert_with(|| (weights, Vec::new())).1.push(place);
+    }
+    let dim = experiment.plan.dim;
+    let mut all = vec![0.0f32; members.len() * dim];
+    for (version, (weights, places)) in versions {
+        let some: Vec<u64> = places.iter().map(|&place| members[place]).collect();
+        // What a client draws is that of the round in which it began: a stand-in is the same update again.
+        let rows = train_from(experiment, (&weights[..], version + 1, 0), &some, attack)?;
+        let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+        for (row, place) in places.into_iter().enumerate() {
+            all[place * dim..(place + 1) * dim].copy_from_slice(host.row(row).map_err(FlError::from)?);
+        }
+    }
+    Ok(Rows::dense(all, members.len(), dim).map_err(FlError::from)?)
+}
+
+/// The same, of clients that began with one model, in one round and attempt.
+fn train_from(
+    experiment: &Experiment,
+    (weights, round, attempt): (&[f32], u32, u32),
+    members: &[u64],
+    attack: Option<DataAttack<'_>>,
+) -> Result<Rows, SimError> {
     let (data, plan) = (&experiment.split.train, &experiment.plan);
     let key = |client, purpose| {
-        let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy: 0 };
+        let address = Address { client, round, attempt, copy: 0 };
         experiment.secret.derive(&plan.session, address, purpose, plan.cipher)
     };
     let poison = attack.map(|attack| Poison::new(attack, data)).transpose().map_err(FlError::from)?;
@@ -119,14 +152,25 @@ pub(super) fn train(
     let clients =
         Clients { count: members.len(), shard: &|i| shard(members[i]), key: &|i| key(members[i], Purpose::Batches) };
     let trainer = &experiment.trainer;
-    Ok(match &experiment.work {
-        LocalWork::Delta(config) => trainer.delta_rows(&task.weights, &clients, config)?,
+    let rows = match &experiment.work {
+        LocalWork::Delta(config) => trainer.delta_rows(weights, &clients, config)?,
         LocalWork::Gradient if poison.is_none() && members.iter().all(|&c| experiment.shard(c).len() == 1) => {
             let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
-            trainer.gradient_rows(&task.weights, &data.gather(&samples))?
+            trainer.gradient_rows(weights, &data.gather(&samples))?
         }
-        LocalWork::Gradient => trainer.mean_rows(&task.weights, &clients)?,
-    })
+        LocalWork::Gradient => trainer.mean_rows(weights, &clients)?,
+    };
+    if plan.local_steps.is_none() {
+        return Ok(rows);
+    }
+    let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+    let mut all = Vec::with_capacity(members.len() * plan.dim);
+    for (row, &client) in members.iter().enumerate() {
+        let start = all.len();
+        all.extend_from_slice(host.row(row).map_err(FlError::from)?);
+        nova::normalize(&mut all[start..], plan.steps_of(client).unwrap_or(1.0));
+    }
+    Ok(Rows::dense(all, members.len(), plan.dim).map_err(FlError::from)?)
 }
 
 /// An attack on data, made ready for a set.

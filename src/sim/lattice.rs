@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::SimError;
 use super::masked::{forward, requests};
-use super::work::{Players, delivering, rows_in_flight};
+use super::work::{Encoded, Players, delivering, rows_in_flight};
 use crate::backend::EncodeReport;
 use crate::fl::FlError;
 use crate::fl::client::ClientRound;
@@ -33,7 +33,7 @@ pub(super) fn play<C: Party, H: Party + Send>(
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
-        let (vectors, report) = clients.vectors(members, &players.rows(task, members)?)?;
+        let Encoded { members, vectors, report, .. } = players.encoded(&clients, task, members)?;
         total.merge(&report);
         let rows: Vec<(&u64, &[u8])> = members.iter().zip(vectors.rows()).collect();
         let messages = rows

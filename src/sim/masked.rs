@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::SimError;
-use super::work::{Players, rows_in_flight, vanishes};
+use super::work::{Encoded, Players, rows_in_flight, vanishes};
 use crate::backend::EncodeReport;
 use crate::fl::FlError;
 use crate::fl::client::ClientRound;
@@ -45,8 +45,9 @@ pub(super) fn play(
             if interrupt.load(Ordering::Relaxed) {
                 return Ok(total);
             }
-            let (vectors, report) = clients.vectors(members, &players.rows(task, members)?)?;
+            let Encoded { members, silent, vectors, report } = players.encoded(&clients, task, members)?;
             total.merge(&report);
+            silent.iter().for_each(|client| drop(machines.remove(client)));
             for (client, vector) in members.iter().zip(vectors.rows()) {
                 let Some(machine) = machines.get_mut(client) else { continue };
                 machine.submit(vector).map_err(FlError::from)?;

@@ -29,6 +29,9 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
     json!({
         "name": experiment.name,
         "accuracy": result.evaluation.map(|e| e.accuracy),
+        "accuracy_best": accuracies(result, 1).reduce(f64::max),
+        "accuracy_last_10": mean(accuracies(result, result.rounds.saturating_sub(9))),
+        "attack_success": result.history.iter().rev().find_map(|round| round.attack_success),
         "loss": result.evaluation.map(|e| e.loss),
         "epsilon": finite(result.epsilon.public.epsilon),
         "delta": result.epsilon.public.delta,
@@ -66,6 +69,17 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
     })
+}
+
+/// What the evaluations from some round on found.
+fn accuracies(result: &RunResult, from: u32) -> impl Iterator<Item = f64> + '_ {
+    result.history.iter().filter(move |round| round.round >= from).filter_map(|round| round.accuracy)
+}
+
+/// The mean; `None` of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// Rounds and noise of each stage; `null` where all rounds are alike.
@@ -181,6 +195,17 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
         row("upload", format!("{bytes:.0} bytes a client and round"));
     }
     row("cohort", format!("{} of {} clients expected ({:?})", plan.cohort, plan.clients, plan.sampling));
+    let arrived: Vec<_> = result.history.iter().filter_map(|round| round.arrived).collect();
+    if let (Some(staleness), Some(last)) = (mean(arrived.iter().map(|a| a.staleness)), arrived.last()) {
+        let (copies, dropped) = arrived.iter().fold((0, 0), |(c, d), a| (c + a.copies, d + a.dropped));
+        row(
+            "asynchrony",
+            format!(
+                "mean staleness {staleness:.2}, {copies} stand-ins, {dropped} updates too old, {:.0} ticks",
+                last.time
+            ),
+        );
+    }
     row("rounds", format!("{} of {} ({})", result.rounds, plan.rounds, ending(&result.ending)));
     // A ledger of the run's own says nothing new.
     if let (Some(ledger), Some(_)) = (&result.ledger, &experiment.ledger) {

@@ -14,11 +14,12 @@ use super::loss::DeviceLoss;
 use super::{Ending, RunOptions, Silent, SimError, run, run_dir};
 use crate::config::build::{Experiment, Given, build};
 use crate::config::overrides::typed;
-use crate::config::sweep::{Point, SweepConfig, plain};
+use crate::config::sweep::{Measure, Point, SweepConfig, VARIANTS, short};
 use crate::config::{Config, ConfigError};
 use crate::data::{self, Split};
 use crate::files::write_atomic;
 use crate::report::ReportError;
+use crate::report::svg::heat::{HeatMap, common_range, heat_maps};
 use crate::report::svg::{Chart, Point as SvgPoint, Series, common_heights, line_chart, stacked_charts};
 use crate::report::terminal::Table;
 
@@ -45,6 +46,8 @@ pub struct PointResult {
     pub coordinates: HashMap<String, Value>,
     /// Seeds that are finished.
     pub seeds: Vec<u64>,
+    /// What the sweep measures: by default the final test accuracy.
+    pub measured: MeanStd,
     /// Final test accuracy.
     pub accuracy: MeanStd,
     /// Epsilon in the public view; `None` without privacy.
@@ -132,7 +135,7 @@ pub fn run_sweep(
     }
     let results: Vec<Option<Value>> = results.iter().map(|r| lock(r).take()).collect();
     let complete = results.iter().all(Option::is_some);
-    Ok((collect(points, &list, &results), complete))
+    Ok((collect(sweep.measure, points, &list, &results), complete))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -271,7 +274,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, SimError> {
     }
 }
 
-fn collect(points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<PointResult> {
+fn collect(measure: Measure, points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<PointResult> {
     let mut out = Vec::new();
     for (index, point) in points.iter().enumerate() {
         let mine: Vec<(u64, &Value)> = jobs
@@ -282,12 +285,16 @@ fn collect(points: &[Point], jobs: &[Job], results: &[Option<Value>]) -> Vec<Poi
             .collect();
         let Some((_, first)) = mine.first() else { continue };
         let figure = |name: &str| -> Vec<f64> { mine.iter().filter_map(|(_, r)| r[name].as_f64()).collect() };
-        let (mean, std) = mean_std(&figure("accuracy"));
+        let spread = |name: &str| {
+            let (mean, std) = mean_std(&figure(name));
+            MeanStd { mean, std }
+        };
         out.push(PointResult {
             label: point.label.clone(),
             coordinates: point.coordinates.iter().cloned().collect(),
             seeds: mine.iter().map(|(s, _)| *s).collect(),
-            accuracy: MeanStd { mean, std },
+            measured: spread(measure.key()),
+            accuracy: spread("accuracy"),
             epsilon: first["epsilon"].as_f64(),
             gamma: first["gamma"].clone(),
             mu_total: first["mu_total"].clone(),
@@ -310,7 +317,7 @@ pub fn refusals(points: &[Point], results: &[PointResult]) -> Vec<String> {
 
 /// The table of a sweep.
 #[must_use]
-pub fn table(points: &[Point], results: &[PointResult]) -> Table {
+pub fn table(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) -> Table {
     let paths: Vec<&String> = points
         .iter()
         .map(|p| &p.coordinates)
@@ -318,6 +325,10 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
         .map_or(Vec::new(), |c| c.iter().map(|(path, _)| path).collect());
     let mut headers = vec!["variant".to_string()];
     headers.extend(paths.iter().map(|p| leaf(p).to_string()));
+    let other = sweep.measure != Measure::Accuracy;
+    if other {
+        headers.extend([sweep.measure.title(), "+-"].map(String::from));
+    }
     headers.extend(
         ["accuracy %", "+-", "seeds", "epsilon", "gamma", "mu_tot", "wraps", "KB up", "s/run"].map(String::from),
     );
@@ -325,12 +336,15 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
     let number = |v: &Value, digits: usize| v.as_f64().map_or("-".into(), |x| format!("{x:.digits$}"));
     for r in results {
         let mut row = vec![if r.label.is_empty() { "-".to_string() } else { r.label.clone() }];
-        row.extend(paths.iter().map(|p| r.coordinates.get(*p).map_or("-".to_string(), plain)));
+        row.extend(paths.iter().map(|p| r.coordinates.get(*p).map_or("-".to_string(), short)));
         if r.refused.is_some() {
             row.push("refused".into());
-            row.resize(paths.len() + 10, "-".into());
+            row.resize(paths.len() + 10 + 2 * usize::from(other), "-".into());
             table.push(row);
             continue;
+        }
+        if other {
+            row.extend([r.measured.mean, r.measured.std].map(|x| format!("{:.2}", 100.0 * x)));
         }
         row.extend([
             format!("{:.2}", 100.0 * r.accuracy.mean),
@@ -352,6 +366,9 @@ pub fn table(points: &[Point], results: &[PointResult]) -> Table {
 /// one such chart for each of its values, to one scale.
 #[must_use]
 pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) -> String {
+    if let Some(rows) = &sweep.rows {
+        return heat(sweep, rows, results);
+    }
     let Some((path, values)) = sweep.panels.as_ref().and_then(|path| Some((path, sweep.grid.get(path)?))) else {
         let all: Vec<&PointResult> = results.iter().collect();
         return line_chart(&chart(sweep, points, &all, sweep.name.clone()));
@@ -359,7 +376,7 @@ pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) ->
     let panel = |value: &Value| {
         let shown = |r: &&PointResult| r.coordinates.get(path).is_none_or(|own| own == value);
         let shown: Vec<&PointResult> = results.iter().filter(shown).collect();
-        chart(sweep, points, &shown, format!("{}: {} {}", sweep.name, leaf(path), plain(value)))
+        chart(sweep, points, &shown, format!("{}: {} {}", sweep.name, leaf(path), short(value)))
     };
     let mut charts: Vec<Chart> = values.iter().map(panel).collect();
     let range = common_heights(&charts);
@@ -369,6 +386,57 @@ pub fn figure(sweep: &SweepConfig, points: &[Point], results: &[PointResult]) ->
     stacked_charts(&sweep.name, &charts)
 }
 
+/// A heat map over two paths of the grid, or over a path and the variants; the mean over all other coordinates. With `panels`, one
+/// such map for each of its values, in one range of colours.
+fn heat(sweep: &SweepConfig, rows: &str, results: &[PointResult]) -> String {
+    let axis = sweep.axis().unwrap_or("point");
+    let columns = sweep.grid.get(axis).cloned().unwrap_or_default();
+    let labels: Vec<&str> = sweep.variants.iter().map(|variant| variant.label.as_str()).collect();
+    let values = sweep.grid.get(rows).cloned().unwrap_or_default();
+    let names: Vec<String> = if rows == VARIANTS {
+        labels.iter().map(|&l| l.to_owned()).collect()
+    } else {
+        values.iter().map(short).collect()
+    };
+    let in_row = |r: &PointResult, row: usize| match rows {
+        VARIANTS => r.label == labels[row],
+        _ => r.coordinates.get(rows) == Some(&values[row]),
+    };
+    let map = |panel: Option<(&String, &Value)>| {
+        let here = |r: &&PointResult| {
+            r.refused.is_none()
+                && panel.is_none_or(|(path, value)| r.coordinates.get(path).is_none_or(|own| own == value))
+        };
+        let cell = |row: usize, column: &Value| {
+            let fits = |r: &&PointResult| in_row(r, row) && r.coordinates.get(axis).is_none_or(|own| own == column);
+            let found: Vec<f64> = results.iter().filter(here).filter(fits).map(|r| 100.0 * r.measured.mean).collect();
+            mean_std(&found).0
+        };
+        HeatMap {
+            title: match panel {
+                Some((path, value)) => {
+                    format!("{}: {}, {} {}", sweep.name, sweep.measure.title(), leaf(path), short(value))
+                }
+                None => format!("{}: {}", sweep.name, sweep.measure.title()),
+            },
+            x_label: axis.to_owned(),
+            y_label: rows.to_owned(),
+            columns: columns.iter().map(short).collect(),
+            values: (0..names.len()).map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect(),
+            rows: names.clone(),
+            range: None,
+        }
+    };
+    let panels = sweep.panels.as_ref().and_then(|path| Some((path, sweep.grid.get(path)?)));
+    let mut maps: Vec<HeatMap> = match panels {
+        Some((path, values)) => values.iter().map(|value| map(Some((path, value)))).collect(),
+        None => vec![map(None)],
+    };
+    let range = common_range(&maps);
+    maps.iter_mut().for_each(|map| map.range = range);
+    heat_maps(&sweep.name, &maps)
+}
+
 /// The last part of a dotted path.
 fn leaf(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
@@ -376,17 +444,17 @@ fn leaf(path: &str) -> &str {
 
 fn chart(sweep: &SweepConfig, points: &[Point], results: &[&PointResult], title: String) -> Chart {
     let axis = sweep.axis().unwrap_or("point");
-    let mut chart = Chart::new(title, axis, "test accuracy (%)");
+    let mut chart = Chart::new(title, axis, sweep.measure.title());
     let mut curves: Vec<Series> = Vec::new();
     for r in results {
-        let (mean, std) = (100.0 * r.accuracy.mean, 100.0 * r.accuracy.std);
+        let (mean, std) = (100.0 * r.measured.mean, 100.0 * r.measured.std);
         // A panel's value stands in its headline.
         let named_elsewhere = |path: &str| path == axis || Some(path) == sweep.panels.as_deref();
         let others: Vec<String> = points[r.point]
             .coordinates
             .iter()
             .filter(|(path, _)| !named_elsewhere(path))
-            .map(|(path, value)| format!("{}={}", leaf(path), plain(value)))
+            .map(|(path, value)| format!("{}={}", leaf(path), short(value)))
             .collect();
         let mut name = r.label.clone();
         if !others.is_empty() {

@@ -10,7 +10,7 @@ use super::SimError;
 use super::adversary::{self, Forged};
 use super::masked::{forward, requests};
 use super::mphe::Holders;
-use crate::backend::{EncodeReport, Rows};
+use crate::backend::{EncodeReport, Packed, Rows};
 use crate::config::build::Experiment;
 use crate::fl::FlError;
 use crate::fl::client::{ClientRound, excess_keys};
@@ -47,6 +47,45 @@ impl Players<'_> {
             _ => Ok(rows),
         }
     }
+
+    /// The vectors of some members as they are sent. Without privacy a client whose vector is not finite sends none: it is left out
+    /// and not averaged as a zero. A private round must not tell whose it was: a zero stands for it.
+    pub(super) fn encoded(
+        &self,
+        clients: &ClientRound<'_>,
+        task: &RoundTask,
+        members: &[u64],
+    ) -> Result<Encoded, SimError> {
+        let rows = self.rows(task, members)?;
+        let (vectors, report) = clients.vectors(members, &rows)?;
+        if report.zeroed == 0 || self.experiment.plan.is_private() {
+            return Ok(Encoded { members: members.to_vec(), silent: Vec::new(), vectors, report });
+        }
+        let host =
+            Rows { buffer: self.experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+        let row_bytes = vectors.row_bytes;
+        let sent = Packed { bytes: Vec::new(), row_bytes };
+        let mut encoded = Encoded { members: Vec::new(), silent: Vec::new(), vectors: sent, report };
+        for (row, (&client, vector)) in members.iter().zip(vectors.rows()).enumerate() {
+            if host.widened(row).map_err(FlError::from)?.iter().all(|x| x.is_finite()) {
+                encoded.members.push(client);
+                encoded.vectors.bytes.extend_from_slice(vector);
+            } else {
+                encoded.silent.push(client);
+            }
+        }
+        Ok(encoded)
+    }
+}
+
+/// What some members send.
+pub(super) struct Encoded {
+    /// Those who send something, one of the vectors each.
+    pub(super) members: Vec<u64>,
+    /// Those who have nothing to send.
+    pub(super) silent: Vec<u64>,
+    pub(super) vectors: Packed,
+    pub(super) report: EncodeReport,
 }
 
 /// Lets every client of the groups train, encode and deliver, and the holders of a collective key open the sum. Returns early,
@@ -112,9 +151,10 @@ fn play_plain(
             return Ok(total);
         }
         let members: Vec<u64> = chunk.iter().map(|(client, _)| *client).collect();
-        let (vectors, report) = clients.vectors(&members, &players.rows(first, &members)?)?;
+        let Encoded { silent, vectors, report, .. } = players.encoded(&clients, first, &members)?;
         total.merge(&report);
-        let rows: Vec<(&(u64, &RoundTask), &[u8])> = chunk.iter().zip(vectors.rows()).collect();
+        let speaking = chunk.iter().filter(|(client, _)| !silent.contains(client));
+        let rows: Vec<(&(u64, &RoundTask), &[u8])> = speaking.zip(vectors.rows()).collect();
         let answers = rows
             .into_par_iter()
             .map(|(&(client, task), row)| {

@@ -62,6 +62,103 @@ pub(crate) fn refusal_of(set: &[&str]) -> String {
 }
 
 pub(crate) fn try_experiment_of(delta: &[f32], set: &[&str]) -> Result<Experiment, ConfigError> {
+    try_experiment_with(Arc::new(Constant(delta.to_vec())), set)
+}
+
+/// `sum p_i delta / a_i` times `sum p_i a_i`, with the steps that the clients' shards make.
+#[test]
+fn deltas_of_many_steps_are_normalized() {
+    for weights in ["samples", "uniform"] {
+        let weights = format!("algorithm.weights={weights}");
+        let base = ["algorithm.normalized=true", "algorithm.epochs=2", "sampling=all", "cohort=12", &weights];
+        let built = experiment(&base);
+        let sizes: Vec<f64> = built.partition.clients.iter().map(|c| c.len() as f64).collect();
+        let steps: Vec<f64> = sizes.iter().map(|n| 2.0 * (n / 10.0).ceil()).collect();
+        let p = |i: usize| if weights.ends_with("samples") { sizes[i] / sizes.iter().sum::<f64>() } else { 1.0 / 12.0 };
+        let mean = |of: &dyn Fn(f64) -> f64| (0..12).map(|i| p(i) * of(steps[i])).sum::<f64>();
+        let factor = mean(&|a| if a > 0.0 { 1.0 / a } else { 0.0 }) * mean(&|a| a);
+        assert!(factor > 1.1, "the shards differ: {factor}");
+        for (weight, delta) in run(&built).weights.iter().zip(DELTAS) {
+            let expected = factor * f64::from(delta);
+            assert!((f64::from(*weight) - expected).abs() < 2e-6 * (1.0 + expected.abs()), "{weight} {expected}");
+        }
+        // Where all take as many steps it is the mean itself.
+        let alike = run(&experiment(
+            &[&base[..], &[r#"partition={"scheme":"iid","clients":12}"#, "algorithm.batch_size=1000"]].concat(),
+        ));
+        assert!((alike.weights[0] - DELTAS[0]).abs() < 1e-6, "{:?}", alike.weights);
+    }
+    let private = r#"privacy={"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":24}"#;
+    for (set, says) in [
+        (&[private, "sampling=all", "algorithm.weights=uniform"][..], "algorithm.normalized"),
+        (&["algorithm.momentum=0.9", "algorithm.proximal=0.1"], "momentum"),
+        (&["algorithm.proximal=10"], "algorithm.proximal"),
+    ] {
+        let error = refusal_of(&[&["algorithm.normalized=true"][..], set].concat());
+        assert!(error.contains(says), "{set:?}: {error}");
+    }
+}
+
+/// Clients diverge whose samples begin with a 0 or a 1.
+struct Diverging(Constant);
+
+impl LocalTrainer for Diverging {
+    fn parameter_count(&self) -> usize {
+        self.0.parameter_count()
+    }
+    fn init(&self, key: &StreamKey) -> Vec<f32> {
+        self.0.init(key)
+    }
+    fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
+        self.0.gradient_rows(weights, batch)
+    }
+    fn local_delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        let mut delta = self.0.local_delta(weights, shard, config, key)?;
+        if shard.labels[0] < 2 {
+            delta[1] = f32::NAN;
+        }
+        Ok(delta)
+    }
+    fn logits(&self, weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        self.0.logits(weights, batch)
+    }
+}
+
+/// Without privacy they are left out, not averaged as zeros; a private sum does not tell who they were.
+#[test]
+fn clients_that_diverge_are_left_out() {
+    let base = ["partition={\"scheme\":\"iid\",\"clients\":30}", "sampling=all", "cohort=30"];
+    for (privacy, weights) in [("none", "samples"), ("quantized", "uniform")] {
+        let privacy = format!(r#"privacy={{"mechanism":"{privacy}","clip":1.0,"bits":20}}"#);
+        let weights = format!("algorithm.weights={weights}");
+        for secagg in ["plain", r#"{"masks":{"dropouts":0.45,"corrupt":0}}"#, r#"{"oneshot":{}}"#, r#"{"mphe":{}}"#] {
+            let secagg = format!("secagg={secagg}");
+            let trainer = Arc::new(Diverging(Constant(DELTAS.to_vec())));
+            let set = [&base[..], &[&privacy, &weights, &secagg]].concat();
+            let result = run(&try_experiment_with(trainer, &set).unwrap());
+            let survivors = result.history[0].survivors;
+            assert!((17..30).contains(&survivors) && result.clients.zeroed == 30 - survivors, "{survivors} {secagg}");
+            for (weight, delta) in result.weights.iter().zip(DELTAS) {
+                assert!((weight - delta).abs() < 1e-4, "{privacy} {secagg}: {weight} {delta}");
+            }
+        }
+    }
+    let privacy = r#"privacy={"mechanism":"smm","clip":1.0,"gamma":64,"mu":0.01,"bits":24}"#;
+    let trainer = Arc::new(Diverging(Constant(DELTAS.to_vec())));
+    let set = [&base[..], &[privacy, "algorithm.weights=uniform"]].concat();
+    let result = run(&try_experiment_with(trainer, &set).unwrap());
+    let share = 1.0 - result.clients.zeroed as f32 / 30.0;
+    assert_eq!(result.history[0].survivors, 30);
+    assert!((result.weights[0] - share * DELTAS[0]).abs() < 0.01, "{:?} {share}", result.weights);
+}
+
+fn try_experiment_with(trainer: Arc<dyn LocalTrainer>, set: &[&str]) -> Result<Experiment, ConfigError> {
     let base = r#"{
         "name": "federation", "seed": 3,
         "data": {"name": "digits"}, "partition": {"scheme": "dirichlet", "clients": 12, "alpha": 0.5},
@@ -75,7 +172,7 @@ pub(crate) fn try_experiment_of(delta: &[f32], set: &[&str]) -> Result<Experimen
         overrides::set(&mut value, item).unwrap();
     }
     let config: Config = overrides::typed(&value, "test")?;
-    let given = Given { trainer: Some(Arc::new(Constant(delta.to_vec()))), ..Given::default() };
+    let given = Given { trainer: Some(trainer), ..Given::default() };
     build(&config, Path::new("."), given)
 }
 

@@ -1,6 +1,7 @@
 //! The one integration-test binary; a module a topic.
 
 mod accounting;
+mod asynchrony;
 mod audit;
 mod bench;
 mod cli;

@@ -556,6 +556,55 @@ fn a_sweep_gives_means_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_sweep_of_rules_and_attacks_is_a_heat_map() {
+    let dir = temp();
+    let config = dir.path().join("sweep.json");
+    let sweep = serde_json::json!({
+        "name": "matrix", "seeds": [1], "measure": "last-ten", "rows": "variants", "x": "adversary.attack",
+        "base": {
+            "data": {"name": "digits"}, "partition": {"scheme": "iid", "clients": 10}, "model": "digits_mlp",
+            "algorithm": {"name": "fed_avg", "learning_rate": 0.1}, "server": {"optimizer": "sgd", "learning_rate": 1.0},
+            "cohort": 10, "sampling": "all", "rounds": 3, "evaluation": {"every": 1},
+            "privacy": {"mechanism": "none", "clip": 100.0}
+        },
+        "grid": {"adversary.attack": [{"sign-flip": {"strength": 20.0}}, {"gaussian": {"strength": 0.5}}]},
+        "variants": [
+            {"label": "mean", "set": {"adversary.clients": 3}},
+            {"label": "median", "set": {"adversary.clients": 3, "aggregation": {"rule": "median"}}}
+        ]
+    });
+    std::fs::write(&config, sweep.to_string()).unwrap();
+    let out = dir.path().join("out");
+    let output =
+        veilsum(&["sweep", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = last_line(&output);
+    let points = result["points"].as_array().unwrap();
+    for point in points {
+        let run = std::fs::read_to_string(out.join(format!(
+            "{}_attack={}/seed-1/metrics.jsonl",
+            point["label"].as_str().unwrap(),
+            if point["coordinates"]["adversary.attack"]["gaussian"].is_null() {
+                "sign-flip-strength-20.0"
+            } else {
+                "gaussian-strength-0.5"
+            },
+        )));
+        let text = run.unwrap();
+        let accuracies = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["accuracy"].as_f64().unwrap());
+        let mean = accuracies.sum::<f64>() / 3.0;
+        assert!((point["measured"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9, "{point} {mean}");
+    }
+    let measured = |i: usize| points[i]["measured"]["mean"].as_f64().unwrap();
+    assert!(measured(2) > measured(0), "the median stands what the mean does not: {points:?}");
+    let figure = std::fs::read_to_string(out.join("figure.svg")).unwrap();
+    for word in ["columns: adversary.attack; rows: variants", "sign-flip strength 20.0", ">median<"] {
+        assert!(figure.contains(word), "{word}: {figure}");
+    }
+    assert_eq!(figure.matches("<rect").count(), 1 + 4);
+}
+
+#[test]
 fn dse_shows_the_shrinkage_and_the_unbiased_sum() {
     let go = |mechanism: &str| {
         let set = format!("privacy.mechanism={mechanism}");

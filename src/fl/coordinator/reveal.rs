@@ -5,7 +5,7 @@ use crate::backend::{Aligned, Buffer, Rows};
 use crate::fl::cohort::Sampling;
 use crate::fl::groups::Grouping;
 use crate::fl::rule::{Aggregate, Aggregator, Inputs};
-use crate::fl::{FlError, dropout};
+use crate::fl::{FlError, dropout, nova};
 use crate::math::prg::Purpose;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::sample::binomial::{CentredBinomial, coin_parts};
@@ -38,7 +38,7 @@ impl Coordinator {
             }
             means.push(mean);
             // Under differential privacy every group counts as its expected size, whoever delivered.
-            weights.push(if self.plan.is_private() { 1 } else { self.total_weight(&sum.survivors) });
+            weights.push(if self.plan.is_private() { 1 } else { self.total_weight(&sum.task, &sum.survivors) });
         }
         let share = (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64);
         let (mut mean, rule) = match &self.aggregator {
@@ -51,6 +51,14 @@ impl Coordinator {
         // All groups have the map of the round.
         if let Some(operator) = sums.first().and_then(|sum| sum.task.operator.as_ref()) {
             mean = operator.lift(&mean)?;
+        }
+        if self.plan.local_steps.is_some() {
+            let clients = sums.iter().flat_map(|sum| sum.survivors.iter().map(|&client| (&sum.task, client)));
+            let counted = clients.filter_map(|(task, client)| {
+                Some((self.plan.count(client, task.weight(client)), self.plan.steps_of(client)?))
+            });
+            let steps = nova::mean_steps(counted);
+            mean.iter_mut().for_each(|x| *x = (f64::from(*x) * steps) as f32);
         }
         Ok(Revealed { mean, share, rule })
     }
@@ -109,19 +117,26 @@ impl Coordinator {
         Ok((vector.as_slice().into(), report))
     }
 
-    /// How often the survivors count together.
-    fn total_weight(&self, survivors: &[u64]) -> u64 {
-        match &self.plan.weights {
-            Some(w) => survivors.iter().map(|&c| w.get(c as usize).copied().unwrap_or(0)).sum(),
-            None => survivors.len() as u64,
+    /// What a sum of the survivors is divided by: how often they count together, or would if none was stale.
+    fn total_weight(&self, task: &RoundTask, survivors: &[u64]) -> u64 {
+        let whole = self.plan.counts_whole();
+        let weight = |client| if whole { self.plan.whole_weight() } else { task.weight(client) };
+        survivors.iter().map(|&client| self.plan.count(client, weight(client))).sum()
+    }
+
+    /// The same where clients count alike, as a number of clients: see [`crate::fl::plan::Plan::divisor`].
+    fn divisor(&self, task: &RoundTask, survivors: &[u64]) -> f64 {
+        if task.starts.is_none() || survivors.is_empty() {
+            return self.plan.divisor(survivors.len());
         }
+        self.total_weight(task, survivors) as f64 / self.plan.whole_weight() as f64
     }
 
     /// Adds what noise is left to add, decodes, divides: the mean of a group's vectors.
     fn reveal(&mut self, task: &RoundTask, words: &[u64], survivors: &[u64]) -> Result<Aligned<f32>, FlError> {
         let unit = self.plan.mechanism.unit();
         if self.plan.is_exact() {
-            let total = self.total_weight(survivors);
+            let total = self.total_weight(task, survivors);
             return Ok(open_wide(words, task, unit / total.max(1) as f64, self.plan.row_dim()));
         }
         // From the words each time: a device that fails may have written a part of its result.
@@ -155,7 +170,7 @@ impl Coordinator {
             // `Plan::remainder` makes it one discrete Gaussian.
             NoiseLaw::DiscreteGaussianShares { .. } => {}
         }
-        let params = task.encode.decode((unit / self.plan.divisor(survivors.len())) as f32);
+        let params = task.encode.decode((unit / self.divisor(task, survivors)) as f32);
         self.backend.decode_in_place(&mut sum, &params, &task.signs)?;
         Ok(sum.take_f32()?)
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Coordinator;
 use super::WantedKey;
 use crate::fl::adaptive::ClipState;
+use crate::fl::asynchrony::{Arrived, SCALE, Start, Starts};
 use crate::fl::checkpoint::Checkpoint;
 use crate::fl::compress::Operator;
 use crate::fl::dropout::{self, Layer};
@@ -29,8 +30,10 @@ pub struct RoundTask {
     pub group: u32,
     /// Who takes part in this sum, ascending.
     pub cohort: Vec<u64>,
-    /// The model they start from.
+    /// The model they start from: of asynchronous rounds the present one.
     pub weights: Arc<Vec<f32>>,
+    /// Where each of them began, and those of the round's other groups, in asynchronous rounds.
+    pub starts: Option<Arc<Starts>>,
     /// The clip bound of this round, where it adapts.
     pub clip: Option<ClipState>,
     /// The map that compresses the vectors, where there is one.
@@ -58,6 +61,21 @@ impl RoundTask {
     #[must_use]
     pub fn excess(&self, survivors: usize) -> Range<usize> {
         dropout::kept(&self.layers, self.cohort.len().saturating_sub(survivors) as u64)..self.layers.len()
+    }
+
+    /// Where a client began, in an asynchronous round.
+    #[must_use]
+    pub fn start(&self, client: u64) -> Option<&Start> {
+        self.starts.as_ref()?.get(&client)
+    }
+
+    /// What a client's update counts: 1, or 1 to [`SCALE`] in an asynchronous round.
+    #[must_use]
+    pub fn weight(&self, client: u64) -> u64 {
+        match &self.starts {
+            None => 1,
+            Some(starts) => starts.get(&client).map_or(SCALE, |start| start.weight),
+        }
     }
 }
 
@@ -98,6 +116,8 @@ pub struct RoundSummary {
     pub update_norm: f64,
     /// The clip bound of the round, where it adapts.
     pub clip: Option<f64>,
+    /// What came together in an asynchronous round.
+    pub arrived: Option<Arrived>,
     /// What a robust rule did, where there is one.
     pub rule: Option<RuleReport>,
     /// Loss and accuracy after the round, in the rounds that evaluate.

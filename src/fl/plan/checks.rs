@@ -1,9 +1,12 @@
 //! What a plan refuses, each check a function: the combinations that no single part can judge.
 
-use super::{Later, NoisePlacement, Plan};
+use super::{Direction, Later, NoisePlacement, Plan};
 use crate::fl::FlError;
+use crate::fl::asynchrony::{Asynchrony, ReleaseWhen, Update};
 use crate::fl::cohort::{self, Sampling};
+use crate::fl::compress::Compression;
 use crate::fl::groups::{self, Grouping};
+use crate::fl::protocol::Protocol;
 use crate::privacy::mechanism::NoiseLaw;
 use crate::privacy::{DpEvent, truncation};
 use crate::sample::binomial;
@@ -87,6 +90,83 @@ impl Plan {
         Ok(())
     }
 
+    /// What has no meaning, or no proof, where clients arrive when they like.
+    pub(super) fn check_asynchrony(&self) -> Result<(), FlError> {
+        let Some(rules) = &self.asynchrony else { return Ok(()) };
+        let bad = |name, expected: &str, found: String| {
+            Err(FlError::OutOfRange { name, expected: expected.to_owned(), found })
+        };
+        if self.sampling != Sampling::All {
+            let expected =
+                "`all` beside `asynchrony` (whoever arrives takes part; `cohort` is how many work at a time)";
+            return bad("sampling", expected, format!("{:?}", self.sampling));
+        }
+        let mix = matches!(rules.config.update, Update::Mix { .. });
+        if mix && self.direction == Direction::Gradient {
+            return bad(
+                "asynchrony.update",
+                "`mean` or `buffered` with gradients: `mix` moves towards models",
+                "mix".into(),
+            );
+        }
+        if rules.config.update != Update::Mean && self.aggregation.is_some() {
+            return bad("asynchrony.update", "`mean` beside a robust rule", format!("{:?}", rules.config.update));
+        }
+        if self.adaptive.is_some() {
+            return bad(
+                "privacy.adaptive_clip",
+                "absent beside `asynchrony`, whose clients clip at any time",
+                "given".into(),
+            );
+        }
+        if self.mechanism.correlation().is_some() || self.mechanism.bias_bits().is_some() {
+            let expected = "a mechanism whose rounds are alike and whose vectors may be scaled (`smm`, `skellam`, \
+                            `central-gaussian`, `quantized`, `none`) beside `asynchrony`";
+            return bad("privacy.mechanism", expected, self.mechanism.name().into());
+        }
+        // The shares of others are made for cohorts of one size.
+        let fixed = matches!(self.mechanism.noise(), NoiseLaw::CenteredBinomial { .. });
+        if fixed && self.placement == NoisePlacement::PerClient {
+            return bad("privacy.noise", "`aggregate` with this mechanism beside `asynchrony`", "per_client".into());
+        }
+        if let Some(compression) = self.compression.filter(Compression::error_feedback) {
+            return bad("compression", "without error feedback beside `asynchrony`", compression.name().into());
+        }
+        if matches!(self.protocol, Protocol::Mphe(_)) {
+            return bad("secagg", "`plain`, `masks` or `oneshot` beside `asynchrony`", "mphe".into());
+        }
+        let shared = self.is_private() && self.placement == NoisePlacement::PerClient;
+        if rules.config.agent && shared && (self.dropout.is_some() || self.grouping != Grouping::Whole) {
+            let expected = "false where clients share the noise of groups, or of a cohort that may shrink: a stand-in adds none \
+                            that counts";
+            return bad("asynchrony.agent", expected, "true".into());
+        }
+        if rules.config.agent && !matches!(self.protocol, Protocol::Plain | Protocol::Oneshot(_)) {
+            let expected =
+                "`plain` or `oneshot` beside `asynchrony.agent`: a stand-in is one message that was left behind";
+            return bad("secagg", expected, format!("{:?}", self.protocol));
+        }
+        let least = rules.config.release.least();
+        let (name, groups) = match rules.config.release {
+            ReleaseWhen::Every { .. } => ("asynchrony.release.every.least", self.cohort / self.expected_size()),
+            ReleaseWhen::Arrivals(_) => ("asynchrony.release.arrivals", self.cohort / self.expected_size()),
+        };
+        if self.grouping != Grouping::Single && self.protocol != Protocol::Plain {
+            // The smallest sums that may be opened, as they would be planned.
+            let smallest = (f64::from(least) / groups).floor();
+            let small = Self { cohort: smallest, grouping: Grouping::Whole, asynchrony: None, ..self.clone() };
+            if smallest < 1.0 {
+                return bad(name, &format!("at least {groups:.0}, a client a group"), least.to_string());
+            }
+            small.protocol.validate(&small).map_err(|e| FlError::OutOfRange {
+                name,
+                expected: format!("enough clients for the protocol ({e})"),
+                found: least.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
     /// A rule needs vectors, and so many that its condition holds.
     pub(super) fn check_aggregation(&self) -> Result<(), FlError> {
         let Some(config) = &self.aggregation else { return Ok(()) };
@@ -152,7 +232,9 @@ impl Plan {
                 found: format!("noise {:?} of {}", self.placement, self.mechanism.name()),
             });
         }
-        dropout.validate((self.sampling == Sampling::All).then(|| self.grouping.least_size(self.clients)))
+        let arriving = |rules: &Asynchrony| u64::from(rules.config.release.least());
+        let cohort = self.asynchrony.as_ref().map_or(self.clients, arriving);
+        dropout.validate((self.sampling == Sampling::All).then(|| self.grouping.least_size(cohort)))
     }
 
     /// Only a Skellam variable is split into two that are accounted alike.

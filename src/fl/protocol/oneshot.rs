@@ -66,7 +66,12 @@ impl OneshotConfig {
         }
         let clients = plan.expected_size().ceil() as usize;
         // The heaviest that may meet.
-        let mut heaviest = plan.weights.as_ref().map_or(Vec::new(), |w| w.to_vec());
+        let mut heaviest = match &plan.weights {
+            Some(w) => w.to_vec(),
+            None if plan.is_exact() && plan.asynchrony.is_some() => vec![1; clients],
+            None => Vec::new(),
+        };
+        heaviest.iter_mut().for_each(|w| *w = w.saturating_mul(plan.whole_weight()));
         heaviest.sort_unstable_by(|a, b| b.cmp(a));
         heaviest.truncate(clients);
         let weights = if heaviest.is_empty() { Weighting::Equal } else { inside(heaviest.into_iter()) };
@@ -80,9 +85,9 @@ impl OneshotConfig {
 
     /// The session of a round.
     pub(super) fn session(&self, plan: &Plan, round: &RoundParties<'_>) -> Result<Arc<Session>, FlError> {
-        let mut sum = Values::of(plan, round.id.round, round.cohort.len())?;
-        if let Some(weights) = &plan.weights {
-            sum.weights = inside(round.cohort.iter().map(|&c| weights.get(c as usize).copied().unwrap_or(0)));
+        let mut sum = Values::of(plan, round.id.round, round.sharing)?;
+        if let Some(counts) = &round.counts {
+            sum.weights = inside(counts.iter().copied());
         }
         let planned = Sum::choose(&self.request(round.cohort.len(), round.threshold, sum))?;
         check_ring(plan, &planned)?;
