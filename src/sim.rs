@@ -398,6 +398,10 @@ impl Run {
             ledger.charge(charge)?;
         }
         work::take_out_excess(&self.experiment, coordinator)?;
+        if coordinator.wants_root() {
+            let update = adversary::root_update(&self.experiment, &coordinator.weights(), charge.round)?;
+            coordinator.trust(update)?;
+        }
         let survivors = coordinator.survivors();
         coordinator.charged()?;
         if let (Some(survivors), true) = (survivors, keeps(&self.experiment)) {

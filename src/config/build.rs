@@ -61,6 +61,8 @@ pub struct Experiment {
     pub split: Arc<Split>,
     /// Which samples each client holds.
     pub partition: Arc<Partition>,
+    /// Training samples that are the server's own and no client's; none where no rule asks for them.
+    pub root: Arc<Vec<usize>>,
     /// The model and how to train it.
     pub trainer: Arc<dyn LocalTrainer>,
     /// The same on the CPU, where `trainer` works on the device of `backend`.
@@ -184,7 +186,14 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         CipherName::ChaCha8 => Cipher::ChaCha8,
     };
     let partition_key = server_key(&secret, &session, Purpose::Partition, cipher);
-    let partition = partition::partition(&split.train, &config.partition, &partition_key)?;
+    let mut partition = partition::partition(&split.train, &config.partition, &partition_key)?;
+    let root = match config.aggregation.as_ref().and_then(|aggregation| aggregation.root_samples) {
+        Some(samples) => {
+            let key = server_key(&secret, &session, Purpose::Root, cipher);
+            set_aside(&mut partition, split.train.len(), samples, &key)?
+        }
+        None => Vec::new(),
+    };
     let clients = partition.clients.len() as u64;
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
@@ -244,6 +253,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         work,
         split,
         partition: Arc::new(partition),
+        root: Arc::new(root),
         trainer,
         trainer_on_cpu,
         backend,
@@ -371,6 +381,24 @@ fn grouping(config: &Config, clients: u64) -> Grouping {
         None if config.aggregation.is_some() && seen => Grouping::Single,
         None => Grouping::Whole,
     }
+}
+
+/// Takes `samples` of a set of `all` from the clients, who keep the others: ascending.
+fn set_aside(
+    partition: &mut Partition,
+    all: usize,
+    samples: usize,
+    key: &StreamKey,
+) -> Result<Vec<usize>, ConfigError> {
+    if samples == 0 || samples >= all {
+        let expected = format!("1 to {}: the clients need data too", all.saturating_sub(1));
+        return Err(invalid("aggregation.root_samples", expected, samples));
+    }
+    let drawn = cohort::subset(all as u64, samples as u64, &mut key.reader(0));
+    for client in &mut partition.clients {
+        client.retain(|&sample| !drawn.contains(&(sample as u64)));
+    }
+    Ok(drawn.into_iter().map(|sample| sample as usize).collect())
 }
 
 /// `|a|_1` of every client's local steps, where deltas are normalized.

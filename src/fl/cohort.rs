@@ -79,7 +79,7 @@ pub fn draw(sampling: Sampling, clients: u64, expected: f64, round: u32, key: &S
 }
 
 /// A subset of `size` of `[0, n)`, all alike (Floyd's algorithm: `size` draws); `size` is at most n.
-pub(super) fn subset(n: u64, size: u64, reader: &mut StreamReader) -> BTreeSet<u64> {
+pub(crate) fn subset(n: u64, size: u64, reader: &mut StreamReader) -> BTreeSet<u64> {
     let mut chosen = BTreeSet::new();
     for j in (n - size)..n {
         let t = reader.below(j + 1);

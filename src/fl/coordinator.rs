@@ -96,6 +96,8 @@ pub struct Coordinator {
     /// The robust rule, and the last aggregate of it.
     aggregator: Option<Aggregator>,
     aggregate: Vec<f32>,
+    /// The server's own update of the round, where the rule wants one.
+    root: Option<Vec<f32>>,
     /// The keys of the survivors' layers of noise that were not needed.
     told: BTreeMap<u64, Vec<StreamKey>>,
     /// The collective key, where the protocol has one.
@@ -144,6 +146,7 @@ impl Coordinator {
             noise,
             aggregator: plan.aggregation.as_ref().map(AggregationConfig::build).transpose()?,
             aggregate: Vec::new(),
+            root: None,
             plan_digest: plan.digest()?,
             optimizer: plan.server.build(plan.dim),
             plan,
@@ -221,6 +224,25 @@ impl Coordinator {
     /// is part of a round's input. A driver that plays the clients says it; each real one keeps track of its own.
     pub const fn clients_keep(&mut self, digest: [u8; 32]) {
         self.kept = Some(digest);
+    }
+
+    /// True if the rule wants the server's own update of a round: [`Self::trust`].
+    #[must_use]
+    pub fn wants_root(&self) -> bool {
+        self.plan.aggregation.as_ref().is_some_and(AggregationConfig::needs_root)
+    }
+
+    /// The server's own update from the present model, before [`Self::charged`].
+    ///
+    /// # Errors
+    /// Another length than the model's.
+    pub fn trust(&mut self, update: Vec<f32>) -> Result<(), FlError> {
+        if update.len() != self.plan.dim {
+            let (expected, found) = (format!("{} values", self.plan.dim), update.len().to_string());
+            return Err(FlError::OutOfRange { name: "the server's own update", expected, found });
+        }
+        self.root = Some(update);
+        Ok(())
     }
 
     /// The clients in the sums, ascending, once these are complete and before they are revealed.
@@ -582,6 +604,7 @@ impl Coordinator {
             self.aggregate = mean.to_vec();
         }
         self.told.clear();
+        self.root = None;
         if let Some(noise) = &mut self.noise {
             noise.released();
         }

@@ -107,6 +107,8 @@ pub enum Purpose {
     Byzantine = 71,
     /// Who fetches a model when, and arrives when, in a simulation of rounds that do not wait (public).
     Arrivals = 80,
+    /// Which training samples are the server's own (public).
+    Root = 81,
 }
 
 /// The stream cipher under a key.

@@ -173,6 +173,22 @@ fn train_from(
     Ok(Rows::dense(all, members.len(), plan.dim).map_err(FlError::from)?)
 }
 
+/// What the server's own samples make of a model: the reference of a rule that trusts them.
+pub(super) fn root_update(experiment: &Experiment, weights: &[f32], round: u32) -> Result<Vec<f32>, SimError> {
+    let plan = &experiment.plan;
+    let key = |_| {
+        let address = Address { client: SERVER, round, attempt: 0, copy: 0 };
+        experiment.secret.derive(&plan.session, address, Purpose::Batches, plan.cipher)
+    };
+    let clients = Clients { count: 1, shard: &|_| experiment.split.train.gather(&experiment.root), key: &key };
+    let rows = match &experiment.work {
+        LocalWork::Delta(config) => experiment.trainer.delta_rows(weights, &clients, config)?,
+        LocalWork::Gradient => experiment.trainer.mean_rows(weights, &clients)?,
+    };
+    let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+    Ok(host.row(0).map_err(FlError::from)?.to_vec())
+}
+
 /// An attack on data, made ready for a set.
 enum Poison {
     Labels(Vec<u32>),

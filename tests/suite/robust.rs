@@ -164,7 +164,7 @@ fn what_cannot_be_done_is_refused_with_what_can() {
             ],
             "robust rule works on the sums of groups",
         ),
-        (&[r#"aggregation={"rule":"fltrust"}"#], "aggregation.rule"),
+        (&[r#"aggregation={"rule":"fltrust"}"#], "aggregation.root_samples"),
         (&[r#"aggregation={"rule":"median"}"#, "algorithm.weights=samples"], "algorithm.weights"),
         (&[r#"aggregation={"rule":{"trimmed-mean":{"f":2}}}"#, "group_size=5"], "trimmed-mean"),
         (&[r#"adversary={"clients":20,"attack":{"sign-flip":{}}}"#], "adversary.clients"),
@@ -173,5 +173,35 @@ fn what_cannot_be_done_is_refused_with_what_can() {
     ] {
         let error = built(set).err().map_or_else(|| "it is not".to_string(), |e| e.to_string());
         assert!(error.contains(says), "{set:?}: {error}");
+    }
+}
+
+#[test]
+fn the_servers_own_samples_are_no_clients_and_lead_the_way() {
+    let attack = r#"adversary={"clients":12,"attack":{"sign-flip":{"strength":5}}}"#;
+    let trust = r#"aggregation={"rule":"fltrust","root_samples":100}"#;
+    let experiment = built(&[trust]).unwrap();
+    let mut all: Vec<usize> = experiment.partition.clients.concat();
+    assert_eq!((experiment.root.len(), all.len()), (100, experiment.split.train.len() - 100));
+    all.extend(experiment.root.iter());
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..experiment.split.train.len()), "every sample is somebody's");
+    // Most clients lie: no rule without a reference stands that.
+    let rounds = "rounds=24";
+    let result = run(&[attack, trust, rounds, "evaluation.every=24"]);
+    assert!(accuracy(&result) > 0.8, "{}", accuracy(&result));
+    let median = run(&[attack, r#"aggregation={"rule":"median"}"#, rounds, "evaluation.every=24"]);
+    assert!(accuracy(&median) < 0.5, "{}", accuracy(&median));
+    // Over groups under secure aggregation likewise.
+    let hidden = [trust, "group_size=5", r#"secagg={"oneshot":{}}"#, "rounds=3", "evaluation.every=3"];
+    let clear = [trust, "group_size=5", "rounds=3", "evaluation.every=3"];
+    assert_eq!(run(&hidden).weights, run(&clear).weights);
+    for (aggregation, says) in [
+        (r#"{"rule":"fltrust"}"#, "aggregation.root_samples is 0"),
+        (r#"{"rule":"median","root_samples":10}"#, "aggregation.root_samples is 10"),
+        (r#"{"rule":"fltrust","root_samples":100000}"#, "aggregation.root_samples is 100000"),
+    ] {
+        let error = built(&[&format!("aggregation={aggregation}")]).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(says), "{aggregation}: {error}");
     }
 }

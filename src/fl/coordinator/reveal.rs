@@ -63,16 +63,13 @@ impl Coordinator {
         Ok(Revealed { mean, share, rule })
     }
 
-    /// Where a robust rule begins: the last aggregate, as the map of this round compresses it.
-    fn start(&self, sums: &[GroupSum]) -> Result<Option<Vec<f32>>, FlError> {
-        if self.aggregate.is_empty() {
-            return Ok(None);
-        }
+    /// A vector of the model's length as the map of this round compresses it.
+    fn compressed(&self, sums: &[GroupSum], vector: &[f32]) -> Result<Vec<f32>, FlError> {
         let Some(operator) = sums.first().and_then(|sum| sum.task.operator.as_ref()) else {
-            return Ok(Some(self.aggregate.clone()));
+            return Ok(vector.to_vec());
         };
-        let rows = operator.compress(&Rows::dense(self.aggregate.clone(), 1, self.aggregate.len())?)?;
-        Ok(Some(rows.row(0)?.to_vec()))
+        let rows = operator.compress(&Rows::dense(vector.to_vec(), 1, vector.len())?)?;
+        Ok(rows.row(0)?.to_vec())
     }
 
     /// What the robust rule makes of the groups' means. Those of nobody are no vectors.
@@ -94,10 +91,13 @@ impl Coordinator {
         let (round, attempt) = sums.first().map_or((0, 0), |sum| (sum.task.id.round, sum.task.id.attempt));
         // Group numbers are below `copies` of this purpose: they are dealt by copy 0.
         let permutation = self.copied_key(round, attempt, Purpose::Groups, 1);
-        let start = self.start(sums)?;
+        // Where a rule begins: the last aggregate.
+        let last = Some(&self.aggregate[..]).filter(|last| !last.is_empty());
+        let start = last.map(|last| self.compressed(sums, last)).transpose()?;
+        let root = self.root.as_ref().map(|root| self.compressed(sums, root)).transpose()?;
         let inputs = Inputs {
             weights: aggregator.rule().weighted().then_some(&weights[..]),
-            root: None,
+            root: root.as_deref(),
             start: start.as_deref(),
             permutation: Some(&permutation),
         };

@@ -174,9 +174,19 @@ impl Plan {
             Err(FlError::OutOfRange { name, expected: expected.to_owned(), found })
         };
         let aggregator = config.build()?;
-        if config.needs_root() {
-            let expected = "a rule that needs no data of the server's own: no run has such data";
-            return bad("aggregation.rule", expected, aggregator.rule().name().into());
+        match (config.needs_root(), config.root_samples) {
+            (true, Some(1..)) | (false, None) => {}
+            (true, found) => {
+                let expected = "at least 1 with this rule: the update of the server's own data is what it trusts";
+                return bad("aggregation.root_samples", expected, found.unwrap_or(0).to_string());
+            }
+            (false, Some(samples)) => {
+                let expected = "absent with a rule that needs no data of the server's own";
+                return bad("aggregation.root_samples", expected, samples.to_string());
+            }
+        }
+        if config.needs_root() && self.local_steps.is_some() {
+            return bad("algorithm.normalized", "false with `fltrust`, which compares lengths", "true".into());
         }
         if self.grouping == Grouping::Whole {
             let expected = "given beside `aggregation`: a robust rule works on the sums of groups, or with `plain` and no \

@@ -31,6 +31,9 @@ pub struct AggregationConfig {
     /// What is done to the vectors before it, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<PreAggregationConfig>,
+    /// Training samples that are the server's own and no client's, drawn before the others are dealt: what `fltrust` compares with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_samples: Option<usize>,
 }
 
 /// An aggregation rule over K vectors, of which f may be anything.
