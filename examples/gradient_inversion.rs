@@ -52,9 +52,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         let shown = input_of(&released(&experiment)?, &layer);
         let all: Vec<usize> = (0..train.len()).collect();
         let images = train.gather(&all);
-        let best = shown.as_ref().and_then(|shown| {
+        let match_of = |shown: &[f32]| {
             images.features.chunks_exact(64).map(|image| correlation(shown, image)).max_by(f64::total_cmp)
-        });
+        };
+        let best = shown.as_deref().and_then(match_of);
+        if cohort == 1 {
+            let mean = (0..64).map(|i| images.features.iter().skip(i).step_by(64).sum::<f32>()).collect::<Vec<_>>();
+            let base = match_of(&mean).unwrap_or(0.0);
+            println!("{:<46} correlation {base:.3}", "(to compare: the mean of all images)");
+        }
         println!("{name:<46} {}", best.map_or("nothing".into(), |best| format!("correlation {best:.3}")));
         if let Some(shown) = shown {
             print_image(&shown);
