@@ -194,6 +194,18 @@ pub enum Algorithm {
         #[serde(default)]
         weights: ClientWeights,
     },
+    /// Local SGD with control variates (SCAFFOLD, Karimireddy et al. 2020): twice the upload, and every client keeps a vector. `privacy.clip`
+    /// bounds both vectors together, and has to be so large that it does not: what it cuts the clients and the server count differently.
+    Scaffold {
+        /// Passes over the client's data, E.
+        #[serde(default = "one")]
+        epochs: u32,
+        /// Mini-batch size, B.
+        #[serde(default = "ten")]
+        batch_size: usize,
+        /// Step size of the local SGD.
+        learning_rate: f32,
+    },
 }
 
 /// How clients count in the mean of FedAvg.

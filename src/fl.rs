@@ -20,6 +20,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod protocol;
 pub mod rule;
+pub mod scaffold;
 pub mod spend;
 
 use crate::backend::BackendError;

@@ -93,6 +93,23 @@ pub trait LocalTrainer: Send + Sync {
         key: &StreamKey,
     ) -> Result<Vec<f32>, ModelError>;
 
+    /// The same where every step goes along `g + correction` in the place of the gradient g (SCAFFOLD, Karimireddy et al. 2020): by
+    /// default an error.
+    ///
+    /// # Errors
+    /// As [`Self::local_delta`], a correction of another length than the weights, a trainer without it.
+    fn corrected_delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        correction: &[f32],
+        key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        let _ = (weights, shard, config, correction, key);
+        Err(ModelError::Uncorrected)
+    }
+
     /// [`Self::local_delta`] of several clients, one row each, on the host or on a device: by default on all cores.
     ///
     /// # Errors
@@ -212,6 +229,11 @@ pub enum ModelError {
         /// Count found.
         found: usize,
     },
+    /// A trainer whose steps cannot be corrected.
+    #[error(
+        "this trainer takes no control variates: `scaffold` trains on the processor (`\"train_on\": \"cpu\"`), or with `corrected_delta`"
+    )]
+    Uncorrected,
     /// A label outside `0..classes`.
     #[error("sample {sample} has label {found}, but the model has {classes} classes")]
     Label {

@@ -267,7 +267,7 @@ pub fn run(
 
 /// Whether clients keep something between rounds.
 fn keeps(experiment: &Experiment) -> bool {
-    experiment.plan.compression.is_some_and(|compression| compression.error_feedback())
+    experiment.plan.controlled || experiment.plan.compression.is_some_and(|compression| compression.error_feedback())
 }
 
 /// What the clients kept after `round`, as its checkpoint has it.

@@ -36,6 +36,8 @@ pub enum LocalWork {
     Gradient,
     /// The delta of local SGD.
     Delta(LocalConfig),
+    /// The same, corrected by control variates, and the change of the client's own (SCAFFOLD).
+    Controlled(LocalConfig),
 }
 
 /// A principal of a ledger.
@@ -226,6 +228,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         protocol: config.secagg,
         direction,
         weights,
+        controlled: matches!(config.algorithm, Algorithm::Scaffold { .. }),
         local_steps: local_steps(&config.algorithm, &partition),
         delta: config.privacy.delta,
         epsilon_budget: resolved_privacy.target_epsilon,
@@ -274,6 +277,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
 /// gets the bound of a row with its answer, and a coordinate more.
 fn resolve_joint(config: &Config, clients: u64, dim: usize) -> Result<Resolved, ConfigError> {
     let dim = config.compression.map_or(dim, |compression| compression.size(dim));
+    let dim = if matches!(config.algorithm, Algorithm::Scaffold { .. }) { 2 * dim } else { dim };
     let Some(rule) = &config.privacy.adaptive_clip else {
         return resolve(&config.privacy, &setting(config, clients, dim));
     };
@@ -328,6 +332,24 @@ fn check_ranges(config: &Config, clients: u64) -> Result<(), ConfigError> {
     }
     if !(p.clip.is_finite() && p.clip > 0.0) {
         return Err(invalid("privacy.clip", "finite and > 0", p.clip));
+    }
+    if let Algorithm::Scaffold { epochs, batch_size, learning_rate } = config.algorithm {
+        if epochs == 0 || batch_size == 0 {
+            return Err(invalid("algorithm.epochs and algorithm.batch_size", "at least 1", 0));
+        }
+        if !(learning_rate.is_finite() && learning_rate > 0.0) {
+            return Err(invalid("algorithm.learning_rate", "finite and > 0", learning_rate));
+        }
+        if config.adversary.is_some() {
+            return Err(invalid("adversary", "absent with `scaffold`, whose vectors it does not make", "given"));
+        }
+        if matches!(config.partition, PartitionConfig::PerSample {}) {
+            return Err(invalid(
+                "partition",
+                "clients that come back, with `scaffold`: each keeps a vector",
+                "per-sample",
+            ));
+        }
     }
     if let Algorithm::FedAvg {
         epochs, batch_size, learning_rate, momentum, weight_decay, proximal, normalized, ..
@@ -417,6 +439,11 @@ fn local_steps(algorithm: &Algorithm, partition: &Partition) -> Option<Arc<Vec<f
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
     match *algorithm {
         Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
+        Algorithm::Scaffold { epochs, batch_size, learning_rate } => {
+            let plain =
+                LocalConfig { momentum: 0.0, weight_decay: 0.0, proximal: 0.0, epochs, batch_size, learning_rate };
+            (LocalWork::Controlled(plain), Direction::Delta, None)
+        }
         Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, proximal, weights, .. } => {
             let local = LocalConfig { epochs, batch_size, learning_rate, momentum, weight_decay, proximal };
             let weights = match weights {

@@ -26,6 +26,8 @@ pub struct Checkpoint {
     pub noise: Vec<u8>,
     /// The last aggregate of a robust rule, where the next one begins; empty where there is none.
     pub aggregate: Vec<f32>,
+    /// The server's control variate, where there is one.
+    pub control: Vec<f32>,
     /// Older models, by version, that clients of asynchronous rounds began from.
     pub versions: Vec<(u32, Vec<f32>)>,
     /// What the clients of a simulation keep between rounds ([`super::compress::Residuals::seal`]); empty where they keep nothing. The
@@ -36,6 +38,8 @@ pub struct Checkpoint {
 const FORMAT: &str = "veilsum checkpoint v1";
 /// The clip bound; decimal digits that read back to the same number.
 const CLIP: &str = "clip";
+/// The tensor of the server's control variate.
+const CONTROL: &str = "control";
 /// The tensor of the last aggregate of a robust rule.
 const AGGREGATE: &str = "aggregate";
 /// The tensor of the state of correlated noise.
@@ -60,6 +64,9 @@ impl Checkpoint {
         let mut tensors = vec![("weights".to_string(), &self.weights)];
         tensors.extend(self.optimizer.iter().map(|(n, v)| (format!("optimizer.{n}"), v)));
         tensors.extend(self.versions.iter().map(|(n, v)| (format!("{VERSION}{n}"), v)));
+        if !self.control.is_empty() {
+            tensors.push((CONTROL.to_string(), &self.control));
+        }
         if !self.aggregate.is_empty() {
             tensors.push((AGGREGATE.to_string(), &self.aggregate));
         }
@@ -114,7 +121,7 @@ impl Checkpoint {
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged("file", &e))?;
         let mut weights = None;
         let (mut optimizer, mut versions) = (Vec::new(), Vec::new());
-        let (mut noise, mut residuals, mut aggregate) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut noise, mut residuals, mut aggregate, mut control) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (name, view) in tensors.iter() {
             match (name, view.dtype()) {
                 (NOISE, Dtype::U8) => noise = view.data().to_vec(),
@@ -141,6 +148,7 @@ impl Checkpoint {
             match name.strip_prefix("optimizer.") {
                 Some(rest) => optimizer.push((rest.to_string(), values)),
                 None if name == AGGREGATE => aggregate = values,
+                None if name == CONTROL => control = values,
                 None => weights = Some(values),
             }
         }
@@ -162,6 +170,7 @@ impl Checkpoint {
             residuals,
             aggregate,
             versions,
+            control,
         })
     }
 }
@@ -186,6 +195,7 @@ mod tests {
             noise: vec![1, 2, 255],
             aggregate: vec![0.5, -0.25],
             residuals: vec![7; 70],
+            control: vec![-1.0, 4.0, 0.0],
             versions: vec![(3, vec![0.25]), (11, vec![1.5, 2.5])],
         };
         let bytes = c.to_bytes().unwrap();

@@ -29,7 +29,7 @@ use super::plan::{Direction, Plan};
 use super::protocol::RoundParties;
 use super::rule::{AggregationConfig, Aggregator};
 use super::spend::{Attempt, EpsilonViews, Spend};
-use super::{FlError, SERVER};
+use super::{FlError, SERVER, scaffold};
 use crate::backend::Backend;
 use crate::backend::simd::isa::Isa;
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
@@ -96,6 +96,8 @@ pub struct Coordinator {
     /// The robust rule, and the last aggregate of it.
     aggregator: Option<Aggregator>,
     aggregate: Vec<f32>,
+    /// The server's control variate, where clients have some of their own.
+    control: Option<Arc<Vec<f32>>>,
     /// The server's own update of the round, where the rule wants one.
     root: Option<Vec<f32>>,
     /// The keys of the survivors' layers of noise that were not needed.
@@ -147,6 +149,7 @@ impl Coordinator {
             aggregator: plan.aggregation.as_ref().map(AggregationConfig::build).transpose()?,
             aggregate: Vec::new(),
             root: None,
+            control: plan.controlled.then(|| Arc::new(vec![0.0; plan.dim])),
             plan_digest: plan.digest()?,
             optimizer: plan.server.build(plan.dim),
             plan,
@@ -191,6 +194,12 @@ impl Coordinator {
         }
         if ![0, self.plan.dim].contains(&checkpoint.aggregate.len()) {
             return mismatch("aggregate", self.plan.dim.to_string(), checkpoint.aggregate.len().to_string());
+        }
+        if let Some(control) = &mut self.control {
+            if checkpoint.control.len() != self.plan.dim {
+                return mismatch("control", self.plan.dim.to_string(), checkpoint.control.len().to_string());
+            }
+            *control = Arc::new(checkpoint.control);
         }
         self.aggregate = checkpoint.aggregate;
         self.round = checkpoint.round;
@@ -362,6 +371,9 @@ impl Coordinator {
         if let Some(arrivals) = &self.arrivals {
             arrivals.hash(&mut h);
         }
+        if let Some(control) = &self.control {
+            h.update(bytemuck::cast_slice::<f32, u8>(control));
+        }
         h.finalize().into()
     }
 
@@ -425,6 +437,7 @@ impl Coordinator {
             threshold,
             cohort,
             weights: Arc::clone(&self.weights),
+            control: self.control.clone(),
             starts: starts.clone(),
             clip: self.clip,
             operator: plan.operator(&self.key(round, attempt.attempt, Purpose::Compression))?,
@@ -597,6 +610,15 @@ impl Coordinator {
         let clip = self.clip.map(|state| state.clip);
         self.mix(&mut mean, &sums);
         drop(sums);
+        if let Some(control) = &mut self.control {
+            let (delta, change) = mean.split_at(self.plan.dim.min(mean.len()));
+            scaffold::advance(
+                Arc::make_mut(control).as_mut_slice(),
+                change,
+                survivors as f64 / self.plan.clients as f64,
+            )?;
+            mean = delta.into();
+        }
         if let (Some(state), Some(share)) = (&mut self.clip, share) {
             *state = state.next(share);
         }
@@ -687,6 +709,7 @@ impl Coordinator {
                 None => Vec::new(),
             },
             residuals: Vec::new(),
+            control: self.control.as_ref().map_or(Vec::new(), |control| control.as_ref().clone()),
             versions: self.arrivals.as_ref().map_or(Vec::new(), |arrivals| arrivals.older(self.round)),
         }
     }

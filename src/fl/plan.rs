@@ -108,6 +108,8 @@ pub struct Plan {
     pub direction: Direction,
     /// Public integer weights, one a client; only without differential privacy.
     pub weights: Option<Arc<Vec<u64>>>,
+    /// Whether control variates travel beside the deltas (SCAFFOLD): vectors are twice as long; only without differential privacy.
+    pub controlled: bool,
     /// `|a|_1` of every client's local steps, where deltas are normalized by it (FedNova); only without differential privacy.
     pub local_steps: Option<Arc<Vec<f64>>>,
     /// delta of the reported epsilon, in (0, 1).
@@ -172,6 +174,7 @@ impl Plan {
         if self.local_steps.is_some() && self.counts_whole() {
             return bad("algorithm.normalized", "false beside this `asynchrony.update`, or `mean`", "true".into());
         }
+        self.check_controls()?;
         self.check_compression()?;
         if self.placement == NoisePlacement::Aggregate
             && let NoiseLaw::DiscreteGaussianShares { .. } = self.mechanism.noise()
@@ -250,6 +253,7 @@ impl Plan {
     #[must_use]
     pub fn row_dim(&self) -> usize {
         let dim = self.compression.map_or(self.dim, |compression| compression.size(self.dim));
+        let dim = if self.controlled { 2 * dim } else { dim };
         dim + usize::from(self.adaptive.is_some())
     }
 
@@ -483,6 +487,9 @@ impl Plan {
         }
         if self.grouping != Grouping::Whole {
             h.update(format!(" {:?}", self.grouping).as_bytes());
+        }
+        if self.controlled {
+            h.update(b" controlled");
         }
         if let Some(steps) = &self.local_steps {
             h.update(format!(" steps {steps:?}").as_bytes());

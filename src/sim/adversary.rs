@@ -5,7 +5,9 @@
 //! For that the round's vectors are kept: `clients x d` floats.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+
+use rayon::prelude::*;
 
 use super::SimError;
 use super::work::{delivering, rows_in_flight};
@@ -15,9 +17,9 @@ use crate::data::{Batch, Dataset, Features};
 use crate::fl::attack::backdoor::ImageShape;
 use crate::fl::attack::{Attack, AttackError, Backdoor, DataAttack, Sight, View};
 use crate::fl::coordinator::RoundTask;
-use crate::fl::{FlError, SERVER, nova};
+use crate::fl::{FlError, SERVER, nova, scaffold};
 use crate::math::prg::{Address, Purpose, StreamKey};
-use crate::model::{Clients, samples_per_call};
+use crate::model::{Clients, LocalConfig, samples_per_call};
 
 /// The vectors of a round in which somebody is Byzantine.
 pub(super) struct Forged {
@@ -107,7 +109,7 @@ pub(super) fn train(
 ) -> Result<Rows, SimError> {
     let Some(starts) = &task.starts else {
         let began = (&task.weights[..], task.id.round, task.id.attempt);
-        return train_from(experiment, began, members, attack);
+        return train_from(experiment, began, task.control.as_deref(), members, attack);
     };
     let mut versions: BTreeMap<u32, (&Arc<Vec<f32>>, Vec<usize>)> = BTreeMap::new();
     for (place, client) in members.iter().enumerate() {
@@ -120,7 +122,7 @@ pub(super) fn train(
     for (version, (weights, places)) in versions {
         let some: Vec<u64> = places.iter().map(|&place| members[place]).collect();
         // What a client draws is that of the round in which it began: a stand-in is the same update again.
-        let rows = train_from(experiment, (&weights[..], version + 1, 0), &some, attack)?;
+        let rows = train_from(experiment, (&weights[..], version + 1, 0), None, &some, attack)?;
         let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
         for (row, place) in places.into_iter().enumerate() {
             all[place * dim..(place + 1) * dim].copy_from_slice(host.row(row).map_err(FlError::from)?);
@@ -133,6 +135,7 @@ pub(super) fn train(
 fn train_from(
     experiment: &Experiment,
     (weights, round, attempt): (&[f32], u32, u32),
+    control: Option<&Vec<f32>>,
     members: &[u64],
     attack: Option<DataAttack<'_>>,
 ) -> Result<Rows, SimError> {
@@ -154,6 +157,7 @@ fn train_from(
     let trainer = &experiment.trainer;
     let rows = match &experiment.work {
         LocalWork::Delta(config) => trainer.delta_rows(weights, &clients, config)?,
+        LocalWork::Controlled(config) => return controlled(experiment, (weights, control), members, &clients, config),
         LocalWork::Gradient if poison.is_none() && members.iter().all(|&c| experiment.shard(c).len() == 1) => {
             let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
             trainer.gradient_rows(weights, &data.gather(&samples))?
@@ -173,6 +177,49 @@ fn train_from(
     Ok(Rows::dense(all, members.len(), plan.dim).map_err(FlError::from)?)
 }
 
+/// Deltas and changes of the clients' control variates side by side (SCAFFOLD). What they will keep waits for the release of the round.
+fn controlled(
+    experiment: &Experiment,
+    (weights, control): (&[f32], Option<&Vec<f32>>),
+    members: &[u64],
+    clients: &Clients<'_>,
+    config: &LocalConfig,
+) -> Result<Rows, SimError> {
+    let zero;
+    let server = match control {
+        Some(control) => control,
+        None => {
+            zero = vec![0.0; weights.len()];
+            &zero
+        }
+    };
+    let own: Vec<Option<Vec<f32>>> = {
+        let kept = experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner);
+        members.iter().map(|&client| kept.of(client).map(<[f32]>::to_vec)).collect()
+    };
+    let one = |(i, own): (usize, &Option<Vec<f32>>)| -> Result<_, SimError> {
+        let (shard, own) = ((clients.shard)(i), own.as_deref());
+        let correction = scaffold::correction(server, own);
+        let delta = if shard.is_empty() {
+            vec![0.0; weights.len()]
+        } else {
+            experiment.trainer.corrected_delta(weights, &shard, config, &correction, &(clients.key)(i))?
+        };
+        let steps = u64::from(config.epochs) * shard.len().div_ceil(config.batch_size) as u64;
+        Ok(scaffold::outcome(&delta, server, own, steps, config.learning_rate))
+    };
+    let outcomes = own.par_iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
+    let mut residuals = experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = Vec::with_capacity(members.len() * 2 * weights.len());
+    for (&client, (sent, kept)) in members.iter().zip(outcomes) {
+        all.extend_from_slice(&sent);
+        if kept.iter().all(|c| c.is_finite()) {
+            residuals.keep(client, kept);
+        }
+    }
+    Ok(Rows::dense(all, members.len(), 2 * weights.len()).map_err(FlError::from)?)
+}
+
 /// What the server's own samples make of a model: the reference of a rule that trusts them.
 pub(super) fn root_update(experiment: &Experiment, weights: &[f32], round: u32) -> Result<Vec<f32>, SimError> {
     let plan = &experiment.plan;
@@ -182,7 +229,9 @@ pub(super) fn root_update(experiment: &Experiment, weights: &[f32], round: u32) 
     };
     let clients = Clients { count: 1, shard: &|_| experiment.split.train.gather(&experiment.root), key: &key };
     let rows = match &experiment.work {
-        LocalWork::Delta(config) => experiment.trainer.delta_rows(weights, &clients, config)?,
+        LocalWork::Delta(config) | LocalWork::Controlled(config) => {
+            experiment.trainer.delta_rows(weights, &clients, config)?
+        }
         LocalWork::Gradient => experiment.trainer.mean_rows(weights, &clients)?,
     };
     let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };

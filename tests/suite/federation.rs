@@ -299,3 +299,127 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(matches!(error, FlError::Checkpoint { what: "plan", .. }), "{error}");
     assert!(new(&mine).restore(new(&mine).checkpoint()).is_ok());
 }
+
+/// `f_i(w) = h_i / 2 (w - a_i)^2`, whose gradient knows its minimum: h and a come from how many samples a client has.
+struct Quadratic;
+
+fn curvature(shard: &Batch) -> (f64, f64) {
+    let n = shard.len() as f64;
+    (0.2 + n / 200.0, (n / 40.0).sin())
+}
+
+impl LocalTrainer for Quadratic {
+    fn parameter_count(&self) -> usize {
+        1
+    }
+    fn init(&self, _key: &StreamKey) -> Vec<f32> {
+        vec![0.5]
+    }
+    fn gradient_rows(&self, _weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
+        Ok(Rows::dense(vec![0.0; batch.len()], batch.len(), 1)?)
+    }
+    fn local_delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        self.corrected_delta(weights, shard, config, &[0.0], key)
+    }
+    fn corrected_delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        correction: &[f32],
+        _key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        let (h, a) = curvature(shard);
+        let mut y = f64::from(weights[0]);
+        for _ in 0..config.epochs {
+            y -= f64::from(config.learning_rate) * (h * (y - a) + f64::from(correction[0]));
+        }
+        Ok(vec![(y - f64::from(weights[0])) as f32])
+    }
+    fn logits(&self, _weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        Ok(vec![0.0; batch.len() * 10])
+    }
+}
+
+/// Algorithm 1 with option II in double precision, with the cohorts of the run; and where it leads: to the minimum of the sum, which
+/// FedAvg misses.
+#[test]
+fn scaffold_is_its_algorithm_and_finds_what_fedavg_misses() {
+    let of = |algorithm: &str, set: &[&str]| {
+        let algorithm = format!("algorithm={algorithm}");
+        try_experiment_with(
+            Arc::new(Quadratic),
+            &[&[algorithm.as_str(), "rounds=40", "privacy.clip=16"], set].concat(),
+        )
+        .unwrap()
+    };
+    let scaffold = r#"{"name":"scaffold","learning_rate":0.1,"epochs":8,"batch_size":1000}"#;
+    let half = r#"partition={"scheme":"dirichlet","clients":12,"alpha":0.5}"#;
+    for (cohort, secagg) in [("cohort=12", "plain"), ("cohort=7", "plain"), ("cohort=7", r#"{"oneshot":{}}"#)] {
+        let sampling = if cohort == "cohort=12" { "sampling=all" } else { "sampling=fixed" };
+        let built = of(scaffold, &[half, cohort, sampling, &format!("secagg={secagg}")]);
+        let train = &built.split.train;
+        let losses: Vec<(f64, f64)> =
+            built.partition.clients.iter().map(|client| curvature(&train.gather(client))).collect();
+        let result = run(&built);
+        let (mut x, mut c, mut own) = (0.5f64, 0.0f64, [0.0f64; 12]);
+        for record in &result.history {
+            let cohort = cohort_of(&built, record.round);
+            assert_eq!(cohort.len(), record.survivors);
+            let (mut moved, mut changed) = (0.0, 0.0);
+            for &i in &cohort {
+                let ((h, a), mut y) = (losses[i], x);
+                (0..8).for_each(|_| y -= 0.1 * (h * (y - a) + c - own[i]));
+                let next = own[i] - c + (x - y) / (8.0 * 0.1);
+                moved += y - x;
+                changed += next - own[i];
+                own[i] = next;
+            }
+            x += moved / cohort.len() as f64;
+            c += changed / 12.0;
+        }
+        assert!((f64::from(result.weights[0]) - x).abs() < 1e-4, "{cohort} {secagg}: {:?} {x}", result.weights);
+        if cohort == "cohort=12" {
+            let minimum = losses.iter().map(|(h, a)| h * a).sum::<f64>() / losses.iter().map(|(h, _)| h).sum::<f64>();
+            let fedavg = run(&of(
+                r#"{"name":"fed_avg","learning_rate":0.1,"epochs":8,"batch_size":1000}"#,
+                &[half, cohort, sampling],
+            ));
+            let (near, far) =
+                ((f64::from(result.weights[0]) - minimum).abs(), (f64::from(fedavg.weights[0]) - minimum).abs());
+            assert!(near < 1e-3 && far > 10.0 * near, "{near} {far}");
+        }
+    }
+    let base = [&format!("algorithm={scaffold}")[..], "partition={\"scheme\":\"iid\",\"clients\":12}"];
+    for (set, says) in [
+        (
+            &[r#"privacy={"mechanism":"smm","clip":1.0,"gamma":64,"mu":50,"bits":24}"#, "sampling=all"][..],
+            "privacy.mechanism",
+        ),
+        (&[r#"compression={"random-k":{"keep":0.5}}"#], "compression"),
+        (&[r#"aggregation={"rule":"median"}"#], "aggregation"),
+        (&["asynchrony={}", "sampling=all", "cohort=12"], "asynchrony"),
+        (&[r#"adversary={"clients":1,"attack":{"sign-flip":{}}}"#], "adversary"),
+        (&["algorithm.learning_rate=0"], "algorithm.learning_rate"),
+    ] {
+        let error = refusal_of(&[&base[..], set].concat());
+        assert!(error.contains(says), "{set:?}: {error}");
+    }
+}
+
+/// Who takes part in a round of a run without dropouts, as the coordinator says it.
+fn cohort_of(experiment: &Experiment, round: u32) -> Vec<usize> {
+    use veilsum::fl::SERVER;
+    use veilsum::fl::cohort::draw;
+    use veilsum::math::prg::{Address, Purpose};
+    let plan = &experiment.plan;
+    let address = Address { client: SERVER, round, ..Address::default() };
+    let key = experiment.secret.derive(&plan.session, address, Purpose::Cohort, plan.cipher);
+    draw(plan.sampling, plan.clients, plan.cohort, round, &key).into_iter().map(|client| client as usize).collect()
+}

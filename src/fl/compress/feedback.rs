@@ -68,6 +68,11 @@ impl Residuals {
         Ok(carried)
     }
 
+    /// What a client will keep if the round is released with it.
+    pub fn keep(&mut self, client: u64, values: Vec<f32>) {
+        self.pending.insert(client, values);
+    }
+
     /// The round is released with these clients in the sum.
     pub fn commit(&mut self, survivors: &[u64]) {
         let mut pending = std::mem::take(&mut self.pending);

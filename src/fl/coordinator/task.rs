@@ -32,6 +32,8 @@ pub struct RoundTask {
     pub cohort: Vec<u64>,
     /// The model they start from: of asynchronous rounds the present one.
     pub weights: Arc<Vec<f32>>,
+    /// The server's control variate, where clients have some of their own (SCAFFOLD).
+    pub control: Option<Arc<Vec<f32>>>,
     /// Where each of them began, and those of the round's other groups, in asynchronous rounds.
     pub starts: Option<Arc<Starts>>,
     /// The clip bound of this round, where it adapts.

@@ -90,6 +90,37 @@ impl Plan {
         Ok(())
     }
 
+    /// Control variates beside what they are not made for.
+    pub(super) fn check_controls(&self) -> Result<(), FlError> {
+        if !self.controlled {
+            return Ok(());
+        }
+        let bad = |name, expected: &str, found: String| {
+            Err(FlError::OutOfRange { name, expected: format!("{expected} with `scaffold`"), found })
+        };
+        if self.is_private() {
+            let found = self.mechanism.name().into();
+            return bad(
+                "privacy.mechanism",
+                "`none` or `quantized` (what a clip makes of both vectors together is not accounted)",
+                found,
+            );
+        }
+        if let Some(compression) = &self.compression {
+            return bad("compression", "absent", compression.name().into());
+        }
+        if self.aggregation.is_some() {
+            return bad("aggregation", "absent (a rule over both vectors has no published meaning)", "given".into());
+        }
+        if self.asynchrony.is_some() {
+            return bad("asynchrony", "absent", "given".into());
+        }
+        if self.weights.is_some() {
+            return bad("algorithm.weights", "uniform", "samples".into());
+        }
+        Ok(())
+    }
+
     /// What has no meaning, or no proof, where clients arrive when they like.
     pub(super) fn check_asynchrony(&self) -> Result<(), FlError> {
         let Some(rules) = &self.asynchrony else { return Ok(()) };

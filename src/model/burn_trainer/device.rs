@@ -254,7 +254,7 @@ impl<P: Platform> LocalTrainer for DeviceTrainer<P> {
         check_config(config)?;
         self.run(|| {
             let before = self.parameters(weights);
-            let after = self.model.descend(before.clone(), shard, config, key);
+            let after = self.model.descend(before.clone(), shard, config, None, key);
             self.shared.host(one_row(difference(after, &before)))
         })
     }
@@ -262,7 +262,7 @@ impl<P: Platform> LocalTrainer for DeviceTrainer<P> {
     fn delta_rows(&self, weights: &[f32], clients: &Clients<'_>, config: &LocalConfig) -> Result<Rows, ModelError> {
         check_config(config)?;
         self.client_rows(weights, clients, |before, i, shard| {
-            let after = self.model.descend(before.clone(), shard, config, &(clients.key)(i));
+            let after = self.model.descend(before.clone(), shard, config, None, &(clients.key)(i));
             difference(after, &before)
         })
     }

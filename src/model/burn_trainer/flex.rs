@@ -115,7 +115,25 @@ impl LocalTrainer for FlexTrainer {
     ) -> Result<Vec<f32>, ModelError> {
         self.architecture.check(weights, shard)?;
         check_config(config)?;
-        let after = flatten(self.descend(self.parameters(weights), shard, config, key));
+        let after = flatten(self.descend(self.parameters(weights), shard, config, None, key));
+        Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
+    }
+
+    fn corrected_delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        correction: &[f32],
+        key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        self.architecture.check(weights, shard)?;
+        check_config(config)?;
+        if correction.len() != weights.len() {
+            let (expected, found) = (weights.len(), correction.len());
+            return Err(ModelError::WrongLength { what: "the correction", expected, found });
+        }
+        let after = flatten(self.descend(self.parameters(weights), shard, config, Some(correction), key));
         Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
     }
 
@@ -174,6 +192,36 @@ mod tests {
             let norm = distance(&whole, &vec![0.0; whole.len()]);
             assert!(distance(&mean, &whole) < 1e-6 * norm, "{sizes:?}");
         }
+    }
+
+    /// No correction is none, and one step moves by as much more.
+    #[test]
+    fn a_correction_is_added_to_every_gradient() {
+        let trainer = trainer(&[20, 8, 10]);
+        let key = StreamKey::from_bytes([6; 32], Cipher::ChaCha20);
+        let (weights, shard) = (trainer.init(&key), batch(24, 20, 10));
+        let config = LocalConfig {
+            epochs: 2,
+            batch_size: 10,
+            learning_rate: 0.1,
+            momentum: 0.0,
+            weight_decay: 0.0,
+            proximal: 0.0,
+        };
+        let plain = trainer.local_delta(&weights, &shard, &config, &key).unwrap();
+        let zeros = vec![0.0; weights.len()];
+        let same = trainer.corrected_delta(&weights, &shard, &config, &zeros, &key).unwrap();
+        assert!(distance(&plain, &same) < 1e-6 * distance(&plain, &zeros));
+        let once = LocalConfig { epochs: 1, batch_size: 24, ..config };
+        let correction: Vec<f32> = (0..weights.len()).map(|i| (i % 7) as f32 * 0.1 - 0.3).collect();
+        let plain = trainer.local_delta(&weights, &shard, &once, &key).unwrap();
+        let moved = trainer.corrected_delta(&weights, &shard, &once, &correction, &key).unwrap();
+        let expected: Vec<f32> = plain.iter().zip(&correction).map(|(d, c)| d - 0.1 * c).collect();
+        assert!(distance(&moved, &expected) < 1e-6 && distance(&moved, &plain) > 0.1);
+        assert!(matches!(
+            trainer.corrected_delta(&weights, &shard, &once, &[0.0], &key),
+            Err(ModelError::WrongLength { found: 1, .. })
+        ));
     }
 
     #[test]
