@@ -121,7 +121,9 @@ pub(super) fn train(
     let trainer = &experiment.trainer;
     Ok(match &experiment.work {
         LocalWork::Delta(config) => trainer.delta_rows(&task.weights, &clients, config)?,
-        LocalWork::Gradient if poison.is_none() && members.iter().all(|&c| experiment.shard(c).len() == 1) => {
+        LocalWork::Gradient
+            if poison.is_none() && !trainer.draws() && members.iter().all(|&c| experiment.shard(c).len() == 1) =>
+        {
             let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
             trainer.gradient_rows(&task.weights, &data.gather(&samples))?
         }

@@ -16,6 +16,7 @@ mod groups;
 mod he;
 mod kernels;
 mod layering;
+mod layers;
 mod ledger;
 mod matrix;
 mod model;
