@@ -1,20 +1,22 @@
 //! Local training behind `trait LocalTrainer`. Only this room names the autodiff framework.
 //!
 //! [`architecture`] holds layer lists, parameter counts and the layout of the flat weight vector,
-//! [`burn_trainer`] the one trainer on the autodiff framework, [`evaluate`] loss, accuracy and
+//! [`burn_trainer`] the one trainer on the autodiff framework, [`cpu`] the one without, [`evaluate`] loss, accuracy and
 //! confusion, [`weights`] the safetensors files. A trainer of your own implements [`LocalTrainer`]:
 //! see `examples/custom_trainer.rs`.
 
 pub mod architecture;
 pub mod burn_trainer;
+pub mod cpu;
 pub mod evaluate;
+mod local;
 pub mod weights;
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use architecture::{Architecture, ModelConfig};
+pub use architecture::{Architecture, LayerList, ModelConfig};
 pub use evaluate::evaluate_dataset;
 
 use rayon::prelude::*;
@@ -59,7 +61,7 @@ pub struct Clients<'a> {
     pub count: usize,
     /// The samples of client `i`, gathered when it is its turn.
     pub shard: &'a (dyn Fn(usize) -> Batch + Sync),
-    /// The key of the order of its mini-batches.
+    /// The key of the order of its mini-batches, and of what else its training draws.
     pub key: &'a (dyn Fn(usize) -> StreamKey + Sync),
 }
 
@@ -71,12 +73,18 @@ pub trait LocalTrainer: Send + Sync {
     /// Initial weights, drawn from the addressed keystream `key`.
     fn init(&self, key: &StreamKey) -> Vec<f32>;
 
+    /// Whether training draws besides the order of mini-batches, as dropout does: then a gradient needs a key, and
+    /// [`Self::mean_rows`] takes the place of [`Self::gradient_rows`].
+    fn draws(&self) -> bool {
+        false
+    }
+
     /// The gradient of the loss of every sample of `batch`: `[len x d]`, one row a sample.
     ///
     /// Rows carry NaN where weights or features do; the encode kernel turns such a row into zero.
     ///
     /// # Errors
-    /// Weights or a batch of another size, a label out of range.
+    /// Weights or a batch of another size, a label out of range; a trainer that [draws](Self::draws).
     fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError>;
 
     /// `w_after - w_before` of local SGD on `shard`; the order of mini-batches comes from `key`.
@@ -180,7 +188,8 @@ fn part(shard: &Batch, samples: Range<usize>) -> Batch {
 /// [`burn_trainer::WgpuTrainer`]).
 ///
 /// # Errors
-/// [`ModelError::Sizes`] if the sizes are no model, [`ModelError::Backend`] for a backend without a device, for a device that
+/// [`ModelError::Sizes`] and [`ModelError::Layers`] if the sizes or layers are no model, [`ModelError::LinearOnly`] for layers
+/// that are trained on the processor only, [`ModelError::Backend`] for a backend without a device, for a device that
 /// refuses, and for what the framework needs on CUDA and is missing here, with its packages.
 pub fn trainer_on(config: &ModelConfig, backend: Arc<dyn Backend>) -> Result<Arc<dyn LocalTrainer>, ModelError> {
     let architecture = config.architecture()?;
@@ -194,9 +203,13 @@ pub fn trainer_on(config: &ModelConfig, backend: Arc<dyn Backend>) -> Result<Arc
 /// The trainer of a configured model, on the CPU.
 ///
 /// # Errors
-/// [`ModelError::Sizes`] if the sizes are no model.
+/// [`ModelError::Sizes`] and [`ModelError::Layers`] if the sizes or layers are no model.
 pub fn trainer_for(config: &ModelConfig) -> Result<Arc<dyn LocalTrainer>, ModelError> {
-    Ok(Arc::new(burn_trainer::FlexTrainer::new(config.architecture()?)))
+    let architecture = config.architecture()?;
+    if architecture.is_mlp() {
+        return Ok(Arc::new(burn_trainer::FlexTrainer::new(architecture)?));
+    }
+    Ok(Arc::new(cpu::CpuTrainer::new(architecture)))
 }
 
 /// Samples for one call of [`LocalTrainer::gradient_rows`], so that its rows stay near 24 MiB: a multiple
@@ -259,6 +272,35 @@ pub enum ModelError {
         found: String,
         /// Most parameters.
         limit: usize,
+    },
+    /// A list of layers that is no model.
+    #[error("{place} of the model is {found}, expected {expected}")]
+    Layers {
+        /// Which layer, counted from 1.
+        place: String,
+        /// The layer, as JSON.
+        found: String,
+        /// What is right there.
+        expected: String,
+    },
+    /// A model as JSON that cannot be read.
+    #[error("the model cannot be read: {0}")]
+    Json(serde_json::Error),
+    /// A model with layers that a trainer lacks.
+    #[error(
+        "{what} takes linear layers and relu only, and model {model} has others: it trains with `\"train_on\": \"cpu\"`"
+    )]
+    LinearOnly {
+        /// Which trainer.
+        what: &'static str,
+        /// The model.
+        model: String,
+    },
+    /// Gradient rows without a key, of a model whose training draws.
+    #[error("the gradient rows of model {model} need a key, since it has dropout: the rows of clients have one")]
+    Draws {
+        /// The model.
+        model: String,
     },
     /// A data set that the model cannot read.
     #[error(

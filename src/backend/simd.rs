@@ -29,6 +29,7 @@ pub mod isa;
 mod keystream;
 mod lanes;
 mod mask;
+pub(crate) mod matmul;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod noise;

@@ -164,6 +164,9 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let train_on = if given.trainer.is_some() { config.train_on } else { train_on(config) };
     let on_device =
         train_on == Some(TrainOn::Backend) && matches!(backend.kind(), BackendKind::Wgpu | BackendKind::Cuda);
+    if on_device && matches!(config.algorithm, Algorithm::Scaffold { .. }) {
+        return Err(invalid("train_on", "cpu with `scaffold`", "backend"));
+    }
     let (trainer, trainer_on_cpu, model) = match (given.trainer, &config.model) {
         (Some(trainer), _) => (trainer, None, None),
         (None, Some(model)) => {

@@ -22,7 +22,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 pub use self::cuda::CudaTrainer;
 pub use self::flex::FlexTrainer;
 pub use self::wgpu::WgpuTrainer;
-use super::architecture::{Architecture, Layer, LinearSpan};
+use super::architecture::{Architecture, Layer, ParameterSpan};
+use super::local::select;
 use super::{LocalConfig, ModelError};
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
@@ -73,7 +74,7 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
         let tensor = |span: &std::ops::Range<usize>, rows: usize, columns: usize| {
             Tensor::from_data(TensorData::new(weights[span.clone()].to_vec(), [rows, columns]), &self.device)
         };
-        let linear = |span: &LinearSpan| Linear {
+        let linear = |span: &ParameterSpan| Linear {
             weight: tensor(&span.weight, span.inputs, span.outputs),
             bias: span.bias.as_ref().map(|bias| tensor(bias, 1, span.outputs)),
         };
@@ -100,6 +101,8 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
                 tap(&x, z)
             }
             Layer::Relu => relu(x),
+            // `new` of every trainer refuses them.
+            Layer::Conv2d { .. } | Layer::MaxPool2d { .. } | Layer::Dropout { .. } => x,
         })
     }
 
@@ -204,23 +207,10 @@ fn relu<B: Backend>(z: Tensor<B, 2>) -> Tensor<B, 2> {
     z.mask_fill(off, 0.0)
 }
 
-/// Checks the ranges of a local configuration.
-fn check_config(config: &LocalConfig) -> Result<(), ModelError> {
-    let within = |what, expected, found: f64, fits: bool| {
-        if fits { Ok(()) } else { Err(ModelError::Setting { what, expected, found }) }
-    };
-    let (rate, momentum, decay) = (config.learning_rate, config.momentum, config.weight_decay);
-    within("epochs", "at least 1", f64::from(config.epochs), config.epochs >= 1)?;
-    within("batch_size", "at least 1", config.batch_size as f64, config.batch_size >= 1)?;
-    within("learning_rate", "a finite number above 0", f64::from(rate), rate.is_finite() && rate > 0.0)?;
-    within("momentum", "a number in [0, 1)", f64::from(momentum), (0.0..1.0).contains(&momentum))?;
-    within("weight_decay", "a finite number, at least 0", f64::from(decay), decay.is_finite() && decay >= 0.0)?;
-    let proximal = config.proximal;
-    within("proximal", "a finite number, at least 0", f64::from(proximal), proximal.is_finite() && proximal >= 0.0)
-}
-
-/// The samples of `shard` at `indices`.
-fn select(shard: &Batch, indices: &[usize]) -> Batch {
-    let features = indices.iter().flat_map(|&i| &shard.features[i * shard.dim..(i + 1) * shard.dim]).copied();
-    Batch { features: features.collect(), labels: indices.iter().map(|&i| shard.labels[i]).collect(), dim: shard.dim }
+/// That a model has linear layers and relu only, since `what` trains nothing else.
+fn check_linear(architecture: &Architecture, what: &'static str) -> Result<(), ModelError> {
+    if architecture.is_mlp() {
+        return Ok(());
+    }
+    Err(ModelError::LinearOnly { what, model: architecture.to_string() })
 }

@@ -19,6 +19,9 @@ use crate::files::write_atomic;
 const KEY: &str = "veilsum";
 /// How a weight tensor is to be read.
 const LAYOUT: &str = "z = a W + b; W is [inputs, outputs], row major (the transpose of PyTorch's)";
+/// How the weight of a convolution is to be read, behind [`LAYOUT`].
+const CONV_LAYOUT: &str =
+    "; a convolution's W is [channels, input channels, rows, columns], as PyTorch's; a map is read channel by channel";
 
 /// A model read from a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +49,7 @@ struct Description {
 ///
 /// # Errors
 /// [`ModelError::WrongLength`] if `weights` are not those of `config`, [`ModelError::Io`],
-/// [`ModelError::Sizes`].
+/// and what [`ModelConfig::architecture`] returns.
 pub fn save(
     path: &Path,
     config: &ModelConfig,
@@ -60,7 +63,8 @@ pub fn save(
     }
     let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
     let container = |source| ModelError::Container { path: path.to_owned(), bytes: bytes.len(), source };
-    let description = Description { model: config.clone(), layout: LAYOUT.to_owned(), info: info.clone() };
+    let layout = if architecture.is_mlp() { LAYOUT.to_owned() } else { [LAYOUT, CONV_LAYOUT].concat() };
+    let description = Description { model: config.clone(), layout, info: info.clone() };
     let text = serde_json::to_string(&description)
         .map_err(|source| ModelError::Description { path: path.to_owned(), source })?;
     let mut views = Vec::new();

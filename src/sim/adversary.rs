@@ -158,7 +158,9 @@ fn train_from(
     let rows = match &experiment.work {
         LocalWork::Delta(config) => trainer.delta_rows(weights, &clients, config)?,
         LocalWork::Controlled(config) => return controlled(experiment, (weights, control), members, &clients, config),
-        LocalWork::Gradient if poison.is_none() && members.iter().all(|&c| experiment.shard(c).len() == 1) => {
+        LocalWork::Gradient
+            if poison.is_none() && !trainer.draws() && members.iter().all(|&c| experiment.shard(c).len() == 1) =>
+        {
             let samples: Vec<usize> = members.iter().map(|&c| experiment.shard(c)[0]).collect();
             trainer.gradient_rows(weights, &data.gather(&samples))?
         }

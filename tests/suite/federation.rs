@@ -353,11 +353,8 @@ impl LocalTrainer for Quadratic {
 fn scaffold_is_its_algorithm_and_finds_what_fedavg_misses() {
     let of = |algorithm: &str, set: &[&str]| {
         let algorithm = format!("algorithm={algorithm}");
-        try_experiment_with(
-            Arc::new(Quadratic),
-            &[&[algorithm.as_str(), "rounds=40", "privacy.clip=16"], set].concat(),
-        )
-        .unwrap()
+        try_experiment_with(Arc::new(Quadratic), &[&[algorithm.as_str(), "rounds=40", "privacy.clip=16"], set].concat())
+            .unwrap()
     };
     let scaffold = r#"{"name":"scaffold","learning_rate":0.1,"epochs":8,"batch_size":1000}"#;
     let half = r#"partition={"scheme":"dirichlet","clients":12,"alpha":0.5}"#;

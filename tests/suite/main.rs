@@ -17,6 +17,7 @@ mod groups;
 mod he;
 mod kernels;
 mod layering;
+mod layers;
 mod ledger;
 mod matrix;
 mod model;

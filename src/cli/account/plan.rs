@@ -45,7 +45,8 @@ pub struct Args {
     /// Number of parameters (for a trainer of your own: no config can be written).
     #[arg(long, conflicts_with_all = ["model", "out"])]
     pub dim: Option<usize>,
-    /// A model by name (mnist_mlp, mnist_2nn, digits_mlp) or sizes (64-32-10); that of the base if not given.
+    /// A model by name (mnist_mlp, mnist_2nn, digits_mlp, mnist_cnn, cifar_cnn, cifar_cnn_large, mphe_cnn), sizes (64-32-10) or
+    /// a list of layers as JSON; that of the base if not given.
     #[arg(long)]
     pub model: Option<String>,
     /// Clients in a round (the expected number, under sampling).

@@ -17,12 +17,13 @@ use burn::tensor::{DType, Tensor};
 
 use super::memory::SharedDevice;
 use super::weights::Sent;
-use super::{BurnTrainer, Linear, Trace, check_config};
+use super::{BurnTrainer, Linear, Trace, check_linear};
 use crate::backend::device::{Device, Memory};
 use crate::backend::{Backend, BackendError, BackendKind, Rows};
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
 use crate::model::architecture::Architecture;
+use crate::model::local::{check_config, select};
 use crate::model::{Clients, LocalConfig, LocalTrainer, ModelError};
 
 /// Samples of one forward and backward pass; a smaller batch is filled up with samples that nobody sees.
@@ -90,8 +91,9 @@ impl<P: Platform> DeviceTrainer<P> {
     ///
     /// # Errors
     /// A backend without such a device, what the framework needs and is not here, a model with more parameters than one tensor
-    /// holds.
+    /// holds, or with other layers than linear ones and relu.
     pub fn new(architecture: Architecture, backend: Arc<dyn Backend>) -> Result<Self, ModelError> {
+        check_linear(&architecture, "training on a device")?;
         let shared = SharedDevice::<P>::new(backend)?;
         let (most, found) = (shared.most_floats()?, architecture.parameter_count());
         if found > most {
@@ -205,7 +207,7 @@ impl<P: Platform> DeviceTrainer<P> {
         let indices: Vec<usize> = (0..shard.len()).collect();
         let parts = indices.chunks(CHUNK).map(|part| {
             let share = part.len() as f32 / shard.len() as f32;
-            let gradient = self.model.mean_gradient(parameters, &super::select(shard, part));
+            let gradient = self.model.mean_gradient(parameters, &select(shard, part));
             gradient.into_iter().map(|linear| linear.map(|g| g.mul_scalar(share))).collect::<Vec<_>>()
         });
         let sum = |a: Vec<Linear<P::Framework>>, b: Vec<Linear<P::Framework>>| {

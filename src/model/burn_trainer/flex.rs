@@ -11,11 +11,12 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use rayon::prelude::*;
 
-use super::{BurnTrainer, Linear, check_config};
+use super::{BurnTrainer, Linear, check_linear};
 use crate::backend::Rows;
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
-use crate::model::architecture::{Architecture, LinearSpan};
+use crate::model::architecture::{Architecture, ParameterSpan};
+use crate::model::local::{check_config, check_correction};
 use crate::model::{LocalConfig, LocalTrainer, ModelError};
 
 /// Samples of one forward and backward pass of [`LocalTrainer::gradient_rows`]. Fixed, because the
@@ -32,10 +33,13 @@ struct HostTrace {
 }
 
 impl FlexTrainer {
-    /// The trainer of a model.
-    #[must_use]
-    pub fn new(architecture: Architecture) -> Self {
-        Self { architecture, device: Default::default() }
+    /// The trainer of a model of linear layers and relu.
+    ///
+    /// # Errors
+    /// [`ModelError::LinearOnly`] for a model with other layers.
+    pub fn new(architecture: Architecture) -> Result<Self, ModelError> {
+        check_linear(&architecture, "the framework's trainer on the processor")?;
+        Ok(Self { architecture, device: Default::default() })
     }
 
     fn host_trace(&self, parameters: &[Linear<Autodiff<Flex>>], features: &[f32], labels: &[u32]) -> HostTrace {
@@ -58,7 +62,7 @@ fn flatten<B: Backend>(parameters: Vec<Linear<B>>) -> Vec<f32> {
 }
 
 /// Writes the gradient of one linear layer: `dW[i][o] = a_i dz_o`, `db = dz`.
-fn write_outer(row: &mut [f32], span: &LinearSpan, activation: &[f32], delta: &[f32]) {
+fn write_outer(row: &mut [f32], span: &ParameterSpan, activation: &[f32], delta: &[f32]) {
     for (line, &a) in row[span.weight.clone()].chunks_exact_mut(span.outputs).zip(activation) {
         for (gradient, &d) in line.iter_mut().zip(delta) {
             *gradient = a * d;
@@ -129,10 +133,7 @@ impl LocalTrainer for FlexTrainer {
     ) -> Result<Vec<f32>, ModelError> {
         self.architecture.check(weights, shard)?;
         check_config(config)?;
-        if correction.len() != weights.len() {
-            let (expected, found) = (weights.len(), correction.len());
-            return Err(ModelError::WrongLength { what: "the correction", expected, found });
-        }
+        check_correction(weights, correction)?;
         let after = flatten(self.descend(self.parameters(weights), shard, config, Some(correction), key));
         Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
     }
@@ -149,12 +150,13 @@ impl LocalTrainer for FlexTrainer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{relu, select};
+    use super::super::relu;
     use super::*;
     use crate::math::prg::Cipher;
+    use crate::model::local::select;
 
     fn trainer(sizes: &[usize]) -> FlexTrainer {
-        FlexTrainer::new(Architecture::mlp(sizes).unwrap())
+        FlexTrainer::new(Architecture::mlp(sizes).unwrap()).unwrap()
     }
 
     fn batch(len: usize, dim: usize, classes: u64) -> Batch {

@@ -1,0 +1,29 @@
+//! The trainer on the processor: forward and backward written out for every kind of layer, no graph and no framework.
+//!
+//! A `Network` is an architecture with its layers' places: values go from slot to slot, one slot a
+//! linear layer, convolution or pool; relu and dropout work in place. A `Workspace` is the memory of
+//! one pass over up to 32 samples. `conv.rs`, `linear.rs`, `pool.rs` and `pointwise.rs` hold a layer each: `forward`,
+//! `backward` (what the loss says of the layer's input) and, with parameters, `add_gradient`.
+//!
+//! **Repeatable.** A client is one thread. A sample's values and gradient row have the same bits in every batch (see
+//! [`crate::backend::simd`]'s products), a batch's gradient is summed in the order of its samples. Bits may differ between
+//! processors with and without fused multiplication, and from those of the framework.
+//!
+//! **Dropout.** Value u of visit v of a call is kept if word `v U + u` of the keystream of the call's key, from byte 2^37
+//! on, is below `(1 - share) 2^32`. A visit is one pass over one sample in training, counted from 0 in the order of the
+//! mini-batches; U counts the values of all dropout layers of a sample, in their order.
+
+mod conv;
+mod linear;
+mod loss;
+mod network;
+#[cfg(test)]
+mod oracle;
+mod pointwise;
+mod pool;
+mod trainer;
+
+pub use self::trainer::CpuTrainer;
+
+/// Samples of one pass.
+const CHUNK: usize = 32;

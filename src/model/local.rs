@@ -1,0 +1,31 @@
+//! What every trainer does alike in local SGD.
+
+use super::{LocalConfig, ModelError};
+use crate::data::Batch;
+
+/// Checks the ranges of a local configuration.
+pub(super) fn check_config(config: &LocalConfig) -> Result<(), ModelError> {
+    let within = |what, expected, found: f64, fits: bool| {
+        if fits { Ok(()) } else { Err(ModelError::Setting { what, expected, found }) }
+    };
+    let (rate, momentum, decay) = (config.learning_rate, config.momentum, config.weight_decay);
+    within("epochs", "at least 1", f64::from(config.epochs), config.epochs >= 1)?;
+    within("batch_size", "at least 1", config.batch_size as f64, config.batch_size >= 1)?;
+    within("learning_rate", "a finite number above 0", f64::from(rate), rate.is_finite() && rate > 0.0)?;
+    within("momentum", "a number in [0, 1)", f64::from(momentum), (0.0..1.0).contains(&momentum))?;
+    within("weight_decay", "a finite number, at least 0", f64::from(decay), decay.is_finite() && decay >= 0.0)?;
+    let proximal = config.proximal;
+    within("proximal", "a finite number, at least 0", f64::from(proximal), proximal.is_finite() && proximal >= 0.0)
+}
+
+/// A correction has a value for every weight.
+pub(super) fn check_correction(weights: &[f32], correction: &[f32]) -> Result<(), ModelError> {
+    let (expected, found) = (weights.len(), correction.len());
+    if expected == found { Ok(()) } else { Err(ModelError::WrongLength { what: "the correction", expected, found }) }
+}
+
+/// The samples of `shard` at `indices`.
+pub(super) fn select(shard: &Batch, indices: &[usize]) -> Batch {
+    let features = indices.iter().flat_map(|&i| &shard.features[i * shard.dim..(i + 1) * shard.dim]).copied();
+    Batch { features: features.collect(), labels: indices.iter().map(|&i| shard.labels[i]).collect(), dim: shard.dim }
+}
