@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::resolve::{self, Resolved, Setting, resolve};
+use super::samples;
 use super::{
     Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig,
     TrainOn,
@@ -18,6 +19,7 @@ use crate::data::{self, Dataset, Features, Split};
 use crate::fl::attack::Adversary;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::compress::Residuals;
+use crate::fl::dp_sgd::GradientReport;
 use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::fl::protocol::mphe::MpheTrust;
@@ -34,6 +36,8 @@ pub enum LocalWork {
     Gradient,
     /// The delta of local SGD.
     Delta(LocalConfig),
+    /// The delta of local DP-SGD, by [`Plan::samples`].
+    DpSgd,
 }
 
 /// A principal of a ledger.
@@ -78,6 +82,8 @@ pub struct Experiment {
     /// What the simulated clients keep between rounds, where errors are fed back. A run begins with nothing, or with what its
     /// checkpoint says, in a place of its own.
     pub residuals: Arc<Mutex<Residuals>>,
+    /// What the simulated clients saw of the gradients of their samples, in DP-SGD, since the driver last took it.
+    pub gradients: Arc<Mutex<GradientReport>>,
     /// The account that releases are charged to; `None`: the run's own ledger.
     pub ledger: Option<LedgerAccount>,
     /// L2 bound C.
@@ -194,6 +200,10 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let Resolved { privacy: resolved_privacy, mechanism, later, rule, predicted_wrap } =
         resolve_joint(config, clients, dim)?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
+    let (algorithm, samples) = match samples::resolve(config, &partition)? {
+        Some((algorithm, samples)) => (algorithm, Some(samples)),
+        None => (config.algorithm, None),
+    };
     let plan = Plan {
         session,
         clients,
@@ -214,6 +224,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         protocol: config.secagg,
         direction,
         weights,
+        samples,
         delta: config.privacy.delta,
         epsilon_budget: resolved_privacy.target_epsilon,
         server: config.server,
@@ -230,7 +241,8 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     if ledger.is_some() && !plan.is_private() {
         return Err(invalid("ledger", "absent where nothing is protected, or a private mechanism", "mechanism none"));
     }
-    let resolved = Config { privacy: resolved_privacy, data, train_on, ledger: ledger.clone(), ..config.clone() };
+    let resolved =
+        Config { algorithm, privacy: resolved_privacy, data, train_on, ledger: ledger.clone(), ..config.clone() };
     Ok(Experiment {
         name: config.name.clone(),
         notes: notes(config, &plan, predicted_wrap, on_device),
@@ -247,6 +259,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         dropout_rate: config.dropout_rate,
         adversary: config.adversary.map(|a| a.build(clients)).transpose().map_err(FlError::from)?,
         residuals: Arc::default(),
+        gradients: Arc::default(),
         ledger: ledger.map(|LedgerConfig { file, principal }| LedgerAccount { file, principal }),
         clip: config.privacy.clip,
         predicted_wrap,
@@ -353,6 +366,7 @@ fn grouping(config: &Config, clients: u64) -> Grouping {
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
     match *algorithm {
         Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
+        Algorithm::DpSgd { .. } => (LocalWork::DpSgd, Direction::Delta, None),
         Algorithm::FedAvg { epochs, batch_size, learning_rate, momentum, weight_decay, proximal, weights } => {
             let local = LocalConfig { epochs, batch_size, learning_rate, momentum, weight_decay, proximal };
             let weights = match weights {
@@ -386,6 +400,18 @@ fn warn_of_told_noise(notes: &mut Vec<String>, plan: &Plan, corrupt: f64) {
     }
 }
 
+/// Noise that somebody could compute is none to them.
+fn warn_of_known_randomness(notes: &mut Vec<String>, config: &Config) {
+    if config.seed.is_some() {
+        notes.push(
+            "The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into(),
+        );
+    }
+    if config.privacy.cipher == CipherName::ChaCha8 {
+        notes.push("Randomness by ChaCha8: for simulations only.".into());
+    }
+}
+
 fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if on_device {
@@ -408,8 +434,17 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
         let name = plan.mechanism.name();
         let mechanism =
             if plan.is_exact() { "No mechanism".into() } else { format!("Mechanism `{name}` has no noise") };
-        notes.push(format!("{mechanism}: nothing is protected."));
+        match &plan.samples {
+            None => notes.push(format!("{mechanism}: nothing is protected.")),
+            Some(samples) => {
+                notes.extend(samples::notes(samples, false, config));
+                warn_of_known_randomness(&mut notes, config);
+            }
+        }
         return notes;
+    }
+    if let Some(samples) = &plan.samples {
+        notes.extend(samples::notes(samples, true, config));
     }
     if plan.placement == NoisePlacement::Aggregate && plan.mechanism.distributed() {
         notes.push("Noise `aggregate`: the sum of all clients' shares is drawn once from the summed law. The distribution is that of `per_client`; only a simulation may do this.".into());
@@ -474,14 +509,7 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
     if !plan.mechanism.certified() {
         notes.push("A bound behind this mechanism's epsilon is computed but not proved (certified: false).".into());
     }
-    if config.seed.is_some() {
-        notes.push(
-            "The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into(),
-        );
-    }
-    if config.privacy.cipher == CipherName::ChaCha8 {
-        notes.push("Randomness by ChaCha8: for simulations only.".into());
-    }
+    warn_of_known_randomness(&mut notes, config);
     if plan.delta >= 1.0 / plan.clients as f64 {
         notes.push(format!(
             "Warning: delta {:e} is not below 1/N = {:.1e}; such a delta allows one client's data to be published outright.",

@@ -15,6 +15,7 @@ use super::groups::Grouping;
 use super::optimizer::OptimizerConfig;
 use super::protocol::Protocol;
 use super::rule::AggregationConfig;
+use super::samples::SampleLevel;
 use crate::math::prg::{Cipher, StreamKey};
 use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
@@ -104,6 +105,8 @@ pub struct Plan {
     pub direction: Direction,
     /// Public integer weights, one a client; only without differential privacy.
     pub weights: Option<Arc<Vec<u64>>>,
+    /// Local DP-SGD, with an account of its own beside that of the clients' vectors; none: clients add no noise for their samples.
+    pub samples: Option<SampleLevel>,
     /// delta of the reported epsilon, in (0, 1).
     pub delta: f64,
     /// The run stops before the public epsilon would exceed this.
@@ -186,6 +189,7 @@ impl Plan {
         }
         self.check_stages()?;
         self.check_truncation()?;
+        self.samples.as_ref().map_or(Ok(()), |samples| samples.check(self))?;
         self.encode_params().map(|_| ())
     }
 
@@ -455,6 +459,9 @@ impl Plan {
         }
         if let Some(correlation) = self.mechanism.correlation() {
             h.update(format!("{} {correlation:?}", self.rounds).as_bytes());
+        }
+        if let Some(samples) = &self.samples {
+            h.update(format!(" {:?}", samples.local).as_bytes());
         }
         Ok(h.finalize().into())
     }

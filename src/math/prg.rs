@@ -105,6 +105,10 @@ pub enum Purpose {
     Groups = 70,
     /// Which clients are in the hands of a simulation's adversary, and what it draws.
     Byzantine = 71,
+    /// Which of its samples a client takes for one step of local DP-SGD; bound to all that the step starts from.
+    SampleBatch = 72,
+    /// The noise of one step of local DP-SGD, bound to the integers that it hides.
+    SampleNoise = 73,
 }
 
 /// The stream cipher under a key.

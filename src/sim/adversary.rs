@@ -116,6 +116,9 @@ pub(super) fn train(
         }
         batch
     };
+    if let Some(samples) = &plan.samples {
+        return super::samples::rows(experiment, task, samples, members, &shard);
+    }
     let clients =
         Clients { count: members.len(), shard: &|i| shard(members[i]), key: &|i| key(members[i], Purpose::Batches) };
     let trainer = &experiment.trainer;
@@ -126,6 +129,10 @@ pub(super) fn train(
             trainer.gradient_rows(&task.weights, &data.gather(&samples))?
         }
         LocalWork::Gradient => trainer.mean_rows(&task.weights, &clients)?,
+        LocalWork::DpSgd => {
+            let (expected, found) = ("the sample level of a plan whose clients run dp_sgd".into(), "none".into());
+            return Err(FlError::OutOfRange { name: "Plan::samples", expected, found }.into());
+        }
     })
 }
 

@@ -1,5 +1,7 @@
 //! What a run has to show: one JSON object, and one page with curves.
 
+pub(super) mod samples;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -61,6 +63,7 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "rounds": result.rounds,
         "ending": ending(&result.ending),
         "zeroed_rows": result.clients.zeroed,
+        "sample_level": samples::json(experiment, result),
         "ledger": result.ledger,
         "device_lost": result.device_lost,
         "seconds": result.seconds,
@@ -110,6 +113,9 @@ pub fn ending(ending: &Ending) -> String {
             limit.epsilon,
             limit.view.name()
         ),
+        Ending::Finished(Finish::Stopped(Stop::Samples { next, budget })) => format!(
+            "stopped by the budget of the samples: one more attempt of a round would cost a sample epsilon {next:.4} of {budget}"
+        ),
         Ending::Interrupted => "interrupted".into(),
     }
 }
@@ -141,8 +147,13 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
         row("neighbours", plan.mechanism.neighboring().name().into());
         row("accountant", public.accountant.clone());
         row("certified", if plan.mechanism.certified() { "yes".into() } else { "no: a bound is only computed".into() });
-    } else {
+    } else if plan.samples.is_none() {
         row("epsilon", "infinite: nothing is protected".into());
+    } else {
+        row("epsilon (of a client)", "infinite: the vectors have no noise".into());
+    }
+    for (name, value) in samples::rows(experiment, result) {
+        row(name, value);
     }
     row("mechanism", format!("{}, noise {}", plan.mechanism.name(), placement(plan.placement)));
     if let Ok(encode) = plan.encode_params() {
@@ -210,6 +221,7 @@ pub fn render(experiment: &Experiment, result: &RunResult) -> String {
     if experiment.plan.is_private() {
         charts.push(epsilon_chart(&result.history, experiment.plan.epsilon_budget));
     }
+    charts.extend(samples::chart(experiment, &result.history));
     charts.push(loss_chart(&result.history));
     let mut notes = experiment.notes.clone();
     notes.push(
