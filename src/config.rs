@@ -5,6 +5,7 @@ pub mod build;
 pub mod design;
 pub mod overrides;
 pub mod resolve;
+mod samples;
 pub mod schedule;
 pub mod sweep;
 
@@ -206,6 +207,39 @@ pub enum Algorithm {
         /// Step size of the local SGD.
         learning_rate: f32,
     },
+    /// `w_after - w_before` of local DP-SGD (Abadi et al. 2016): each client protects its samples by noise of its own, from
+    /// everybody else. It can stand beside a mechanism for the clients' vectors (`privacy`); both epsilons are reported.
+    DpSgd {
+        /// Local steps a round.
+        steps: u32,
+        /// Probability that a sample is in the mini-batch of a step, in (0, 1].
+        sampling_rate: f64,
+        /// What the sum over a mini-batch is divided by, a public constant: neighbours have or lack a sample. Absent:
+        /// `sampling_rate` times the number of the client's samples, which is then public, and neighbours have as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        batch_size: Option<f64>,
+        /// Step size.
+        learning_rate: f32,
+        /// Momentum, in `[0, 1)`.
+        #[serde(default)]
+        momentum: f32,
+        /// L2 bound C of the gradient of a sample.
+        clip: f64,
+        /// Standard deviation of the noise of a step over C; absent: calibrated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        noise_multiplier: Option<f64>,
+        /// The epsilon of a sample in the whole run: calibrates noise that is not given, and stops the run before it would be
+        /// exceeded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target_epsilon: Option<f64>,
+        /// delta of that epsilon.
+        #[serde(default = "default_delta")]
+        delta: f64,
+        /// Every gradient in a pass of its own: what a row is then depends on its sample and the model by construction, not
+        /// by a property of the arithmetic that is tested. Several times slower.
+        #[serde(default, skip_serializing_if = "is_false")]
+        isolate: bool,
+    },
 }
 
 /// How clients count in the mean of FedAvg.
@@ -382,6 +416,10 @@ fn is_zero_f32(value: &f32) -> bool {
 
 fn is_zero(rate: &f64) -> bool {
     *rate == 0.0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn one() -> u32 {

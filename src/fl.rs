@@ -12,6 +12,7 @@ pub mod cohort;
 pub mod compress;
 pub mod coordinator;
 mod correlated;
+pub mod dp_sgd;
 pub mod dropout;
 pub mod groups;
 pub mod magnitude;
@@ -20,6 +21,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod protocol;
 pub mod rule;
+pub mod samples;
 pub mod scaffold;
 pub mod spend;
 

@@ -12,6 +12,7 @@ mod oneshot;
 pub mod page;
 pub mod query;
 pub mod run_dir;
+pub mod samples;
 pub mod sweep;
 pub mod work;
 
@@ -30,6 +31,7 @@ use crate::fl::asynchrony::Arrived;
 use crate::fl::checkpoint::Checkpoint;
 use crate::fl::compress::Residuals;
 use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask, RuleReport};
+use crate::fl::dp_sgd::GradientReport;
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
 use crate::privacy::ledger::LedgerError;
@@ -38,6 +40,7 @@ use ledger::{LedgerState, RunLedger};
 use loss::{DeviceLoss, Recovery};
 use mphe::Holders;
 use run_dir::RunDir;
+use samples::GradientRecord;
 
 /// One line of `metrics.jsonl`. Everything but `seconds` is the same in a repeated or resumed run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +55,13 @@ pub struct RoundRecord {
     pub epsilon_server_view: Option<f64>,
     /// delta of both.
     pub delta: f64,
+    /// Epsilon of the samples of a client that was in every attempt so far that it may have been in, to everybody else; where
+    /// clients run DP-SGD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_epsilon: Option<f64>,
+    /// delta of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_delta: Option<f64>,
     /// Renyi order of the public bound.
     pub order: Option<f64>,
     /// Clients asked (known to the server, not to the public).
@@ -99,6 +109,9 @@ pub struct ClientRecord {
     pub clip_ratio: f64,
     /// Mean L2 norm before the clip.
     pub norm: f64,
+    /// What they saw of the gradients of their samples, in DP-SGD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradients: Option<GradientRecord>,
 }
 
 /// Where a run keeps its files, and when it stops.
@@ -158,6 +171,8 @@ pub struct RunResult {
     pub history: Vec<RoundRecord>,
     /// What the clients saw, all rounds of this process.
     pub clients: EncodeReport,
+    /// What they saw of the gradients of their samples, likewise, where they run DP-SGD.
+    pub gradients: GradientReport,
     /// Mean bytes that a client of a round sent for it, all frames of the protocol together, over the rounds of this process; `None`
     /// if it played none.
     pub bytes_up: Option<f64>,
@@ -224,11 +239,12 @@ pub fn run(
     let journal = folder.as_ref().map(RunDir::journal).unwrap_or_default();
     let lost = folder.as_ref().and_then(RunDir::loss);
     let mut run = Run {
-        experiment: Experiment { residuals: Arc::default(), ..experiment.clone() },
+        experiment: Experiment { residuals: Arc::default(), gradients: Arc::default(), ..experiment.clone() },
         folder,
         ledger: None,
         history: Vec::new(),
         clients: EncodeReport::default(),
+        gradients: GradientReport::default(),
         device_lost: None,
         holders: Holders::default(),
         attack_success: None,
@@ -286,6 +302,7 @@ struct Run {
     ledger: Option<RunLedger>,
     history: Vec<RoundRecord>,
     clients: EncodeReport,
+    gradients: GradientReport,
     device_lost: Option<DeviceLoss>,
     /// The holders of the collective key, if there is one.
     holders: Holders,
@@ -371,13 +388,19 @@ impl Run {
         let Some(first) = tasks.first() else { return Ok(()) };
         if let Some(dir) = &mut self.folder {
             dir.begin(first.id.round, first.id.attempt, first.input)?;
+            if self.experiment.plan.samples.is_some() {
+                // The account of the samples counts what begins: what a client sends next is paid for whatever becomes of it.
+                dir.sync_journal()?;
+            }
         }
         self.residuals().give_up();
         let report = work::play_round(&self.experiment, tasks, coordinator, &mut self.holders, interrupt)?;
         self.clients.merge(&report);
+        let gradients = samples::take_report(&self.experiment);
+        self.gradients.merge(&gradients);
         let delivering = || tasks.iter().map(|task| work::delivering(&self.experiment, task).len()).sum();
         match &mut self.folder {
-            Some(dir) => dir.diagnose(first.id.round, delivering(), &report),
+            Some(dir) => dir.diagnose(first.id.round, delivering(), &report, &gradients),
             None => Ok(()),
         }
     }
@@ -480,6 +503,8 @@ impl Run {
             epsilon: finite(summary.epsilon.public.epsilon),
             epsilon_server_view: finite(summary.epsilon.server.epsilon),
             delta: summary.epsilon.public.delta,
+            sample_epsilon: summary.epsilon.samples.as_ref().and_then(|s| finite(s.report.epsilon)),
+            sample_delta: summary.epsilon.samples.as_ref().map(|s| s.report.delta),
             order: summary.epsilon.public.order,
             cohort: summary.cohort,
             survivors: summary.survivors,
@@ -518,6 +543,7 @@ impl Run {
             ledger: self.ledger.as_ref().map(RunLedger::state).transpose()?,
             history: self.history,
             clients: self.clients,
+            gradients: self.gradients,
             bytes_up: coordinator.bytes_up(),
             device_lost: self.device_lost,
             weights: coordinator.weights().as_ref().clone(),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::asynchrony;
 use super::resolve::{self, Resolved, Setting, resolve};
+use super::samples;
 use super::{
     Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig,
     TrainOn,
@@ -20,6 +21,7 @@ use crate::fl::asynchrony::ReleaseWhen;
 use crate::fl::attack::Adversary;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::compress::Residuals;
+use crate::fl::dp_sgd::GradientReport;
 use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, NoisePlacement, Plan};
 use crate::fl::protocol::mphe::MpheTrust;
@@ -38,6 +40,8 @@ pub enum LocalWork {
     Delta(LocalConfig),
     /// The same, corrected by control variates, and the change of the client's own (SCAFFOLD).
     Controlled(LocalConfig),
+    /// The delta of local DP-SGD, by [`Plan::samples`].
+    DpSgd,
 }
 
 /// A principal of a ledger.
@@ -84,6 +88,8 @@ pub struct Experiment {
     /// What the simulated clients keep between rounds, where errors are fed back. A run begins with nothing, or with what its
     /// checkpoint says, in a place of its own.
     pub residuals: Arc<Mutex<Residuals>>,
+    /// What the simulated clients saw of the gradients of their samples, in DP-SGD, since the driver last took it.
+    pub gradients: Arc<Mutex<GradientReport>>,
     /// The account that releases are charged to; `None`: the run's own ledger.
     pub ledger: Option<LedgerAccount>,
     /// L2 bound C.
@@ -210,6 +216,10 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let Resolved { privacy: resolved_privacy, mechanism, later, rule, predicted_wrap } =
         resolve_joint(config, clients, dim)?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
+    let (algorithm, samples) = match samples::resolve(config, &partition)? {
+        Some((algorithm, samples)) => (algorithm, Some(samples)),
+        None => (config.algorithm, None),
+    };
     let plan = Plan {
         session,
         clients,
@@ -233,6 +243,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         weights,
         controlled: matches!(config.algorithm, Algorithm::Scaffold { .. }),
         local_steps: local_steps(&config.algorithm, &partition),
+        samples,
         delta: config.privacy.delta,
         epsilon_budget: resolved_privacy.target_epsilon,
         server: config.server,
@@ -250,8 +261,15 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         return Err(invalid("ledger", "absent where nothing is protected, or a private mechanism", "mechanism none"));
     }
     let asynchrony = config.asynchrony.as_ref().map(|rules| rules.rebased(&here));
-    let resolved =
-        Config { privacy: resolved_privacy, data, train_on, ledger: ledger.clone(), asynchrony, ..config.clone() };
+    let resolved = Config {
+        algorithm,
+        privacy: resolved_privacy,
+        data,
+        train_on,
+        ledger: ledger.clone(),
+        asynchrony,
+        ..config.clone()
+    };
     Ok(Experiment {
         name: config.name.clone(),
         notes: notes(config, &plan, predicted_wrap, on_device),
@@ -269,6 +287,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         dropout_rate: config.dropout_rate,
         adversary: config.adversary.map(|a| a.build(clients)).transpose().map_err(FlError::from)?,
         residuals: Arc::default(),
+        gradients: Arc::default(),
         ledger: ledger.map(|LedgerConfig { file, principal }| LedgerAccount { file, principal }),
         clip: config.privacy.clip,
         predicted_wrap,
@@ -442,6 +461,7 @@ fn local_steps(algorithm: &Algorithm, partition: &Partition) -> Option<Arc<Vec<f
 fn work(algorithm: &Algorithm, partition: &Partition) -> (LocalWork, Direction, Option<Arc<Vec<u64>>>) {
     match *algorithm {
         Algorithm::FedSgd => (LocalWork::Gradient, Direction::Gradient, None),
+        Algorithm::DpSgd { .. } => (LocalWork::DpSgd, Direction::Delta, None),
         Algorithm::Scaffold { epochs, batch_size, learning_rate } => {
             let plain =
                 LocalConfig { momentum: 0.0, weight_decay: 0.0, proximal: 0.0, epochs, batch_size, learning_rate };
@@ -480,6 +500,18 @@ fn warn_of_told_noise(notes: &mut Vec<String>, plan: &Plan, corrupt: f64) {
     }
 }
 
+/// Noise that somebody could compute is none to them.
+fn warn_of_known_randomness(notes: &mut Vec<String>, config: &Config) {
+    if config.seed.is_some() {
+        notes.push(
+            "The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into(),
+        );
+    }
+    if config.privacy.cipher == CipherName::ChaCha8 {
+        notes.push("Randomness by ChaCha8: for simulations only.".into());
+    }
+}
+
 fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if on_device {
@@ -502,8 +534,17 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
         let name = plan.mechanism.name();
         let mechanism =
             if plan.is_exact() { "No mechanism".into() } else { format!("Mechanism `{name}` has no noise") };
-        notes.push(format!("{mechanism}: nothing is protected."));
+        match &plan.samples {
+            None => notes.push(format!("{mechanism}: nothing is protected.")),
+            Some(samples) => {
+                notes.extend(samples::notes(samples, false, config));
+                warn_of_known_randomness(&mut notes, config);
+            }
+        }
         return notes;
+    }
+    if let Some(samples) = &plan.samples {
+        notes.extend(samples::notes(samples, true, config));
     }
     if plan.placement == NoisePlacement::Aggregate && plan.mechanism.distributed() {
         notes.push("Noise `aggregate`: the sum of all clients' shares is drawn once from the summed law. The distribution is that of `per_client`; only a simulation may do this.".into());
@@ -568,14 +609,7 @@ fn notes(config: &Config, plan: &Plan, predicted_wrap: Option<f64>, on_device: b
     if !plan.mechanism.certified() {
         notes.push("A bound behind this mechanism's epsilon is computed but not proved (certified: false).".into());
     }
-    if config.seed.is_some() {
-        notes.push(
-            "The run has a seed: whoever knows it can recompute the noise. For experiments, not for releases.".into(),
-        );
-    }
-    if config.privacy.cipher == CipherName::ChaCha8 {
-        notes.push("Randomness by ChaCha8: for simulations only.".into());
-    }
+    warn_of_known_randomness(&mut notes, config);
     if plan.delta >= 1.0 / plan.clients as f64 {
         notes.push(format!(
             "Warning: delta {:e} is not below 1/N = {:.1e}; such a delta allows one client's data to be published outright.",

@@ -134,7 +134,7 @@ fn staged(
 /// Noise that was calibrated, raised a little until the run's own accounting of the mechanism as it is stays within the
 /// target: sums of shares and the config's digits move a parameter by a few units of the last place, and the grid of an
 /// accountant with it.
-fn settled<T>(
+pub(super) fn settled<T>(
     target: f64,
     mut noise: f64,
     of: impl Fn(f64) -> Result<(f64, T), ConfigError>,

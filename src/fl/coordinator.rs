@@ -289,9 +289,10 @@ impl Coordinator {
         working
     }
 
-    /// Epsilon of all that is charged up to the last finished round.
+    /// Epsilon of all that is charged up to the last finished round; of the samples of clients that run DP-SGD, of all that
+    /// has begun.
     pub fn epsilon(&self) -> Result<EpsilonViews, FlError> {
-        self.spend.epsilon(self.round)
+        self.spend.standing(self.round)
     }
 
     /// What to do next; `None` while the coordinator waits for the driver.
@@ -340,6 +341,7 @@ impl Coordinator {
         let groups = tasks.iter().map(collecting).collect::<Result<Vec<_>, FlError>>()?;
         self.told.clear();
         self.state = State::Collecting(groups);
+        self.spend.begun(round, attempt.attempt);
         // The charge of an empty cohort, already summed, waits behind the record of the attempt.
         self.collect()?;
         Ok(Action::Begin(tasks))

@@ -17,6 +17,7 @@ use super::groups::Grouping;
 use super::optimizer::OptimizerConfig;
 use super::protocol::Protocol;
 use super::rule::AggregationConfig;
+use super::samples::SampleLevel;
 use crate::math::prg::{Cipher, StreamKey};
 use crate::params::EncodeParams;
 use crate::privacy::accountant::Rule;
@@ -112,6 +113,8 @@ pub struct Plan {
     pub controlled: bool,
     /// `|a|_1` of every client's local steps, where deltas are normalized by it (FedNova); only without differential privacy.
     pub local_steps: Option<Arc<Vec<f64>>>,
+    /// Local DP-SGD, with an account of its own beside that of the clients' vectors; none: clients add no noise for their samples.
+    pub samples: Option<SampleLevel>,
     /// delta of the reported epsilon, in (0, 1).
     pub delta: f64,
     /// The run stops before the public epsilon would exceed this.
@@ -206,6 +209,7 @@ impl Plan {
         }
         self.check_stages()?;
         self.check_truncation()?;
+        self.samples.as_ref().map_or(Ok(()), |samples| samples.check(self))?;
         self.encode_params().map(|_| ())
     }
 
@@ -514,6 +518,9 @@ impl Plan {
         }
         if let Some(correlation) = self.mechanism.correlation() {
             h.update(format!("{} {correlation:?}", self.rounds).as_bytes());
+        }
+        if let Some(samples) = &self.samples {
+            h.update(format!(" {:?}", samples.local).as_bytes());
         }
         Ok(h.finalize().into())
     }

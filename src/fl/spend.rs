@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::FlError;
 use super::plan::Plan;
+use super::samples::{SampleAccount, SampleEpsilon};
 use crate::privacy::SAMPLER_SHARE;
 use crate::privacy::accountant::EpsilonReport;
 use crate::privacy::accountant::meter::{Meter, sampler_part};
@@ -35,6 +36,8 @@ pub struct EpsilonViews {
     pub delta_sampler: f64,
     /// See `delta_sampler`.
     pub delta_sampler_server_view: f64,
+    /// Of the samples of a client, where clients run DP-SGD: to everybody but the client.
+    pub samples: Option<SampleEpsilon>,
 }
 
 /// The charges of a run.
@@ -50,6 +53,8 @@ pub struct Spend {
     /// What the principal has lost in all runs, and may lose.
     tab: Option<Tab>,
     rounds: BTreeMap<u32, Vec<Attempt>>,
+    /// What the clients' own noise is accounted for.
+    samples: Option<SampleAccount>,
 }
 
 /// Why one more release is not made.
@@ -64,6 +69,13 @@ pub enum Stop {
     },
     /// The limit of the ledger's principal, over all its runs.
     Ledger(Excess),
+    /// The budget of the samples of a client.
+    Samples {
+        /// Epsilon of a sample after one more attempt.
+        next: f64,
+        /// The budget.
+        budget: f64,
+    },
 }
 
 impl Spend {
@@ -81,6 +93,7 @@ impl Spend {
             budget: plan.epsilon_budget,
             run: RunKey::of(plan)?,
             tab: None,
+            samples: SampleAccount::new(plan, &journal)?,
             rounds: journal,
         })
     }
@@ -118,6 +131,13 @@ impl Spend {
         fresh
     }
 
+    /// The clients of an attempt are about to work: from here on their samples are accounted for it.
+    pub(super) fn begun(&mut self, round: u32, attempt: u32) {
+        if let Some(samples) = &mut self.samples {
+            samples.begin(round, attempt);
+        }
+    }
+
     /// Counts an attempt that is charged; again is free. [`Self::refuses`] said before whether it may be.
     ///
     /// # Errors
@@ -146,7 +166,12 @@ impl Spend {
 
     /// Epsilon of all releases in rounds up to `round`.
     pub fn epsilon(&self, round: u32) -> Result<EpsilonViews, FlError> {
-        self.views(&self.releases(round))
+        self.views(&self.releases(round), round)
+    }
+
+    /// The same after `round`, with the clients' vectors of attempts that came to no release: for their samples these count.
+    pub(super) fn standing(&self, round: u32) -> Result<EpsilonViews, FlError> {
+        self.views(&self.releases(round), u32::MAX)
     }
 
     /// Why the release of an attempt must not be made, if it must not.
@@ -154,6 +179,11 @@ impl Spend {
     /// # Errors
     /// An attempt that the ledger has with another input.
     pub fn refuses(&self, round: u32, attempt: &Attempt) -> Result<Option<Stop>, FlError> {
+        if let Some(samples) = &self.samples
+            && let Some((next, budget)) = samples.refuses(round, attempt.attempt)?
+        {
+            return Ok(Some(Stop::Samples { next, budget }));
+        }
         if let Some(budget) = self.budget {
             let mut releases = self.releases(u32::MAX);
             releases[self.costs.stage(round)] += u64::from(!attempt.charged);
@@ -167,7 +197,7 @@ impl Spend {
         }
     }
 
-    fn views(&self, releases: &[u64]) -> Result<EpsilonViews, FlError> {
+    fn views(&self, releases: &[u64], begun: u32) -> Result<EpsilonViews, FlError> {
         let costs = self.run.costs(releases.to_vec());
         let mut public = self.public.epsilon(&costs, self.delta)?;
         let server = self.server.epsilon(&costs, self.delta)?;
@@ -182,6 +212,7 @@ impl Spend {
             delta_sampler_server_view: sampler_part(server.epsilon, error),
             public,
             server,
+            samples: self.samples.as_ref().map(|samples| samples.epsilon(begun)).transpose()?,
         })
     }
 }

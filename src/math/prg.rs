@@ -109,6 +109,10 @@ pub enum Purpose {
     Arrivals = 80,
     /// Which training samples are the server's own (public).
     Root = 81,
+    /// Which of its samples a client takes for one step of local DP-SGD; bound to all that the step starts from.
+    SampleBatch = 72,
+    /// The noise of one step of local DP-SGD, bound to the integers that it hides.
+    SampleNoise = 73,
 }
 
 /// The stream cipher under a key.

@@ -109,7 +109,7 @@ pub(super) fn train(
 ) -> Result<Rows, SimError> {
     let Some(starts) = &task.starts else {
         let began = (&task.weights[..], task.id.round, task.id.attempt);
-        return train_from(experiment, began, task.control.as_deref(), members, attack);
+        return train_from(experiment, task, began, members, attack);
     };
     let mut versions: BTreeMap<u32, (&Arc<Vec<f32>>, Vec<usize>)> = BTreeMap::new();
     for (place, client) in members.iter().enumerate() {
@@ -122,7 +122,7 @@ pub(super) fn train(
     for (version, (weights, places)) in versions {
         let some: Vec<u64> = places.iter().map(|&place| members[place]).collect();
         // What a client draws is that of the round in which it began: a stand-in is the same update again.
-        let rows = train_from(experiment, (&weights[..], version + 1, 0), None, &some, attack)?;
+        let rows = train_from(experiment, task, (&weights[..], version + 1, 0), &some, attack)?;
         let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
         for (row, place) in places.into_iter().enumerate() {
             all[place * dim..(place + 1) * dim].copy_from_slice(host.row(row).map_err(FlError::from)?);
@@ -134,8 +134,8 @@ pub(super) fn train(
 /// The same, of clients that began with one model, in one round and attempt.
 fn train_from(
     experiment: &Experiment,
+    task: &RoundTask,
     (weights, round, attempt): (&[f32], u32, u32),
-    control: Option<&Vec<f32>>,
     members: &[u64],
     attack: Option<DataAttack<'_>>,
 ) -> Result<Rows, SimError> {
@@ -152,12 +152,17 @@ fn train_from(
         }
         batch
     };
+    if let Some(samples) = &plan.samples {
+        return super::samples::rows(experiment, task, samples, members, &shard);
+    }
     let clients =
         Clients { count: members.len(), shard: &|i| shard(members[i]), key: &|i| key(members[i], Purpose::Batches) };
     let trainer = &experiment.trainer;
     let rows = match &experiment.work {
         LocalWork::Delta(config) => trainer.delta_rows(weights, &clients, config)?,
-        LocalWork::Controlled(config) => return controlled(experiment, (weights, control), members, &clients, config),
+        LocalWork::Controlled(config) => {
+            return controlled(experiment, (weights, task.control.as_deref()), members, &clients, config);
+        }
         LocalWork::Gradient
             if poison.is_none() && !trainer.draws() && members.iter().all(|&c| experiment.shard(c).len() == 1) =>
         {
@@ -165,6 +170,7 @@ fn train_from(
             trainer.gradient_rows(weights, &data.gather(&samples))?
         }
         LocalWork::Gradient => trainer.mean_rows(weights, &clients)?,
+        LocalWork::DpSgd => return Err(without_samples().into()),
     };
     if plan.local_steps.is_none() {
         return Ok(rows);
@@ -177,6 +183,13 @@ fn train_from(
         nova::normalize(&mut all[start..], plan.steps_of(client).unwrap_or(1.0));
     }
     Ok(Rows::dense(all, members.len(), plan.dim).map_err(FlError::from)?)
+}
+
+/// A plan whose clients run `dp_sgd` says how.
+fn without_samples() -> FlError {
+    let expected =
+        "the sample level of a plan whose clients run dp_sgd, which has no samples of the server's own".into();
+    FlError::OutOfRange { name: "Plan::samples", expected, found: "none".into() }
 }
 
 /// Deltas and changes of the clients' control variates side by side (SCAFFOLD). What they will keep waits for the release of the round.
@@ -235,6 +248,7 @@ pub(super) fn root_update(experiment: &Experiment, weights: &[f32], round: u32) 
             experiment.trainer.delta_rows(weights, &clients, config)?
         }
         LocalWork::Gradient => experiment.trainer.mean_rows(weights, &clients)?,
+        LocalWork::DpSgd => return Err(without_samples().into()),
     };
     let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
     Ok(host.row(0).map_err(FlError::from)?.to_vec())

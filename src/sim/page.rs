@@ -1,5 +1,7 @@
 //! What a run has to show: one JSON object, and one page with curves.
 
+pub(super) mod samples;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -26,12 +28,9 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         NoiseLaw::Skellam { mu } => Some(mu),
         _ => None,
     };
-    json!({
+    let mut all = json!({
         "name": experiment.name,
         "accuracy": result.evaluation.map(|e| e.accuracy),
-        "accuracy_best": accuracies(result, 1).reduce(f64::max),
-        "accuracy_last_10": mean(accuracies(result, result.rounds.saturating_sub(9))),
-        "attack_success": result.history.iter().rev().find_map(|round| round.attack_success),
         "loss": result.evaluation.map(|e| e.loss),
         "epsilon": finite(result.epsilon.public.epsilon),
         "delta": result.epsilon.public.delta,
@@ -64,11 +63,17 @@ pub fn result_json(experiment: &Experiment, result: &RunResult) -> Value {
         "rounds": result.rounds,
         "ending": ending(&result.ending),
         "zeroed_rows": result.clients.zeroed,
+        "sample_level": samples::json(experiment, result),
         "ledger": result.ledger,
         "device_lost": result.device_lost,
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
-    })
+    });
+    // Beside the others, of which the macro takes so many.
+    all["accuracy_best"] = json!(accuracies(result, 1).reduce(f64::max));
+    all["accuracy_last_10"] = json!(mean(accuracies(result, result.rounds.saturating_sub(9))));
+    all["attack_success"] = json!(result.history.iter().rev().find_map(|round| round.attack_success));
+    all
 }
 
 /// What the evaluations from some round on found.
@@ -124,6 +129,9 @@ pub fn ending(ending: &Ending) -> String {
             limit.epsilon,
             limit.view.name()
         ),
+        Ending::Finished(Finish::Stopped(Stop::Samples { next, budget })) => format!(
+            "stopped by the budget of the samples: one more attempt of a round would cost a sample epsilon {next:.4} of {budget}"
+        ),
         Ending::Interrupted => "interrupted".into(),
     }
 }
@@ -155,8 +163,13 @@ pub fn summary(experiment: &Experiment, result: &RunResult) -> Vec<(String, Stri
         row("neighbours", plan.mechanism.neighboring().name().into());
         row("accountant", public.accountant.clone());
         row("certified", if plan.mechanism.certified() { "yes".into() } else { "no: a bound is only computed".into() });
-    } else {
+    } else if plan.samples.is_none() {
         row("epsilon", "infinite: nothing is protected".into());
+    } else {
+        row("epsilon (of a client)", "infinite: the vectors have no noise".into());
+    }
+    for (name, value) in samples::rows(experiment, result) {
+        row(name, value);
     }
     row("mechanism", format!("{}, noise {}", plan.mechanism.name(), placement(plan.placement)));
     if let Ok(encode) = plan.encode_params() {
@@ -235,6 +248,7 @@ pub fn render(experiment: &Experiment, result: &RunResult) -> String {
     if experiment.plan.is_private() {
         charts.push(epsilon_chart(&result.history, experiment.plan.epsilon_budget));
     }
+    charts.extend(samples::chart(experiment, &result.history));
     charts.push(loss_chart(&result.history));
     let mut notes = experiment.notes.clone();
     notes.push(

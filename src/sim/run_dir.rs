@@ -19,6 +19,7 @@ use crate::data::PartitionReport;
 use crate::files::write_atomic;
 use crate::fl::checkpoint::Checkpoint;
 use crate::fl::coordinator::Charge;
+use crate::fl::dp_sgd::GradientReport;
 use crate::fl::spend::Attempt;
 use crate::math::prg::Secret;
 use crate::model::weights;
@@ -164,6 +165,11 @@ impl RunDir {
         Ok(())
     }
 
+    /// Makes all that the journal has durable: before anything of an attempt counts as sent.
+    pub fn sync_journal(&mut self) -> Result<(), SimError> {
+        Ok(self.journal.sync()?)
+    }
+
     /// Makes a charge durable, unless it is already.
     pub fn charge(&mut self, charge: &Charge) -> Result<(), SimError> {
         let known = self.known.attempts.entry(charge.round).or_default();
@@ -187,8 +193,14 @@ impl RunDir {
         Ok(())
     }
 
-    /// Writes what the clients of a round saw.
-    pub fn diagnose(&mut self, round: u32, cohort: usize, report: &EncodeReport) -> Result<(), SimError> {
+    /// Writes what the clients of a round saw, of their vectors and of the gradients behind them.
+    pub fn diagnose(
+        &mut self,
+        round: u32,
+        cohort: usize,
+        report: &EncodeReport,
+        gradients: &GradientReport,
+    ) -> Result<(), SimError> {
         let n = cohort.max(1) as f64;
         if let Some(file) = &mut self.clients {
             file.write(&ClientRecord {
@@ -197,6 +209,7 @@ impl RunDir {
                 clipped: report.clipped as f64 / n,
                 clip_ratio: report.clip_ratio_sum / n,
                 norm: report.norm_sum / n,
+                gradients: (gradients.rows > 0).then(|| gradients.into()),
             })?;
         }
         Ok(())
@@ -214,12 +227,13 @@ impl RunDir {
     /// Writes the model, the page and the result.
     pub fn finish(&mut self, experiment: &Experiment, result: &RunResult) -> Result<(), SimError> {
         if let Some(model) = &experiment.model {
-            let info = BTreeMap::from([
+            let mut info = BTreeMap::from([
                 ("run".to_string(), experiment.name.clone()),
                 ("rounds".to_string(), result.rounds.to_string()),
                 ("epsilon".to_string(), result.epsilon.public.epsilon.to_string()),
                 ("delta".to_string(), result.epsilon.public.delta.to_string()),
             ]);
+            info.extend(page::samples::metadata(experiment, result));
             weights::save(&self.folder.join(MODEL), model, &result.weights, &info)?;
         }
         let html = page::render(experiment, result);

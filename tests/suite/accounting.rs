@@ -24,7 +24,7 @@ use veilsum::privacy::mechanism::PrivacyError;
 use veilsum::privacy::stages::Stages;
 
 /// A golden file beside the checkout, or `None` with a note.
-fn golden(name: &str) -> Option<Value> {
+pub(crate) fn golden(name: &str) -> Option<Value> {
     let path = format!("{}/../shared/golden/{name}", env!("CARGO_MANIFEST_DIR"));
     match std::fs::read_to_string(&path) {
         Ok(text) => Some(serde_json::from_str(&text).unwrap()),

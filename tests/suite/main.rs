@@ -11,6 +11,7 @@ mod correlated;
 mod data;
 mod device_loss;
 mod device_training;
+mod dp_sgd;
 mod dropout;
 mod federation;
 mod groups;
