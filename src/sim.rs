@@ -14,6 +14,7 @@ pub mod query;
 pub mod run_dir;
 pub mod samples;
 pub mod sweep;
+mod training;
 pub mod work;
 
 use std::path::Path;
@@ -422,7 +423,7 @@ impl Run {
         }
         work::take_out_excess(&self.experiment, coordinator)?;
         if coordinator.wants_root() {
-            let update = adversary::root_update(&self.experiment, &coordinator.weights(), charge.round)?;
+            let update = training::root_update(&self.experiment, &coordinator.weights(), charge.round)?;
             coordinator.trust(update)?;
         }
         let survivors = coordinator.survivors();

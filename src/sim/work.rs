@@ -10,6 +10,7 @@ use super::SimError;
 use super::adversary::{self, Forged};
 use super::masked::{forward, requests};
 use super::mphe::Holders;
+use super::training;
 use crate::backend::{EncodeReport, Packed, Rows};
 use crate::config::build::Experiment;
 use crate::fl::FlError;
@@ -36,7 +37,7 @@ impl Players<'_> {
         let experiment = self.experiment;
         let rows = match &self.forged {
             Some(forged) => forged.rows(members)?,
-            None => adversary::train(experiment, task, members, None)?,
+            None => training::train(experiment, task, members, None)?,
         };
         match &task.operator {
             Some(operator) if operator.feedback() => {
