@@ -4,11 +4,17 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use veilsum::fl::dp_sgd::{Divisor, DpSgd, DpSgdParams};
+use veilsum::backend::Backend;
+use veilsum::backend::simd::Simd;
+use veilsum::data::Batch;
+use veilsum::fl::dp_sgd::{ClientRandomness, Divisor, DpSgd, DpSgdParams, Machine};
 use veilsum::fl::samples::SampleLevel;
+use veilsum::math::prg::{Address, Cipher, Secret, StreamKey};
+use veilsum::model::{ModelConfig, trainer_for};
 use veilsum::privacy::accountant::Rule;
 
 use crate::accounting::golden;
+use crate::kernels;
 
 const DIGITS: &[&str] = &[
     "data.name=digits",
@@ -237,6 +243,42 @@ fn shards_of_public_sizes_train_too() {
     assert!(result["sample_level"]["neighboring"].as_str().unwrap().contains("public"), "{result}");
     assert!(result["sample_level"]["batch_size"].is_null());
     assert_eq!(result["zeroed_rows"], 0);
+}
+
+/// Rows are encoded and added where the kernels are, and the noise is drawn on the host.
+#[test]
+fn a_device_computes_the_same_step() {
+    let trainer = trainer_for(&ModelConfig::DigitsMlp).unwrap();
+    let weights = trainer.init(&StreamKey::from_bytes([1; 32], Cipher::ChaCha20));
+    let features = (0..60 * 64).map(|i| ((i * 7919) % 211) as f32 / 105.5 - 1.0).collect();
+    let shard = Batch { features, labels: (0..60).map(|i| i % 10).collect(), dim: 64 };
+    let local = DpSgd::new(DpSgdParams {
+        steps: 1,
+        rate: 0.5,
+        divisor: Divisor::Shard,
+        largest_batch: 30.0,
+        learning_rate: 1.0,
+        momentum: 0.0,
+        clip: 0.5,
+        noise_multiplier: 1e-5,
+        isolate: false,
+    })
+    .unwrap();
+    let secret = Secret::from_seed(1);
+    let (address, cipher) = (Address::default(), Cipher::ChaCha20);
+    let randomness = ClientRandomness { secret: &secret, session: &[1; 16], address, input: &[2; 32], cipher };
+    let of = |backend: &dyn Backend| {
+        local.delta(Machine { trainer: &*trainer, backend }, &weights, &shard, &randomness).unwrap()
+    };
+    let (expected, report) = of(&Simd::new());
+    let norm = expected.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!(norm > 0.01 && report.encoded.clipped > 0, "{norm} {report:?}");
+    for device in kernels::devices() {
+        let (found, seen) = of(&device);
+        assert_eq!((seen.rows, seen.encoded.clipped), (report.rows, report.encoded.clipped), "{}", device.describe());
+        // The noise belongs to the integers: where a last bit differs, it is another draw.
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4 * norm), "{}", device.describe());
+    }
 }
 
 /// Our account of a run of DP-SGD lies on the safe side of the truth and not above the peers' at integer orders.
