@@ -6,9 +6,7 @@ use veilsum::data::Batch;
 use veilsum::math::prg::{Cipher, StreamKey};
 use veilsum::model::architecture::{Layer, Shape};
 use veilsum::model::weights::{SavedModel, load, save};
-use veilsum::model::{
-    Architecture, Clients, LocalConfig, LocalTrainer, ModelConfig, ModelError, evaluate_dataset, trainer_for,
-};
+use veilsum::model::{Architecture, Clients, LocalConfig, ModelConfig, ModelError, evaluate_dataset, trainer_for};
 
 fn key(byte: u8) -> StreamKey {
     StreamKey::from_bytes([byte; 32], Cipher::ChaCha20)
