@@ -62,10 +62,11 @@ impl Conv {
         Self { span, kernel, from, to, grid, corner: padding * wide + padding, windows, planes, passes_on }
     }
 
-    /// The grids of all samples, and the gradient by that of one.
+    /// The grids of all samples, the gradient by that of one, and the weight in the order that its sums take.
     pub(super) fn scratch(&self, samples: usize) -> Scratch {
-        let second = if self.passes_on { vec![0.0; self.grid.sample] } else { Vec::new() };
-        Scratch { first: vec![0.0; samples * self.grid.sample], second, winners: Vec::new() }
+        let backward = |len| vec![0.0; if self.passes_on { len } else { 0 }];
+        let (second, third) = (backward(self.grid.sample), backward(self.span.weight.len()));
+        Scratch { first: vec![0.0; samples * self.grid.sample], second, third, winners: Vec::new() }
     }
 
     /// Pairs of places of a row: in the grid and in what is read.
@@ -120,17 +121,26 @@ impl Conv {
         }
         let (weight, _) = split(&self.span, weights);
         let (taps, width) = (self.kernel * self.kernel, self.from.shape.width);
-        let grid = &mut scratch.second;
+        let (channels, outputs) = (self.from.shape.channels, self.span.outputs);
+        let Scratch { second: grid, third: turned, .. } = scratch;
+        // `[i, j, o, c]`: what a sum takes next lies beside what it took.
+        for (o, weight) in weight.chunks_exact(channels * taps).enumerate() {
+            for (c, weight) in weight.chunks_exact(taps).enumerate() {
+                for (tap, &w) in weight.iter().enumerate() {
+                    turned[(tap * outputs + o) * channels + c] = w;
+                }
+            }
+        }
         for (given, into) in given.chunks_exact(self.to.sample).zip(into.chunks_exact_mut(self.from.sample)) {
             grid.fill(0.0);
             // The first `taps` windows are those of the first map.
-            for (tap, &window) in self.windows[..taps].iter().enumerate() {
+            for (&window, turned) in self.windows[..taps].iter().zip(turned.chunks_exact(outputs * channels)) {
                 let job = Combine {
-                    rows: self.from.shape.channels,
+                    rows: channels,
                     columns: self.to.plane,
                     out_step: self.grid.plane,
-                    left: &weight[tap..],
-                    left_steps: (taps, self.span.inputs),
+                    left: turned,
+                    left_steps: (1, channels),
                     right: given,
                     starts: &self.planes,
                 };

@@ -62,6 +62,7 @@ pub(super) struct Network {
 pub(super) struct Scratch {
     pub(super) first: Vec<f32>,
     pub(super) second: Vec<f32>,
+    pub(super) third: Vec<f32>,
     pub(super) winners: Vec<u32>,
 }
 

@@ -92,7 +92,12 @@ fn models() -> Vec<ModelConfig> {
     vec![
         ModelConfig::Mlp(vec![30, 20, 10]),
         ModelConfig::CifarCnn,
-        ModelConfig::MpheCnn,
+        // As `mphe_cnn`, and small: of millions of values that relu and pools decide about, some decisions fall otherwise
+        // where sums round otherwise, and a gradient jumps.
+        list(
+            r#"{"input":[1,9,9],"layers":[{"conv":{"channels":6,"kernel":3,"padding":1}},"relu",
+                {"conv":{"channels":6,"kernel":3,"padding":1}},"relu",{"max-pool":2},{"linear":20},"relu",{"linear":10}]}"#,
+        ),
         // A kernel of 1, maps smaller than a register, padding that differs from both neighbours, no layer between.
         list(
             r#"{"input":[2,5,4],"layers":[{"conv":{"channels":3,"kernel":1}},{"conv":{"channels":5,"kernel":2,"padding":1}},

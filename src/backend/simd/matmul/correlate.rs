@@ -1,8 +1,14 @@
 //! Inner products of rows, sixteen lanes each.
 
+use std::ops::Range;
+
 use super::{Correlate, LANES};
 use crate::backend::simd::isa::Kernel;
 use crate::backend::simd::lanes::{Floats, Machine};
+
+/// Floats of each row of the left factor, over some samples, of which a tile's rows stay in the first cache beside all
+/// else. Sums end there: the number is part of the result, and the same for all tiles.
+const NEAR: usize = 2 << 10;
 
 /// A checked [`Correlate`].
 pub(super) struct Correlation<'a, 'b> {
@@ -32,20 +38,27 @@ fn correlate<M: Machine, const R: usize, const C: usize>(out: &mut [f32], job: &
         edges.0 = padded(job.left, whole..job.length, (0..job.rows).map(|r| r * job.left_step));
         edges.1 = padded(job.right, whole..job.length, job.starts.iter().map(|&start| start as usize));
     }
-    let blocks = job.rows.div_ceil(R);
-    for column in (0..columns).step_by(C) {
-        // Columns behind the last stand for that one again; what they give is not kept.
-        let mut places = [0; C];
-        for c in 0..C {
-            places[c] = (column + c).min(columns - 1);
-        }
-        for block in 0..blocks {
-            let (first, end) = (job.rows * block / blocks, job.rows * (block + 1) / blocks);
+    let (blocks, turns) = (job.rows.div_ceil(R), columns.div_ceil(C));
+    // Of several samples, as many at a time as leave the rows of a tile in the first cache, and all columns against them;
+    // of one, all rows against a few columns, which may be the rows of a large matrix.
+    let group = (NEAR / job.length.max(1)).clamp(1, job.samples);
+    let many = job.samples > 1;
+    for start in (0..job.samples).step_by(group) {
+        let samples = start..job.samples.min(start + group);
+        for turn in 0..blocks * turns {
+            let (block, column) = if many { (turn / turns, turn % turns) } else { (turn % blocks, turn / blocks) };
+            let (first, end, column) = (job.rows * block / blocks, job.rows * (block + 1) / blocks, C * column);
+            // Columns behind the last stand for that one again; what they give is not kept.
+            let mut places = [0; C];
+            for c in 0..C {
+                places[c] = (column + c).min(columns - 1);
+            }
+            let part = (samples.clone(), first);
             let sums = match end - first {
-                1 => inner::<M, 1, R, C>(job, first, &places, whole, &edges),
-                2 => inner::<M, 2, R, C>(job, first, &places, whole, &edges),
-                3 if R > 2 => inner::<M, 3, R, C>(job, first, &places, whole, &edges),
-                _ => inner::<M, R, R, C>(job, first, &places, whole, &edges),
+                1 => inner::<M, 1, R, C>(job, part, &places, whole, &edges),
+                2 => inner::<M, 2, R, C>(job, part, &places, whole, &edges),
+                3 if R > 2 => inner::<M, 3, R, C>(job, part, &places, whole, &edges),
+                _ => inner::<M, R, R, C>(job, part, &places, whole, &edges),
             };
             for (r, sums) in (first..end).zip(&sums) {
                 let row = &mut out[r * job.out_step + column..][..C.min(columns - column)];
@@ -59,7 +72,7 @@ fn correlate<M: Machine, const R: usize, const C: usize>(out: &mut [f32], job: &
 
 /// Some columns of rows that begin at `starts`, each with zeros up to [`LANES`].
 #[inline(always)]
-fn padded(x: &[f32], columns: std::ops::Range<usize>, starts: impl Iterator<Item = usize>) -> Vec<f32> {
+fn padded(x: &[f32], columns: Range<usize>, starts: impl Iterator<Item = usize>) -> Vec<f32> {
     let mut out = Vec::new();
     for start in starts {
         let len = out.len();
@@ -81,17 +94,17 @@ fn fold(lanes: &[f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// The lanes of inner products of `K <= R` rows from `first` on with the rows of the right factor at `places`.
+/// The lanes of inner products of `K <= R` rows from `first` on, over some samples, with the rows of the right factor at `places`.
 #[inline(always)]
 fn inner<M: Machine, const K: usize, const R: usize, const C: usize>(
     job: &Correlate<'_>,
-    first: usize,
+    (samples, first): (Range<usize>, usize),
     places: &[usize; C],
     whole: usize,
     edges: &(Vec<f32>, Vec<f32>),
 ) -> [[[f32; LANES]; C]; R] {
     let mut sums = [[M::F::splat(0.0); C]; K];
-    for s in 0..job.samples {
+    for s in samples {
         let left = &job.left[s * job.left_sample + first * job.left_step..][..(K - 1) * job.left_step + job.length];
         let right = &job.right[s * job.right_sample..];
         let mut starts = [0; C];
