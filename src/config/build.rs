@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::asynchrony;
-use super::resolve::{self, Resolved, Setting, resolve};
+use super::resolve::{Resolved, Setting, resolve};
 use super::samples;
 use super::{
     Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig,
@@ -25,9 +25,8 @@ use crate::fl::cohort::{self, Sampling};
 use crate::fl::compress::Residuals;
 use crate::fl::dp_sgd::GradientReport;
 use crate::fl::groups::Grouping;
-use crate::fl::plan::{Direction, NoisePlacement, Plan};
-use crate::fl::protocol::mphe::MpheTrust;
-use crate::fl::protocol::{Protocol, ServerBehavior};
+use crate::fl::plan::{Direction, Plan};
+use crate::fl::protocol::Protocol;
 use crate::fl::{FlError, SERVER, nova};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;

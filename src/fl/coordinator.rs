@@ -37,7 +37,7 @@ use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::model::Evaluation;
 use crate::sample::noise::Noise;
 use crate::secagg::mphe::KeyServer;
-use crate::secagg::{Output, Party, PartyId, SecAggError, SessionId, Transmit, frame};
+use crate::secagg::{Output, Party, SessionId, Transmit};
 
 /// A group whose vectors are collected.
 struct Collecting {

@@ -1,6 +1,6 @@
 //! What a reader of a run's results has to know: what is protected from whom, and what is not.
 
-use super::super::{BackendName, CipherName, Config, resolve};
+use super::super::{BackendName, CipherName, Config, resolve, samples};
 use crate::fl::plan::{NoisePlacement, Plan};
 use crate::fl::protocol::mphe::MpheTrust;
 use crate::fl::protocol::{Protocol, ServerBehavior};
