@@ -205,11 +205,7 @@ pub fn trainer_on(config: &ModelConfig, backend: Arc<dyn Backend>) -> Result<Arc
 /// # Errors
 /// [`ModelError::Sizes`] and [`ModelError::Layers`] if the sizes or layers are no model.
 pub fn trainer_for(config: &ModelConfig) -> Result<Arc<dyn LocalTrainer>, ModelError> {
-    let architecture = config.architecture()?;
-    if architecture.is_mlp() {
-        return Ok(Arc::new(burn_trainer::FlexTrainer::new(architecture)?));
-    }
-    Ok(Arc::new(cpu::CpuTrainer::new(architecture)))
+    Ok(Arc::new(cpu::CpuTrainer::new(config.architecture()?)))
 }
 
 /// Samples for one call of [`LocalTrainer::gradient_rows`], so that its rows stay near 24 MiB: a multiple

@@ -360,7 +360,8 @@ impl Coordinator {
 
     fn input(&self, round: u32) -> [u8; 32] {
         let mut h = Sha256::new();
-        h.update(b"veilsum round v2");
+        // v3: clients train by other products, whose last bits differ.
+        h.update(b"veilsum round v3");
         h.update(self.plan_digest);
         h.update(arithmetic(&*self.backend));
         h.update(round.to_le_bytes());
