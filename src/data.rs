@@ -42,6 +42,15 @@ impl Batch {
         self.labels.len()
     }
 
+    /// The samples at `indices`. Panics if an index is out of range.
+    #[must_use]
+    pub fn select(&self, indices: impl IntoIterator<Item = usize> + Clone) -> Self {
+        let features =
+            indices.clone().into_iter().flat_map(|i| &self.features[i * self.dim..(i + 1) * self.dim]).copied();
+        let labels = indices.into_iter().map(|i| self.labels[i]).collect();
+        Self { features: features.collect(), labels, dim: self.dim }
+    }
+
     /// True without samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -8,6 +8,7 @@ pub mod asynchrony;
 pub mod attack;
 pub mod checkpoint;
 pub mod client;
+mod client_clip;
 pub mod cohort;
 pub mod compress;
 pub mod coordinator;

@@ -12,7 +12,6 @@ pub mod evaluate;
 mod local;
 pub mod weights;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -146,7 +145,7 @@ pub trait LocalTrainer: Send + Sync {
         for (i, mean) in out.chunks_mut(dim.max(1)).enumerate() {
             let shard = (clients.shard)(i);
             for start in (0..shard.len()).step_by(MEAN_PART) {
-                let part = part(&shard, start..shard.len().min(start + MEAN_PART));
+                let part = shard.select(start..shard.len().min(start + MEAN_PART));
                 let rows = self.gradient_rows(weights, &part)?;
                 for j in 0..rows.rows {
                     mean.iter_mut().zip(rows.row(j)?).for_each(|(m, &g)| *m += g);
@@ -177,12 +176,6 @@ pub trait LocalTrainer: Send + Sync {
 
 /// Samples whose gradient rows are in memory at a time where only their mean is wanted.
 const MEAN_PART: usize = 64;
-
-/// Some samples of a shard.
-fn part(shard: &Batch, samples: Range<usize>) -> Batch {
-    let features = shard.features[samples.start * shard.dim..samples.end * shard.dim].to_vec();
-    Batch { features, labels: shard.labels[samples].to_vec(), dim: shard.dim }
-}
 
 /// The trainer of a configured model on the device of a backend ([`burn_trainer::CudaTrainer`],
 /// [`burn_trainer::WgpuTrainer`]).

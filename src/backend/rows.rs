@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 
 use super::buffer::Element;
-use super::{BackendError, Buffer};
+use super::{Backend, BackendError, Buffer};
 
 /// What stages that take rows in any of the types say they expect.
 pub(super) const FLOATS: &str = "f32, f16 or bf16";
@@ -39,6 +39,17 @@ impl Rows {
             return Err(BackendError::WrongLength { what: "rows", expected, found: buffer.len() });
         }
         Ok(Self { buffer, offset: 0, stride: dim, rows, dim })
+    }
+
+    /// The same rows on the host: these where they lie there, else a copy of what `backend` holds.
+    ///
+    /// # Errors
+    /// Those of [`Backend::to_host`].
+    pub fn on_host(&self, backend: &dyn Backend) -> Result<Cow<'_, Self>, BackendError> {
+        if !matches!(self.buffer, Buffer::Device(_)) {
+            return Ok(Cow::Borrowed(self));
+        }
+        Ok(Cow::Owned(Self { buffer: backend.to_host(self.buffer.clone())?, ..*self }))
     }
 
     /// Row `i` of rows of `f32` on the host.

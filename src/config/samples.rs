@@ -73,18 +73,10 @@ pub(super) fn resolve(config: &Config, partition: &Partition) -> Result<Option<(
             })?
         }
     };
-    let algorithm = Algorithm::DpSgd {
-        steps,
-        sampling_rate: rate,
-        batch_size,
-        learning_rate,
-        momentum,
-        clip,
-        noise_multiplier: Some(noise),
-        target_epsilon,
-        delta,
-        isolate,
-    };
+    let mut algorithm = config.algorithm;
+    if let Algorithm::DpSgd { noise_multiplier, .. } = &mut algorithm {
+        *noise_multiplier = Some(noise);
+    }
     Ok(Some((algorithm, samples)))
 }
 

@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FlError;
+use super::{FlError, client_clip};
 use crate::backend::{Aligned, EncodeReport, Rows};
 
 /// The bound stays within this factor of its first value.
@@ -101,25 +101,12 @@ impl ClipState {
     /// # Errors
     /// Rows that are not on the host.
     pub fn join(&self, rows: &Rows) -> Result<(Rows, EncodeReport), FlError> {
-        let (mut out, mut report) = (Vec::with_capacity(rows.rows * (rows.dim + 1)), EncodeReport::default());
-        for i in 0..rows.rows {
-            let row = rows.widened(i)?;
-            let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-            if !norm.is_finite() {
-                out.resize(out.len() + rows.dim + 1, f32::NAN);
-                continue;
-            }
-            let within = norm <= self.clip;
-            let ratio = if within { 1.0 } else { self.clip / norm };
-            let factor = self.first / self.clip * ratio;
+        let (scale, answer) = (self.first / self.clip, 0.5 * self.rule.weight * self.first);
+        client_clip::clip(rows, self.clip, rows.dim + 1, |_, row, ratio, out| {
+            let factor = scale * ratio;
             out.extend(row.iter().map(|&x| (f64::from(x) * factor) as f32));
-            let answer = 0.5 * self.rule.weight * self.first;
-            out.push(if within { answer } else { -answer } as f32);
-            report.norm_sum += norm;
-            report.clip_ratio_sum += ratio;
-            report.clipped += usize::from(!within);
-        }
-        Ok((Rows::dense(out, rows.rows, rows.dim + 1)?, report))
+            out.push(if ratio == 1.0 { answer } else { -answer } as f32);
+        })
     }
 
     /// Splits a decoded mean into that of the rows, in their own scale, and the share of clients within the bound.

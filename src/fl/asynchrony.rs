@@ -41,7 +41,6 @@ use serde::{Deserialize, Serialize};
 use self::delays::{Delays, DelaysConfig};
 use self::staleness::Staleness;
 use super::FlError;
-use crate::backend::{EncodeReport, Rows};
 
 /// The weight of a fresh update: [`Start::weight`] is a share of it.
 pub const SCALE: u64 = 1024;
@@ -195,44 +194,25 @@ impl AsynchronyConfig {
     }
 }
 
-impl Asynchrony {
-    /// What an update of a version counts in a round of `rounds`, of [`SCALE`]; `None` if it is too old.
-    #[must_use]
-    pub fn weight(&self, round: u32, version: u32, rounds: u32) -> Option<u64> {
-        let staleness = round.saturating_sub(version.saturating_add(1));
-        if self.config.until.is_some_and(|until| staleness > until) {
-            return None;
-        }
-        let share = self.config.staleness.weight(staleness, round, rounds);
-        Some(((share * SCALE as f64).round() as u64).clamp(1, SCALE))
-    }
+/// s: how many rounds lie between the model that an update began from and the one that it meets.
+#[must_use]
+pub const fn staleness_of(round: u32, version: u32) -> u32 {
+    round.saturating_sub(version.saturating_add(1))
 }
 
-/// Rows on the host, clipped to an L2 norm of `clip` and scaled by `shares`, one each; what the clip did. A row with NaN or an infinity
-/// keeps it, for `encode` to see. The exact bound is held by `encode`.
-///
-/// # Errors
-/// Rows that are not on the host.
-pub(super) fn scale(
-    rows: &Rows,
-    shares: impl Iterator<Item = f64>,
-    clip: f64,
-) -> Result<(Rows, EncodeReport), FlError> {
-    let (mut out, mut report) = (Vec::with_capacity(rows.rows * rows.dim), EncodeReport::default());
-    for (i, share) in (0..rows.rows).zip(shares) {
-        let row = rows.widened(i)?;
-        let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-        if !norm.is_finite() {
-            out.resize(out.len() + rows.dim, f32::NAN);
-            continue;
-        }
-        let ratio = if norm > clip { clip / norm } else { 1.0 };
-        out.extend(row.iter().map(|&x| (f64::from(x) * ratio * share) as f32));
-        report.norm_sum += norm;
-        report.clip_ratio_sum += ratio;
-        report.clipped += usize::from(norm > clip);
+impl Asynchrony {
+    /// Whether an update of a version is not too old for a round.
+    #[must_use]
+    pub fn counts(&self, round: u32, version: u32) -> bool {
+        self.config.until.is_none_or(|until| staleness_of(round, version) <= until)
     }
-    Ok((Rows::dense(out, rows.rows, rows.dim)?, report))
+
+    /// What an update of a version counts in a round of `rounds`, of [`SCALE`].
+    #[must_use]
+    pub fn weight(&self, round: u32, version: u32, rounds: u32) -> u64 {
+        let share = self.config.staleness.weight(staleness_of(round, version), round, rounds);
+        ((share * SCALE as f64).round() as u64).clamp(1, SCALE)
+    }
 }
 
 /// Where a client of a round began.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::FlError;
-use super::asynchrony::{self, SCALE};
+use super::asynchrony::SCALE;
+use super::client_clip;
 use super::coordinator::RoundTask;
 use super::dropout;
 use super::magnitude;
@@ -125,32 +126,28 @@ impl<'a> ClientRound<'a> {
     /// # Errors
     /// Those of [`Backend::encode_packed`].
     pub fn vectors(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
-        let host = || Ok::<_, FlError>(Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() });
-        match (&self.task.operator, &self.task.starts) {
-            (Some(operator), _) => self.weighed(clients, &operator.compress(&host()?)?),
-            // Integers are weighed behind the encoding.
-            (None, Some(_)) if !self.plan.is_exact() => self.weighed(clients, &host()?),
-            _ => self.clipped(clients, rows),
+        match &self.task.operator {
+            Some(operator) => self.clipped(clients, &operator.compress(&*rows.on_host(&*self.backend)?)?),
+            None => self.clipped(clients, rows),
         }
     }
 
-    /// Rows on the host, in a narrow ring scaled by what they count: after the clip, so that `encode` has nothing left to clip.
-    fn weighed(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
-        if self.task.starts.is_none() || self.plan.is_exact() {
-            return self.clipped(clients, rows);
-        }
-        let shares = clients.iter().map(|&client| self.task.weight(client) as f64 / SCALE as f64);
-        let (scaled, clipped) = asynchrony::scale(rows, shares, f64::from(self.encode.clip))?;
-        let (vectors, encoded) = self.encode(clients, &scaled)?;
-        Ok((vectors, EncodeReport { zeroed: encoded.zeroed, linf_hits: encoded.linf_hits, ..clipped }))
-    }
-
-    /// Clipped by the client where the bound adapts, else by `encode`.
+    /// Clipped by the client where the bound adapts, or where a narrow ring takes vectors by what they count: after the clip, so that
+    /// `encode` has nothing left to clip. Else by `encode`.
     fn clipped(&self, clients: &[u64], rows: &Rows) -> Result<(Packed, EncodeReport), FlError> {
-        let Some(clip) = &self.task.clip else { return self.encode(clients, rows) };
-        let host = Rows { buffer: self.backend.to_host(rows.buffer.clone())?, ..rows.clone() };
-        let (joined, clipped) = clip.join(&host)?;
-        let (vectors, encoded) = self.encode(clients, &joined)?;
+        let (rows, clipped) = match (&self.task.clip, &self.task.starts) {
+            (Some(clip), _) => clip.join(&*rows.on_host(&*self.backend)?)?,
+            // Exact integers are weighed behind the encoding.
+            (None, Some(_)) if !self.plan.is_exact() => {
+                let host = rows.on_host(&*self.backend)?;
+                client_clip::clip(&host, f64::from(self.encode.clip), rows.dim, |i, row, ratio, out| {
+                    let share = clients.get(i).map_or(1.0, |&c| self.task.weight(c) as f64 / SCALE as f64);
+                    out.extend(row.iter().map(|&x| (f64::from(x) * ratio * share) as f32));
+                })?
+            }
+            _ => return self.encode(clients, rows),
+        };
+        let (vectors, encoded) = self.encode(clients, &rows)?;
         // What the clients' own clip did; of the encoding what it alone knows.
         let report = EncodeReport { zeroed: encoded.zeroed, linf_hits: encoded.linf_hits, ..clipped };
         Ok((vectors, report))

@@ -45,23 +45,13 @@ impl Sampling {
 /// Draws the cohort of a round (from 1) in ascending order. `key` is one of the attempt, but for groups that take turns: they
 /// are dealt by one key for all rounds.
 ///
-/// Poisson: client `i` takes part iff the 64-bit word `i` of the keystream is below
-/// `rate * 2^64` (rounded down, so that the true rate never exceeds the accounted one). Of too many, those remain whose
-/// places a draw of a subset gives.
+/// Of too many of a Poisson sample, those remain whose places a draw of a subset gives.
 #[must_use]
 pub fn draw(sampling: Sampling, clients: u64, expected: f64, round: u32, key: &StreamKey) -> Vec<u64> {
     match sampling {
         Sampling::All => (0..clients).collect(),
         Sampling::RoundRobin => turn(clients, expected, round, key),
-        Sampling::Poisson => {
-            let rate = (expected / clients as f64).clamp(0.0, 1.0);
-            if rate >= 1.0 {
-                return (0..clients).collect();
-            }
-            let threshold = (rate * 2f64.powi(64)) as u64;
-            let mut reader = key.reader(0);
-            (0..clients).filter(|_| reader.next_u64() < threshold).collect()
-        }
+        Sampling::Poisson => poisson(clients, expected / clients as f64, key),
         Sampling::TruncatedPoisson { most } => {
             let all = draw(Sampling::Poisson, clients, expected, round, key);
             if all.len() as u64 <= most {
@@ -76,6 +66,18 @@ pub fn draw(sampling: Sampling, clients: u64, expected: f64, round: u32, key: &S
             subset(clients, size, &mut key.reader(0)).into_iter().collect()
         }
     }
+}
+
+/// A Poisson sample of `[0, n)`, ascending: number i is in it iff the 64-bit word `i` of the keystream is below `rate * 2^64` (rounded
+/// down, so that the true rate never exceeds the accounted one).
+pub(super) fn poisson(n: u64, rate: f64, key: &StreamKey) -> Vec<u64> {
+    let rate = rate.clamp(0.0, 1.0);
+    if rate >= 1.0 {
+        return (0..n).collect();
+    }
+    let threshold = (rate * 2f64.powi(64)) as u64;
+    let mut reader = key.reader(0);
+    (0..n).filter(|_| reader.next_u64() < threshold).collect()
 }
 
 /// A subset of `size` of `[0, n)`, all alike (Floyd's algorithm: `size` draws); `size` is at most n.

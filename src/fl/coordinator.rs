@@ -5,15 +5,15 @@
 //! durable before the sum is decoded.
 
 mod arrivals;
+mod begin;
 mod frames;
 mod keys;
 mod reveal;
+mod saved;
 mod task;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use self::arrivals::Arrivals;
 use self::keys::RunKey;
@@ -21,18 +21,13 @@ pub use self::keys::WantedKey;
 use self::reveal::Revealed;
 pub use self::task::{Action, Charge, ExcessNoise, Finish, RoundSummary, RoundTask, RuleReport};
 use super::adaptive::ClipState;
-use super::asynchrony::Starts;
-use super::checkpoint::Checkpoint;
-use super::cohort::{self, Sampling};
 use super::correlated::RunNoise;
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
-use super::protocol::RoundParties;
 use super::rule::{AggregationConfig, Aggregator};
-use super::spend::{Attempt, EpsilonViews, Spend};
+use super::spend::{EpsilonViews, Spend};
 use super::{FlError, SERVER, scaffold};
 use crate::backend::Backend;
-use crate::backend::simd::isa::Isa;
 use crate::math::prg::{Address, Purpose, Secret, StreamKey};
 use crate::model::Evaluation;
 use crate::sample::noise::Noise;
@@ -172,46 +167,6 @@ impl Coordinator {
         })
     }
 
-    /// Continues after a checkpoint of the same run.
-    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), FlError> {
-        let mismatch = |what, expected: String, found: String| Err(FlError::Checkpoint { what, expected, found });
-        if checkpoint.plan != self.plan_digest {
-            return mismatch("plan", hex::encode(self.plan_digest), hex::encode(checkpoint.plan));
-        }
-        if checkpoint.weights.len() != self.plan.dim {
-            return mismatch("weights", self.plan.dim.to_string(), checkpoint.weights.len().to_string());
-        }
-        if !self.optimizer.restore(checkpoint.steps, &checkpoint.optimizer) {
-            return mismatch("optimizer", format!("the state of {}", self.optimizer.name()), "another".into());
-        }
-        if let Some(noise) = &mut self.noise {
-            noise.open(&checkpoint.noise, &self.secret, &self.plan.session, checkpoint.round)?;
-        }
-        if let Some(state) = &mut self.clip {
-            match checkpoint.clip {
-                Some(clip) if clip.is_finite() && clip > 0.0 => state.clip = clip,
-                found => return mismatch("clip", "a number > 0".into(), format!("{found:?}")),
-            }
-        }
-        if ![0, self.plan.dim].contains(&checkpoint.aggregate.len()) {
-            return mismatch("aggregate", self.plan.dim.to_string(), checkpoint.aggregate.len().to_string());
-        }
-        if let Some(control) = &mut self.control {
-            if checkpoint.control.len() != self.plan.dim {
-                return mismatch("control", self.plan.dim.to_string(), checkpoint.control.len().to_string());
-            }
-            *control = Arc::new(checkpoint.control);
-        }
-        self.aggregate = checkpoint.aggregate;
-        self.round = checkpoint.round;
-        self.steps = checkpoint.steps;
-        self.weights = Arc::new(checkpoint.weights);
-        if let Some(arrivals) = &mut self.arrivals {
-            arrivals.restore(checkpoint.round, checkpoint.versions, &self.weights)?;
-        }
-        Ok(())
-    }
-
     /// The constants of the run.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
@@ -307,47 +262,6 @@ impl Coordinator {
         }
     }
 
-    fn next_round(&mut self) -> Result<Action, FlError> {
-        if self.round >= self.plan.rounds {
-            self.state = State::Finished;
-            return Ok(Action::Finished(Finish::Complete));
-        }
-        let round = self.round + 1;
-        if let Some(arrivals) = &mut self.arrivals {
-            arrivals.advance(round);
-        }
-        let input = self.input(round);
-        if self.spend.superseded(round, input) {
-            return Err(FlError::Superseded { round });
-        }
-        let attempt = self.spend.begin(round, input);
-        if let Some(stop) = self.spend.refuses(round, &attempt)? {
-            self.state = State::Finished;
-            return Ok(Action::Finished(Finish::Stopped(stop)));
-        }
-        let cohort = self.cohort(round, &attempt);
-        if let Some(wanted) = self.wanted_key(round, &attempt, cohort.len())? {
-            self.state = State::Keyless(Box::new(wanted.clone()));
-            return Ok(Action::MakeKey(Box::new(wanted)));
-        }
-        let tasks = self.tasks(round, &attempt, &cohort)?;
-        if let Some(key) = self.key.as_mut().filter(|_| !cohort.is_empty()) {
-            key.begin(round);
-        }
-        self.parting.1.clear();
-        let collecting = |task: &RoundTask| {
-            let server = task.protocol.server(task, Arc::clone(&self.backend))?;
-            Ok(Collecting { server, task: task.clone(), sum: None })
-        };
-        let groups = tasks.iter().map(collecting).collect::<Result<Vec<_>, FlError>>()?;
-        self.told.clear();
-        self.state = State::Collecting(groups);
-        self.spend.begun(round, attempt.attempt);
-        // The charge of an empty cohort, already summed, waits behind the record of the attempt.
-        self.collect()?;
-        Ok(Action::Begin(tasks))
-    }
-
     fn key(&self, round: u32, attempt: u32, purpose: Purpose) -> StreamKey {
         self.copied_key(round, attempt, purpose, 0)
     }
@@ -356,100 +270,6 @@ impl Coordinator {
     fn copied_key(&self, round: u32, attempt: u32, purpose: Purpose, copy: u32) -> StreamKey {
         let address = Address { client: SERVER, round, attempt, copy };
         self.secret.derive(&self.plan.session, address, purpose, self.plan.cipher)
-    }
-
-    fn input(&self, round: u32) -> [u8; 32] {
-        let mut h = Sha256::new();
-        // v3: clients train by other products, whose last bits differ.
-        h.update(b"veilsum round v3");
-        h.update(self.plan_digest);
-        h.update(arithmetic(&*self.backend));
-        h.update(round.to_le_bytes());
-        h.update(bytemuck::cast_slice::<f32, u8>(&self.weights));
-        if let Some(state) = &self.clip {
-            h.update(state.clip.to_le_bytes());
-        }
-        if let Some(kept) = &self.kept {
-            h.update(kept);
-        }
-        if let Some(arrivals) = &self.arrivals {
-            arrivals.hash(&mut h);
-        }
-        if let Some(control) = &self.control {
-            h.update(bytemuck::cast_slice::<f32, u8>(control));
-        }
-        h.finalize().into()
-    }
-
-    fn cohort(&self, round: u32, attempt: &Attempt) -> Vec<u64> {
-        let plan = &self.plan;
-        if let Some(arrivals) = &self.arrivals {
-            return arrivals.cohort();
-        }
-        let draw = match plan.sampling {
-            Sampling::RoundRobin => self.key(0, 0, Purpose::Cohort),
-            _ => self.key(round, attempt.attempt, Purpose::Cohort),
-        };
-        cohort::draw(plan.sampling, plan.clients, plan.cohort, round, &draw)
-    }
-
-    /// The tasks of a round: one a group.
-    fn tasks(&self, round: u32, attempt: &Attempt, cohort: &[u64]) -> Result<Vec<RoundTask>, FlError> {
-        let key = self.key(round, attempt.attempt, Purpose::Groups);
-        let groups = self.plan.grouping.deal(cohort, self.plan.sampling, &key);
-        let starts = self.arrivals.as_ref().map(|arrivals| Arc::new(arrivals.starts(round, self.plan.rounds)));
-        (0..).zip(groups).map(|(group, members)| self.task(round, attempt, (group, members), &starts)).collect()
-    }
-
-    fn task(
-        &self,
-        round: u32,
-        attempt: &Attempt,
-        (group, cohort): (u32, Vec<u64>),
-        starts: &Option<Arc<Starts>>,
-    ) -> Result<RoundTask, FlError> {
-        let plan = &self.plan;
-        let session = plan.grouping.session(&plan.session, group);
-        let id = SessionId { session, round, attempt: attempt.attempt };
-        let start = |client: &u64| starts.as_ref().and_then(|starts| starts.get(client));
-        // Stand-ins add noise like everybody, of which none counts.
-        let copies = cohort.iter().filter(|client| start(client).is_some_and(|start| start.copy)).count();
-        let sharing = cohort.len() - copies;
-        let (shape, threshold) = (plan.shape()?, plan.threshold(round, sharing));
-        // All of them, where clients share the noise.
-        let threshold = if threshold > 0 { threshold + copies } else { 0 };
-        let uneven = plan.is_exact() && (plan.weights.is_some() || starts.is_some());
-        let count = |&client: &u64| plan.count(client, start(&client).map_or(1, |start| start.weight));
-        let counts = uneven.then(|| cohort.iter().map(count).collect());
-        let parties = RoundParties {
-            id,
-            shape,
-            cohort: &cohort,
-            threshold,
-            sharing,
-            counts,
-            secret: &self.secret,
-            key: self.key.as_ref().map(RunKey::key),
-            graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
-        };
-        Ok(RoundTask {
-            id,
-            group,
-            protocol: plan.protocol.session(plan, &parties)?,
-            share: plan.share(round, sharing),
-            layers: plan.layers(round, sharing),
-            threshold,
-            cohort,
-            weights: Arc::clone(&self.weights),
-            control: self.control.clone(),
-            starts: starts.clone(),
-            clip: self.clip,
-            operator: plan.operator(&self.key(round, attempt.attempt, Purpose::Compression))?,
-            encode: plan.encode_params()?,
-            signs: self.key(round, attempt.attempt, Purpose::Signs),
-            shape,
-            input: attempt.input,
-        })
     }
 
     fn out_of_order(&self, event: &'static str) -> FlError {
@@ -604,37 +424,4 @@ impl Coordinator {
             self.pending.push_back(Action::Checkpoint(Box::new(self.checkpoint())));
         }
     }
-
-    /// The state after the last finished round.
-    #[must_use]
-    pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            round: self.round,
-            steps: self.steps,
-            plan: self.plan_digest,
-            weights: self.weights.as_ref().clone(),
-            optimizer: self.optimizer.state().into_iter().map(|(n, v)| (n.to_string(), v)).collect(),
-            aggregate: self.aggregate.clone(),
-            clip: self.clip.map(|state| state.clip),
-            noise: match &self.noise {
-                Some(noise) => noise.seal(&self.secret, &self.plan.session, self.round),
-                None => Vec::new(),
-            },
-            residuals: Vec::new(),
-            control: self.control.as_ref().map_or(Vec::new(), |control| control.as_ref().clone()),
-            versions: self.arrivals.as_ref().map_or(Vec::new(), |arrivals| arrivals.older(self.round)),
-        }
-    }
-}
-
-/// What computes the floats of a round, on the clients' side and here. It is part of a round's input: of the same rows
-/// another device, or the CPU, may make a fixed-point coordinate that differs in its last bit. The CPU's kernels give
-/// the same bits with every instruction set and number of threads, but a trainer's products of matrices need not, so that
-/// the best of the processor is named; a device, which a trainer may share, is named with its driver.
-fn arithmetic(backend: &dyn Backend) -> String {
-    let processor = Isa::best().name();
-    backend.device().map_or_else(
-        || format!("{} on {processor}", backend.kind().name()),
-        |device| format!("{} beside {processor}", device.describe()),
-    )
 }

@@ -26,6 +26,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::FlError;
+use super::cohort::poisson;
 use crate::backend::{Aligned, Backend, Buffer, EncodeJob, EncodeReport, NonFinite, RowKeys, Rows};
 use crate::data::Batch;
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
@@ -252,7 +253,8 @@ impl DpSgd {
         let mut velocity = vec![0.0f32; weights.len()];
         for step in 0..steps {
             let context = randomness.step(step, &now);
-            let chosen = poisson(shard.len(), rate, &randomness.batch(&context));
+            let chosen = poisson(shard.len() as u64, rate, &randomness.batch(&context));
+            let chosen: Vec<usize> = chosen.into_iter().map(|i| i as usize).collect();
             let (sum, seen) = self.sum(machine, &now, shard, &chosen)?;
             report.merge(&seen);
             let gradient = self.reveal(machine.backend, sum, size, |sum| randomness.noise(&context, sum))?;
@@ -323,17 +325,6 @@ const fn nothing_random() -> StreamKey {
     StreamKey::from_bytes([0; 32], Cipher::ChaCha20)
 }
 
-/// A Poisson sample of `0..samples`, ascending: sample i is in it iff the 64-bit word i of the keystream is below `rate 2^64`
-/// (rounded down, so that the true rate never exceeds the accounted one).
-fn poisson(samples: usize, rate: f64, key: &StreamKey) -> Vec<usize> {
-    if rate >= 1.0 {
-        return (0..samples).collect();
-    }
-    let threshold = (rate * 2f64.powi(64)) as u64;
-    let mut reader = key.reader(0);
-    (0..samples).filter(|_| reader.next_u64() < threshold).collect()
-}
-
 /// The gradient rows of some samples, in passes of one shape.
 fn passes(trainer: &dyn LocalTrainer, weights: &[f32], shard: &Batch, part: &[usize]) -> Result<Rows, FlError> {
     let rows = trainer.gradient_rows(weights, &filled(shard, part))?;
@@ -347,8 +338,7 @@ fn alone(machine: Machine<'_>, weights: &[f32], shard: &Batch, part: &[usize]) -
     let one = |&i: &usize| -> Result<Vec<f32>, FlError> {
         let rows = machine.trainer.gradient_rows(weights, &gathered(shard, &[i], 1))?;
         enough(rows.rows, 1)?;
-        let buffer = machine.backend.to_host(rows.buffer.clone())?;
-        Ok(Rows { buffer, ..rows }.row(0)?.to_vec())
+        Ok(rows.on_host(machine.backend)?.row(0)?.to_vec())
     };
     let rows = part.par_iter().map(one).collect::<Result<Vec<_>, _>>()?;
     Ok(Rows::dense(rows.concat(), part.len(), weights.len())?)
@@ -366,14 +356,10 @@ fn filled(shard: &Batch, chosen: &[usize]) -> Batch {
 
 /// Some samples of a shard, and samples of zeros up to `len`.
 fn gathered(shard: &Batch, chosen: &[usize], len: usize) -> Batch {
-    let mut features = Vec::with_capacity(len * shard.dim);
-    for &i in chosen {
-        features.extend_from_slice(&shard.features[i * shard.dim..(i + 1) * shard.dim]);
-    }
-    features.resize(len * shard.dim, 0.0);
-    let mut labels: Vec<u32> = chosen.iter().map(|&i| shard.labels[i]).collect();
-    labels.resize(len, 0);
-    Batch { features, labels, dim: shard.dim }
+    let mut batch = shard.select(chosen.iter().copied());
+    batch.features.resize(len * shard.dim, 0.0);
+    batch.labels.resize(len, 0);
+    batch
 }
 
 #[cfg(test)]

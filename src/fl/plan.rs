@@ -61,6 +61,9 @@ pub struct Later {
     pub mechanism: Arc<dyn Mechanism>,
 }
 
+/// The widest ring of an exact sum.
+const MOST_BITS: u32 = 63;
+
 /// Exact reports of epsilon in a run, at most about so many: each is a query to the accountant of privacy losses.
 const EXACT_REPORTS: u64 = 64;
 
@@ -176,6 +179,13 @@ impl Plan {
         }
         if self.local_steps.is_some() && self.counts_whole() {
             return bad("algorithm.normalized", "false beside this `asynchrony.update`, or `mean`", "true".into());
+        }
+        if self.is_exact() && self.wide_bits() > MOST_BITS {
+            return bad(
+                "algorithm.weights",
+                "a total weight of all clients, times that of a fresh update, below 2^31: no sum may overflow 63 bits",
+                format!("weights that take {} bits", self.wide_bits()),
+            );
         }
         self.check_controls()?;
         self.check_compression()?;
@@ -310,14 +320,14 @@ impl Plan {
         self.asynchrony.as_ref().is_some_and(|rules| rules.config.update != Update::Mean)
     }
 
-    /// 32 bits a value and the total weight of all clients: no cohort can overflow it. At most 63.
+    /// 32 bits a value and the total weight of all clients: no cohort can overflow it. [`Self::validate`] refuses more than 63.
     fn wide_bits(&self) -> u32 {
         let total: u64 = match &self.weights {
             Some(w) => w.iter().fold(0, |a, &x| a.saturating_add(x)),
             None => self.clients,
         };
         let total = total.saturating_mul(self.whole_weight());
-        (32 + 64 - total.leading_zeros()).min(63)
+        32 + 64 - total.leading_zeros()
     }
 
     /// Probability that a client takes part in a round.

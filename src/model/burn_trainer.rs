@@ -23,7 +23,6 @@ pub use self::cuda::CudaTrainer;
 pub use self::flex::FlexTrainer;
 pub use self::wgpu::WgpuTrainer;
 use super::architecture::{Architecture, Layer, ParameterSpan};
-use super::local::select;
 use super::{LocalConfig, ModelError};
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
@@ -151,30 +150,24 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
             .collect()
     }
 
-    /// The parameters after local SGD: `v <- momentum v + g + c + weight_decay w + proximal (w - w_0)`, `w <- w - learning_rate v`
-    /// (PyTorch's SGD, v from 0; FedProx), `g` the gradient of the mean loss of a mini-batch, `c` a correction. Every epoch reshuffles; its last mini-batch may be
+    /// The parameters after local SGD: `v <- momentum v + g + weight_decay w + proximal (w - w_0)`, `w <- w - learning_rate v`
+    /// (PyTorch's SGD, v from 0; FedProx), `g` the gradient of the mean loss of a mini-batch. Every epoch reshuffles; its last mini-batch may be
     /// smaller. `key` serves one call: another round or client takes another key.
     fn descend(
         &self,
         mut parameters: Vec<Linear<B::InnerBackend>>,
         shard: &Batch,
         config: &LocalConfig,
-        correction: Option<&[f32]>,
         key: &StreamKey,
     ) -> Vec<Linear<B::InnerBackend>> {
         let mut reader = key.reader(0);
         let mut order: Vec<usize> = (0..shard.len()).collect();
         let mut velocity: Option<Vec<Linear<B::InnerBackend>>> = None;
         let start = (config.proximal > 0.0).then(|| parameters.clone());
-        let correction: Option<Vec<Linear<B::InnerBackend>>> = correction.map(|c| self.parameters(c));
         for _ in 0..config.epochs {
             reader.shuffle(&mut order);
             for indices in order.chunks(config.batch_size) {
-                let mut step = self.mean_gradient(&parameters, &select(shard, indices));
-                if let Some(correction) = &correction {
-                    let corrected = |g: Tensor<B::InnerBackend, 2>, c: Tensor<B::InnerBackend, 2>| g + c;
-                    step = step.into_iter().zip(correction).map(|(g, c)| g.zip(c, corrected)).collect();
-                }
+                let mut step = self.mean_gradient(&parameters, &shard.select(indices.iter().copied()));
                 if config.weight_decay > 0.0 {
                     let decayed = |g, w: Tensor<B::InnerBackend, 2>| g + w.mul_scalar(config.weight_decay);
                     step = step.into_iter().zip(&parameters).map(|(g, w)| g.zip(w, decayed)).collect();

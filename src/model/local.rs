@@ -1,7 +1,6 @@
 //! What every trainer does alike in local SGD.
 
 use super::{LocalConfig, ModelError};
-use crate::data::Batch;
 
 /// Checks the ranges of a local configuration.
 pub(super) fn check_config(config: &LocalConfig) -> Result<(), ModelError> {
@@ -16,16 +15,4 @@ pub(super) fn check_config(config: &LocalConfig) -> Result<(), ModelError> {
     within("weight_decay", "a finite number, at least 0", f64::from(decay), decay.is_finite() && decay >= 0.0)?;
     let proximal = config.proximal;
     within("proximal", "a finite number, at least 0", f64::from(proximal), proximal.is_finite() && proximal >= 0.0)
-}
-
-/// A correction has a value for every weight.
-pub(super) fn check_correction(weights: &[f32], correction: &[f32]) -> Result<(), ModelError> {
-    let (expected, found) = (weights.len(), correction.len());
-    if expected == found { Ok(()) } else { Err(ModelError::WrongLength { what: "the correction", expected, found }) }
-}
-
-/// The samples of `shard` at `indices`.
-pub(super) fn select(shard: &Batch, indices: &[usize]) -> Batch {
-    let features = indices.iter().flat_map(|&i| &shard.features[i * shard.dim..(i + 1) * shard.dim]).copied();
-    Batch { features: features.collect(), labels: indices.iter().map(|&i| shard.labels[i]).collect(), dim: shard.dim }
 }

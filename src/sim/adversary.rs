@@ -88,10 +88,9 @@ fn trained(
     let mut all = Vec::with_capacity(members.len() * experiment.plan.dim);
     for members in members.chunks(rows_in_flight(task)) {
         let rows = train(experiment, task, members, attack)?;
-        let host = experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?;
-        let rows = Rows { buffer: host, ..rows };
-        for row in 0..rows.rows {
-            all.extend_from_slice(rows.row(row).map_err(FlError::from)?);
+        let host = rows.on_host(&*experiment.backend).map_err(FlError::from)?;
+        for row in 0..host.rows {
+            all.extend_from_slice(host.row(row).map_err(FlError::from)?);
         }
     }
     Ok(all)

@@ -39,7 +39,7 @@ pub(super) fn train(
         let some: Vec<u64> = places.iter().map(|&place| members[place]).collect();
         // What a client draws is that of the round in which it began: a stand-in is the same update again.
         let rows = train_from(experiment, task, (&weights[..], version + 1, 0), &some, attack)?;
-        let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+        let host = rows.on_host(&*experiment.backend).map_err(FlError::from)?;
         for (row, place) in places.into_iter().enumerate() {
             all[place * dim..(place + 1) * dim].copy_from_slice(host.row(row).map_err(FlError::from)?);
         }
@@ -86,12 +86,12 @@ fn train_from(
             trainer.gradient_rows(weights, &data.gather(&samples))?
         }
         LocalWork::Gradient => trainer.mean_rows(weights, &clients)?,
-        LocalWork::DpSgd => return Err(without_samples().into()),
+        LocalWork::DpSgd => return Err(without_samples()),
     };
     if plan.local_steps.is_none() {
         return Ok(rows);
     }
-    let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+    let host = rows.on_host(&*experiment.backend).map_err(FlError::from)?;
     let mut all = Vec::with_capacity(members.len() * plan.dim);
     for (row, &client) in members.iter().enumerate() {
         let start = all.len();
@@ -101,11 +101,17 @@ fn train_from(
     Ok(Rows::dense(all, members.len(), plan.dim).map_err(FlError::from)?)
 }
 
+/// What the plan has to say of its clients' work, and does not.
+fn unplanned(name: &'static str, expected: &str) -> SimError {
+    FlError::OutOfRange { name, expected: expected.to_owned(), found: "none".into() }.into()
+}
+
 /// A plan whose clients run `dp_sgd` says how.
-fn without_samples() -> FlError {
-    let expected =
-        "the sample level of a plan whose clients run dp_sgd, which has no samples of the server's own".into();
-    FlError::OutOfRange { name: "Plan::samples", expected, found: "none".into() }
+fn without_samples() -> SimError {
+    unplanned(
+        "Plan::samples",
+        "the sample level of a plan whose clients run dp_sgd, which has no samples of the server's own",
+    )
 }
 
 /// Deltas and changes of the clients' control variates side by side (SCAFFOLD). What they will keep waits for the release of the round.
@@ -116,13 +122,8 @@ fn controlled(
     clients: &Clients<'_>,
     config: &LocalConfig,
 ) -> Result<Rows, SimError> {
-    let zero;
-    let server = match control {
-        Some(control) => control,
-        None => {
-            zero = vec![0.0; weights.len()];
-            &zero
-        }
+    let Some(server) = control else {
+        return Err(unplanned("Plan::controlled", "true where clients have control variates"));
     };
     let own: Vec<Option<Vec<f32>>> = {
         let kept = experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,8 +165,8 @@ pub(super) fn root_update(experiment: &Experiment, weights: &[f32], round: u32) 
             experiment.trainer.delta_rows(weights, &clients, config)?
         }
         LocalWork::Gradient => experiment.trainer.mean_rows(weights, &clients)?,
-        LocalWork::DpSgd => return Err(without_samples().into()),
+        LocalWork::DpSgd => return Err(without_samples()),
     };
-    let host = Rows { buffer: experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+    let host = rows.on_host(&*experiment.backend).map_err(FlError::from)?;
     Ok(host.row(0).map_err(FlError::from)?.to_vec())
 }

@@ -41,9 +41,9 @@ impl Players<'_> {
         };
         match &task.operator {
             Some(operator) if operator.feedback() => {
-                let buffer = experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?;
+                let host = rows.on_host(&*experiment.backend).map_err(FlError::from)?;
                 let mut residuals = experiment.residuals.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(residuals.carry(operator, members, &Rows { buffer, ..rows })?)
+                Ok(residuals.carry(operator, members, &host)?)
             }
             _ => Ok(rows),
         }
@@ -62,8 +62,7 @@ impl Players<'_> {
         if report.zeroed == 0 || self.experiment.plan.is_private() {
             return Ok(Encoded { members: members.to_vec(), silent: Vec::new(), vectors, report });
         }
-        let host =
-            Rows { buffer: self.experiment.backend.to_host(rows.buffer.clone()).map_err(FlError::from)?, ..rows };
+        let host = rows.on_host(&*self.experiment.backend).map_err(FlError::from)?;
         let row_bytes = vectors.row_bytes;
         let sent = Packed { bytes: Vec::new(), row_bytes };
         let mut encoded = Encoded { members: Vec::new(), silent: Vec::new(), vectors: sent, report };

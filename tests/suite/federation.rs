@@ -11,6 +11,7 @@ use veilsum::config::{Config, ConfigError, overrides};
 use veilsum::data::Batch;
 use veilsum::fl::FlError;
 use veilsum::fl::coordinator::{Action, Coordinator};
+use veilsum::fl::plan::Plan;
 use veilsum::fl::spend::Spend;
 use veilsum::math::prg::StreamKey;
 use veilsum::model::{LocalConfig, LocalTrainer, ModelError};
@@ -96,6 +97,19 @@ fn deltas_of_many_steps_are_normalized() {
     ] {
         let error = refusal_of(&[&["algorithm.normalized=true"][..], set].concat());
         assert!(error.contains(says), "{set:?}: {error}");
+    }
+}
+
+/// A total weight that a sum of 63 bits could not hold is refused, never wrapped.
+#[test]
+fn weights_that_would_overflow_are_refused() {
+    let base = experiment(&["algorithm.weights=samples", "sampling=all", "cohort=12"]);
+    for (weight, held) in [(1u64 << 27, true), (1 << 28, false), (u64::MAX, false)] {
+        let plan = Plan { weights: Some(Arc::new(vec![weight; 12])), ..base.plan.clone() };
+        match plan.validate() {
+            Ok(()) => assert!(held, "{weight}"),
+            Err(error) => assert!(!held && error.to_string().contains("algorithm.weights"), "{weight}: {error}"),
+        }
     }
 }
 

@@ -475,18 +475,26 @@ fn a_run_with_dropout_repeats() {
 /// Control variates: one step moves by as much more, and none moves as ever.
 #[test]
 fn a_correction_is_added_to_every_gradient() {
-    let config = all_kinds(0.0);
-    let trainer = trainer_for(&config).unwrap();
-    let weights = trainer.init(&key(1));
-    let shard = synthetic(12, 60, 3, 2);
-    let once = LocalConfig { batch_size: 12, learning_rate: 0.1, ..PLAIN };
-    let zeros = vec![0.0; weights.len()];
-    let plain = trainer.local_delta(&weights, &shard, &once, &key(3)).unwrap();
-    let same = trainer.corrected_delta(&weights, &shard, &once, &zeros, &key(3)).unwrap();
-    let correction: Vec<f32> = (0..weights.len()).map(|i| (i % 5) as f32 * 0.2 - 0.4).collect();
-    let moved = trainer.corrected_delta(&weights, &shard, &once, &correction, &key(3)).unwrap();
-    for (((plain, same), moved), c) in plain.iter().zip(&same).zip(&moved).zip(&correction) {
-        assert!((plain - same).abs() < 1e-6 && (moved - (plain - 0.1 * c)).abs() < 1e-6, "{plain} {same} {moved} {c}");
+    for (config, dim, classes) in [(all_kinds(0.0), 60, 3), (ModelConfig::Mlp(vec![20, 8, 10]), 20, 10)] {
+        let trainer = trainer_for(&config).unwrap();
+        let weights = trainer.init(&key(1));
+        let shard = synthetic(24, dim, classes, 2);
+        let several = LocalConfig { epochs: 2, batch_size: 10, learning_rate: 0.1, ..PLAIN };
+        let once = LocalConfig { batch_size: 24, learning_rate: 0.1, ..PLAIN };
+        let zeros = vec![0.0; weights.len()];
+        for local in [several, once] {
+            let plain = trainer.local_delta(&weights, &shard, &local, &key(3)).unwrap();
+            let same = trainer.corrected_delta(&weights, &shard, &local, &zeros, &key(3)).unwrap();
+            assert!(plain.iter().zip(&same).all(|(plain, same)| (plain - same).abs() < 1e-6), "{config}");
+            assert!(plain.iter().any(|x| x.abs() > 1e-4), "{config}");
+        }
+        let plain = trainer.local_delta(&weights, &shard, &once, &key(3)).unwrap();
+        let correction: Vec<f32> = (0..weights.len()).map(|i| (i % 5) as f32 * 0.2 - 0.4).collect();
+        let moved = trainer.corrected_delta(&weights, &shard, &once, &correction, &key(3)).unwrap();
+        for ((plain, moved), c) in plain.iter().zip(&moved).zip(&correction) {
+            assert!((moved - (plain - 0.1 * c)).abs() < 1e-6, "{config}: {plain} {moved} {c}");
+        }
+        let short = trainer.corrected_delta(&weights, &shard, &once, &zeros[1..], &key(3));
+        assert!(matches!(short, Err(ModelError::WrongLength { what: "the correction", .. })), "{short:?}");
     }
-    assert!(trainer.corrected_delta(&weights, &shard, &once, &zeros[1..], &key(3)).is_err());
 }

@@ -78,6 +78,12 @@ impl Schedule {
         schedule
     }
 
+    /// The rules that it follows.
+    #[must_use]
+    pub const fn rules(&self) -> &Asynchrony {
+        &self.rules
+    }
+
     /// Rounds so far.
     #[must_use]
     pub const fn round(&self) -> u32 {
@@ -129,15 +135,9 @@ impl Schedule {
     pub fn needed(&self) -> BTreeSet<u32> {
         let mut needed: BTreeSet<u32> = self.versions.values().copied().collect();
         if self.rules.config.agent {
-            needed.extend(self.last.values().filter(|&&version| self.counts(self.version + 1, version)));
+            needed.extend(self.last.values().filter(|&&version| self.rules.counts(self.version + 1, version)));
         }
         needed
-    }
-
-    /// Whether an update of a version counts in a round.
-    fn counts(&self, round: u32, version: u32) -> bool {
-        let staleness = round.saturating_sub(version + 1);
-        self.rules.config.until.is_none_or(|until| staleness <= until)
     }
 
     /// Everybody who arrives up to a time; the number of those who are too late.
@@ -153,7 +153,7 @@ impl Schedule {
     fn arrive_one(&mut self) -> u32 {
         let Some(Reverse((_, client))) = self.arrivals.pop() else { return 0 };
         let Some(&version) = self.versions.get(&client) else { return 0 };
-        if self.counts(self.version + 1, version) {
+        if self.rules.counts(self.version + 1, version) {
             self.waiting.insert(client);
             return 0;
         }
@@ -172,7 +172,7 @@ impl Schedule {
         if self.rules.config.agent {
             let missing = self.last.iter().filter(|(client, _)| !self.waiting.contains(client));
             let copies = missing
-                .filter(|(_, version)| self.counts(self.version, **version))
+                .filter(|(_, version)| self.rules.counts(self.version, **version))
                 .map(|(&client, &version)| Member { client, version, copy: true });
             members.extend(copies);
             members.sort_unstable_by_key(|member| member.client);

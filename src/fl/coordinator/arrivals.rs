@@ -9,26 +9,38 @@ use super::{Coordinator, GroupSum};
 use crate::fl::FlError;
 use crate::fl::asynchrony::delays::TICK;
 use crate::fl::asynchrony::schedule::{Release, Schedule};
-use crate::fl::asynchrony::{Arrived, Asynchrony, SCALE, Start, Starts, Update};
+use crate::fl::asynchrony::{Arrived, Asynchrony, SCALE, Start, Starts, Update, staleness_of};
 use crate::math::prg::StreamKey;
 
 /// The clients of a run that arrive when they like.
 pub(super) struct Arrivals {
-    rules: Asynchrony,
     /// Before the first round, to begin again from.
     first: Schedule,
     schedule: Schedule,
     /// The round in progress, or the last one.
     release: Option<Release>,
     /// Models that an update may begin from, by version.
-    versions: BTreeMap<u32, Arc<Vec<f32>>>,
+    versions: BTreeMap<u32, Version>,
+}
+
+/// A model, and its SHA-256: it is part of the input of every round that somebody brings an update of it to.
+struct Version {
+    model: Arc<Vec<f32>>,
+    digest: [u8; 32],
+}
+
+impl Version {
+    fn new(model: Arc<Vec<f32>>) -> Self {
+        let digest = Sha256::digest(bytemuck::cast_slice::<f32, u8>(&model)).into();
+        Self { model, digest }
+    }
 }
 
 impl Arrivals {
     pub(super) fn new(rules: Asynchrony, clients: u64, key: &StreamKey, weights: &Arc<Vec<f32>>) -> Self {
-        let first = Schedule::new(rules.clone(), clients, key);
-        let versions = BTreeMap::from([(0, Arc::clone(weights))]);
-        Self { rules, schedule: first.clone(), first, release: None, versions }
+        let first = Schedule::new(rules, clients, key);
+        let versions = BTreeMap::from([(0, Version::new(Arc::clone(weights)))]);
+        Self { schedule: first.clone(), first, release: None, versions }
     }
 
     /// Goes on after `round`, whose model is `weights`, with older models.
@@ -40,12 +52,12 @@ impl Arrivals {
     ) -> Result<(), FlError> {
         self.schedule = self.first.clone();
         self.release = (0..round).map(|_| self.schedule.advance()).last();
-        self.versions = older.into_iter().map(|(version, model)| (version, Arc::new(model))).collect();
-        self.versions.insert(round, Arc::clone(weights));
+        self.versions = older.into_iter().map(|(version, model)| (version, Version::new(Arc::new(model)))).collect();
+        self.versions.insert(round, Version::new(Arc::clone(weights)));
         for version in self.schedule.needed() {
             let found = match self.versions.get(&version) {
-                Some(model) if model.len() == weights.len() => continue,
-                Some(model) => format!("one of {} parameters", model.len()),
+                Some(version) if version.model.len() == weights.len() => continue,
+                Some(version) => format!("one of {} parameters", version.model.len()),
                 None => "absent".to_owned(),
             };
             let expected = format!("the model of version {version}, which a client began from");
@@ -72,8 +84,8 @@ impl Arrivals {
         let starts = members.filter_map(|member| {
             let start = Start {
                 version: member.version,
-                weights: Arc::clone(self.versions.get(&member.version)?),
-                weight: self.rules.weight(round, member.version, rounds).unwrap_or(1),
+                weights: Arc::clone(&self.versions.get(&member.version)?.model),
+                weight: self.schedule.rules().weight(round, member.version, rounds),
                 copy: member.copy,
             };
             Some((member.client, start))
@@ -89,9 +101,10 @@ impl Arrivals {
         for member in members {
             if last != Some(member.version) {
                 last = Some(member.version);
-                let model = self.versions.get(&member.version).map_or(&[][..], |model| &model[..]);
                 h.update(member.version.to_le_bytes());
-                h.update(bytemuck::cast_slice::<f32, u8>(model));
+                if let Some(version) = self.versions.get(&member.version) {
+                    h.update(version.digest);
+                }
             }
             h.update(member.client.to_le_bytes());
             h.update([u8::from(member.copy)]);
@@ -100,7 +113,7 @@ impl Arrivals {
 
     /// Keeps the model of a finished round, and of those before it what somebody still works with.
     pub(super) fn keep(&mut self, round: u32, weights: &Arc<Vec<f32>>) {
-        self.versions.insert(round, Arc::clone(weights));
+        self.versions.insert(round, Version::new(Arc::clone(weights)));
         let needed = self.schedule.needed();
         self.versions.retain(|version, _| *version == round || needed.contains(version));
     }
@@ -108,14 +121,13 @@ impl Arrivals {
     /// The models of rounds before `round` that somebody works with.
     pub(super) fn older(&self, round: u32) -> Vec<(u32, Vec<f32>)> {
         let older = self.versions.range(..round);
-        older.map(|(&version, model)| (version, model.as_ref().clone())).collect()
+        older.map(|(&number, version)| (number, version.model.as_ref().clone())).collect()
     }
 
     /// What came together in the round.
     pub(super) fn report(&self) -> Option<Arrived> {
         let Release { round, at, members, dropped } = self.release.as_ref()?;
-        let staleness = |version: u32| f64::from(round.saturating_sub(version + 1));
-        let sum: f64 = members.iter().map(|member| staleness(member.version)).sum();
+        let sum: f64 = members.iter().map(|member| f64::from(staleness_of(*round, member.version))).sum();
         Some(Arrived {
             time: *at as f64 / TICK as f64,
             staleness: sum / members.len().max(1) as f64,

@@ -178,10 +178,11 @@ impl Plan {
             return bad("secagg", expected, format!("{:?}", self.protocol));
         }
         let least = rules.config.release.least();
-        let (name, groups) = match rules.config.release {
-            ReleaseWhen::Every { .. } => ("asynchrony.release.every.least", self.cohort / self.expected_size()),
-            ReleaseWhen::Arrivals(_) => ("asynchrony.release.arrivals", self.cohort / self.expected_size()),
+        let name = match rules.config.release {
+            ReleaseWhen::Every { .. } => "asynchrony.release.every.least",
+            ReleaseWhen::Arrivals(_) => "asynchrony.release.arrivals",
         };
+        let groups = self.cohort / self.expected_size();
         if self.grouping != Grouping::Single && self.protocol != Protocol::Plain {
             // The smallest sums that may be opened, as they would be planned.
             let smallest = (f64::from(least) / groups).floor();

@@ -23,7 +23,7 @@ use crate::backend::{Backend, BackendError, BackendKind, Rows};
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
 use crate::model::architecture::Architecture;
-use crate::model::local::{check_config, select};
+use crate::model::local::check_config;
 use crate::model::{Clients, LocalConfig, LocalTrainer, ModelError};
 
 /// Samples of one forward and backward pass; a smaller batch is filled up with samples that nobody sees.
@@ -207,7 +207,7 @@ impl<P: Platform> DeviceTrainer<P> {
         let indices: Vec<usize> = (0..shard.len()).collect();
         let parts = indices.chunks(CHUNK).map(|part| {
             let share = part.len() as f32 / shard.len() as f32;
-            let gradient = self.model.mean_gradient(parameters, &select(shard, part));
+            let gradient = self.model.mean_gradient(parameters, &shard.select(part.iter().copied()));
             gradient.into_iter().map(|linear| linear.map(|g| g.mul_scalar(share))).collect::<Vec<_>>()
         });
         let sum = |a: Vec<Linear<P::Framework>>, b: Vec<Linear<P::Framework>>| {
@@ -256,7 +256,7 @@ impl<P: Platform> LocalTrainer for DeviceTrainer<P> {
         check_config(config)?;
         self.run(|| {
             let before = self.parameters(weights);
-            let after = self.model.descend(before.clone(), shard, config, None, key);
+            let after = self.model.descend(before.clone(), shard, config, key);
             self.shared.host(one_row(difference(after, &before)))
         })
     }
@@ -264,7 +264,7 @@ impl<P: Platform> LocalTrainer for DeviceTrainer<P> {
     fn delta_rows(&self, weights: &[f32], clients: &Clients<'_>, config: &LocalConfig) -> Result<Rows, ModelError> {
         check_config(config)?;
         self.client_rows(weights, clients, |before, i, shard| {
-            let after = self.model.descend(before.clone(), shard, config, None, &(clients.key)(i));
+            let after = self.model.descend(before.clone(), shard, config, &(clients.key)(i));
             difference(after, &before)
         })
     }

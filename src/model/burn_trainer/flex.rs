@@ -16,7 +16,7 @@ use crate::backend::Rows;
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
 use crate::model::architecture::{Architecture, ParameterSpan};
-use crate::model::local::{check_config, check_correction};
+use crate::model::local::check_config;
 use crate::model::{LocalConfig, LocalTrainer, ModelError};
 
 /// Samples of one forward and backward pass of [`LocalTrainer::gradient_rows`]. Fixed, because the
@@ -119,22 +119,7 @@ impl LocalTrainer for FlexTrainer {
     ) -> Result<Vec<f32>, ModelError> {
         self.architecture.check(weights, shard)?;
         check_config(config)?;
-        let after = flatten(self.descend(self.parameters(weights), shard, config, None, key));
-        Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
-    }
-
-    fn corrected_delta(
-        &self,
-        weights: &[f32],
-        shard: &Batch,
-        config: &LocalConfig,
-        correction: &[f32],
-        key: &StreamKey,
-    ) -> Result<Vec<f32>, ModelError> {
-        self.architecture.check(weights, shard)?;
-        check_config(config)?;
-        check_correction(weights, correction)?;
-        let after = flatten(self.descend(self.parameters(weights), shard, config, Some(correction), key));
+        let after = flatten(self.descend(self.parameters(weights), shard, config, key));
         Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
     }
 
@@ -153,7 +138,6 @@ mod tests {
     use super::super::relu;
     use super::*;
     use crate::math::prg::Cipher;
-    use crate::model::local::select;
 
     fn trainer(sizes: &[usize]) -> FlexTrainer {
         FlexTrainer::new(Architecture::mlp(sizes).unwrap()).unwrap()
@@ -185,7 +169,7 @@ mod tests {
             let mut mean = vec![0.0f32; weights.len()];
             for i in 0..batch.len() {
                 let row = rows.row(i).unwrap();
-                let single = flatten(trainer.mean_gradient(&parameters, &select(&batch, &[i])));
+                let single = flatten(trainer.mean_gradient(&parameters, &batch.select([i])));
                 let norm = distance(&single, &vec![0.0; single.len()]);
                 assert!(norm > 0.1 && distance(row, &single) < 1e-6 * norm, "{sizes:?}, sample {i}");
                 mean.iter_mut().zip(row).for_each(|(m, g)| *m += g / batch.len() as f32);
@@ -194,36 +178,6 @@ mod tests {
             let norm = distance(&whole, &vec![0.0; whole.len()]);
             assert!(distance(&mean, &whole) < 1e-6 * norm, "{sizes:?}");
         }
-    }
-
-    /// No correction is none, and one step moves by as much more.
-    #[test]
-    fn a_correction_is_added_to_every_gradient() {
-        let trainer = trainer(&[20, 8, 10]);
-        let key = StreamKey::from_bytes([6; 32], Cipher::ChaCha20);
-        let (weights, shard) = (trainer.init(&key), batch(24, 20, 10));
-        let config = LocalConfig {
-            epochs: 2,
-            batch_size: 10,
-            learning_rate: 0.1,
-            momentum: 0.0,
-            weight_decay: 0.0,
-            proximal: 0.0,
-        };
-        let plain = trainer.local_delta(&weights, &shard, &config, &key).unwrap();
-        let zeros = vec![0.0; weights.len()];
-        let same = trainer.corrected_delta(&weights, &shard, &config, &zeros, &key).unwrap();
-        assert!(distance(&plain, &same) < 1e-6 * distance(&plain, &zeros));
-        let once = LocalConfig { epochs: 1, batch_size: 24, ..config };
-        let correction: Vec<f32> = (0..weights.len()).map(|i| (i % 7) as f32 * 0.1 - 0.3).collect();
-        let plain = trainer.local_delta(&weights, &shard, &once, &key).unwrap();
-        let moved = trainer.corrected_delta(&weights, &shard, &once, &correction, &key).unwrap();
-        let expected: Vec<f32> = plain.iter().zip(&correction).map(|(d, c)| d - 0.1 * c).collect();
-        assert!(distance(&moved, &expected) < 1e-6 && distance(&moved, &plain) > 0.1);
-        assert!(matches!(
-            trainer.corrected_delta(&weights, &shard, &once, &[0.0], &key),
-            Err(ModelError::WrongLength { found: 1, .. })
-        ));
     }
 
     #[test]

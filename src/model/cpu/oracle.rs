@@ -11,7 +11,6 @@ use super::CpuTrainer;
 use crate::data::Batch;
 use crate::math::prg::{Cipher, StreamKey};
 use crate::model::architecture::{Architecture, Layer};
-use crate::model::local::select;
 use crate::model::{Clients, LocalTrainer, ModelConfig};
 
 type Oracle = Autodiff<Flex>;
@@ -125,7 +124,7 @@ fn logits_rows_and_means_are_those_of_the_framework() {
             let row = rows.row(i).unwrap();
             sum.iter_mut().zip(row).for_each(|(sum, g)| *sum += g / batch.len() as f32);
             if [0, 7, 31, 32, 34].contains(&i) {
-                let (_, single) = framework(&architecture, &weights, &select(&batch, &[i]));
+                let (_, single) = framework(&architecture, &weights, &batch.select([i]));
                 assert!(relative(row, &single) < 5e-6, "{model}, sample {i}");
             }
         }

@@ -11,7 +11,7 @@ use crate::backend::simd::matmul::MatMul;
 use crate::data::Batch;
 use crate::math::prg::StreamKey;
 use crate::model::architecture::Architecture;
-use crate::model::local::{check_config, check_correction};
+use crate::model::local::check_config;
 use crate::model::{Clients, LocalConfig, LocalTrainer, ModelError};
 
 /// The trainer on the processor, for every architecture.
@@ -61,6 +61,25 @@ impl CpuTrainer {
             self.pass(work, weights, (batch, part), Some(&Draws::new(key, visit)), scale);
             self.network.add_gradient(work, out);
         }
+    }
+
+    /// What local SGD comes to, with or without a correction of every gradient.
+    fn delta(
+        &self,
+        weights: &[f32],
+        shard: &Batch,
+        config: &LocalConfig,
+        correction: Option<&[f32]>,
+        key: &StreamKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        self.architecture.check(weights, shard)?;
+        check_config(config)?;
+        if let Some(found) = correction.map(<[f32]>::len).filter(|&found| found != weights.len()) {
+            return Err(ModelError::WrongLength { what: "the correction", expected: weights.len(), found });
+        }
+        self.check_visits(config.epochs, shard.len())?;
+        let after = self.descend(weights, shard, config, correction, key);
+        Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
     }
 
     /// The weights after local SGD (see [`LocalTrainer::local_delta`]).
@@ -197,11 +216,7 @@ impl LocalTrainer for CpuTrainer {
         config: &LocalConfig,
         key: &StreamKey,
     ) -> Result<Vec<f32>, ModelError> {
-        self.architecture.check(weights, shard)?;
-        check_config(config)?;
-        self.check_visits(config.epochs, shard.len())?;
-        let after = self.descend(weights, shard, config, None, key);
-        Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
+        self.delta(weights, shard, config, None, key)
     }
 
     fn corrected_delta(
@@ -212,12 +227,7 @@ impl LocalTrainer for CpuTrainer {
         correction: &[f32],
         key: &StreamKey,
     ) -> Result<Vec<f32>, ModelError> {
-        self.architecture.check(weights, shard)?;
-        check_config(config)?;
-        check_correction(weights, correction)?;
-        self.check_visits(config.epochs, shard.len())?;
-        let after = self.descend(weights, shard, config, Some(correction), key);
-        Ok(after.iter().zip(weights).map(|(after, before)| after - before).collect())
+        self.delta(weights, shard, config, Some(correction), key)
     }
 
     /// The samples of a shard are visited in their order.
