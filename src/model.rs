@@ -6,6 +6,7 @@
 //! see `examples/custom_trainer.rs`.
 
 pub mod architecture;
+#[cfg(feature = "device-training")]
 pub mod burn_trainer;
 pub mod cpu;
 pub mod evaluate;
@@ -20,7 +21,9 @@ pub use evaluate::evaluate_dataset;
 
 use rayon::prelude::*;
 
-use crate::backend::{Backend, BackendError, BackendKind, Rows};
+#[cfg(feature = "device-training")]
+use crate::backend::BackendKind;
+use crate::backend::{Backend, BackendError, Rows};
 use crate::data::Batch;
 use crate::files::FileError;
 use crate::math::prg::StreamKey;
@@ -177,20 +180,29 @@ pub trait LocalTrainer: Send + Sync {
 /// Samples whose gradient rows are in memory at a time where only their mean is wanted.
 const MEAN_PART: usize = 64;
 
-/// The trainer of a configured model on the device of a backend ([`burn_trainer::CudaTrainer`],
-/// [`burn_trainer::WgpuTrainer`]).
+/// The trainer of a configured model on the device of a backend (`burn_trainer::CudaTrainer`,
+/// `burn_trainer::WgpuTrainer`).
 ///
 /// # Errors
+/// [`ModelError::NoFramework`] in a build without the feature `device-training`,
 /// [`ModelError::Sizes`] and [`ModelError::Layers`] if the sizes or layers are no model, [`ModelError::LinearOnly`] for layers
 /// that are trained on the processor only, [`ModelError::Backend`] for a backend without a device, for a device that
 /// refuses, and for what the framework needs on CUDA and is missing here, with its packages.
 pub fn trainer_on(config: &ModelConfig, backend: Arc<dyn Backend>) -> Result<Arc<dyn LocalTrainer>, ModelError> {
-    let architecture = config.architecture()?;
-    let trainer: Arc<dyn LocalTrainer> = match backend.kind() {
+    trained_there(config.architecture()?, backend)
+}
+
+#[cfg(feature = "device-training")]
+fn trained_there(architecture: Architecture, backend: Arc<dyn Backend>) -> Result<Arc<dyn LocalTrainer>, ModelError> {
+    Ok(match backend.kind() {
         BackendKind::Cuda => Arc::new(burn_trainer::CudaTrainer::new(architecture, backend)?),
         _ => Arc::new(burn_trainer::WgpuTrainer::new(architecture, backend)?),
-    };
-    Ok(trainer)
+    })
+}
+
+#[cfg(not(feature = "device-training"))]
+fn trained_there(_: Architecture, _: Arc<dyn Backend>) -> Result<Arc<dyn LocalTrainer>, ModelError> {
+    Err(ModelError::NoFramework)
 }
 
 /// The trainer of a configured model, on the CPU.
@@ -236,6 +248,11 @@ pub enum ModelError {
         "this trainer takes no control variates: `scaffold` trains on the processor (`\"train_on\": \"cpu\"`), or with `corrected_delta`"
     )]
     Uncorrected,
+    /// A build that trains on no device.
+    #[error(
+        "this build of veilsum has no training on devices: build it with `--features device-training` (a default one), or take `\"train_on\": \"cpu\"`"
+    )]
+    NoFramework,
     /// A label outside `0..classes`.
     #[error("sample {sample} has label {found}, but the model has {classes} classes")]
     Label {

@@ -17,7 +17,7 @@ mod conv;
 mod linear;
 mod loss;
 mod network;
-#[cfg(test)]
+#[cfg(all(test, feature = "device-training"))]
 mod oracle;
 mod pointwise;
 mod pool;

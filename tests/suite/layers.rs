@@ -437,6 +437,7 @@ fn a_convolutional_net_learns_the_digits() {
     assert!(evaluation.accuracy > 0.9, "{}", evaluation.accuracy);
 }
 
+#[cfg(feature = "device-training")]
 #[test]
 fn devices_refuse_what_they_do_not_train() {
     let backend = std::sync::Arc::new(veilsum::backend::simd::Simd::new());

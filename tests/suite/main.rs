@@ -10,6 +10,7 @@ mod compression;
 mod correlated;
 mod data;
 mod device_loss;
+#[cfg(feature = "device-training")]
 mod device_training;
 mod dp_sgd;
 mod dropout;
