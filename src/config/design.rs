@@ -239,9 +239,11 @@ fn samples(data: &DataConfig) -> Option<usize> {
     let name = data.name.as_deref()?;
     let all = match data::catalog::published(name) {
         // A file of labels is a header of 8 bytes and a byte a sample.
-        Some(published) => published.files.get(1)?.bytes.checked_sub(8)? as usize,
+        Some(published) if matches!(published.content, data::catalog::Content::Images { .. }) => {
+            published.files.get(1)?.bytes.checked_sub(8)? as usize
+        }
         None if name == "digits" => data::digits::load().ok()?.train.len(),
-        None => return None,
+        _ => return None,
     };
     Some(data.limit_train.map_or(all, |limit| limit.min(all)))
 }

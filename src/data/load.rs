@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::catalog::{Published, published};
-use super::{DataConfig, DataError, Dataset, Features, IdxConfig, NAMES, Split, digits, fetch, idx};
+use super::catalog::{Content, ContentFile, Published, published};
+use super::{DataConfig, DataError, Dataset, Features, IdxConfig, NAMES, Split, TextConfig, digits, fetch, idx, text};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 
 /// Most classes of a data set.
@@ -30,11 +30,13 @@ pub(super) enum Draw {
 /// # Errors
 /// [`DataError`], naming the file and what was expected and found.
 pub fn load(config: &DataConfig, base_dir: &Path, progress: bool) -> Result<Split, DataError> {
-    let mut split = match config {
-        DataConfig { name: Some(name), csv: None, npz: None, idx: None, .. } => named(name, progress)?,
-        DataConfig { name: None, csv: Some(csv), npz: None, idx: None, .. } => super::csv::load(csv, base_dir)?,
-        DataConfig { name: None, csv: None, npz: Some(npz), idx: None, .. } => super::npz::load(npz, base_dir)?,
-        DataConfig { name: None, csv: None, npz: None, idx: Some(idx), .. } => idx_split(idx, base_dir)?,
+    let DataConfig { name, csv, npz, idx, text, .. } = config;
+    let mut split = match (name, csv, npz, idx, text) {
+        (Some(name), None, None, None, None) => named(name, progress)?,
+        (None, Some(csv), None, None, None) => super::csv::load(csv, base_dir)?,
+        (None, None, Some(npz), None, None) => super::npz::load(npz, base_dir)?,
+        (None, None, None, Some(idx), None) => idx_split(idx, base_dir)?,
+        (None, None, None, None, Some(text)) => text::load(text, base_dir, progress)?,
         _ => return Err(DataError::OneSource { found: sources(config) }),
     };
     if let Some(path) = &config.writers {
@@ -48,34 +50,57 @@ pub fn load(config: &DataConfig, base_dir: &Path, progress: bool) -> Result<Spli
     Ok(split)
 }
 
-/// Loads a published set from `cache_root`, fetching what is not there with its published content.
+/// Loads a published set from `cache_root`, fetching what is not there with its published content; a text as
+/// [`TextConfig::named`] means it.
 ///
 /// # Errors
-/// As [`fetch::fetch`], and those of [`idx::parse_u8`].
+/// As [`fetch::fetch`], and those of [`idx::parse_u8`] and of texts.
 pub fn load_published(set: &Published, cache_root: &Path, progress: bool) -> Result<Split, DataError> {
-    let dir = cache_root.join(set.name);
-    let read = || {
-        let [images, labels, test_images, test_labels] =
-            set.files.each_ref().map(|f| fetch::read_verified(&dir.join(f.name), f));
-        Ok::<_, DataError>([images?, labels?, test_images?, test_labels?])
+    let Content::Images { mean, std, classes } = set.content else {
+        return text::load_from(&TextConfig::named(set.name), Path::new(""), |_| text_of(set, cache_root, progress));
     };
-    let [images, labels, test_images, test_labels] = match read() {
-        Ok(files) => files,
-        Err(_) => {
-            let fetched = fetch::fetch_set(set, cache_root, progress)?;
-            if let (true, Some(source)) = (progress, fetched.source) {
-                eprintln!("note: {} fetched and verified, from {source}", set.name);
-            }
-            read()?
-        }
-    };
-    let part = |images: Vec<u8>, labels: Vec<u8>, first: usize| {
-        let (image_path, label_path) = (dir.join(set.files[first].name), dir.join(set.files[first + 1].name));
+    let mut files = contents(set, cache_root, progress)?.into_iter();
+    let mut part = || {
+        let Some(((image_path, images), (label_path, labels))) = files.next().zip(files.next()) else {
+            return Err(DataError::Empty { path: cache_root.join(set.name), what: "four IDX files" });
+        };
         let images = idx::parse_u8(&image_path, &images, 3)?;
         let labels = idx::parse_u8(&label_path, &labels, 1)?;
-        images_and_labels(set.name, (&image_path, images), (&label_path, labels), Some(set.classes), set.mean, set.std)
+        images_and_labels(set.name, (&image_path, images), (&label_path, labels), Some(classes), mean, std)
     };
-    Ok(Split { train: part(images, labels, 0)?, test: part(test_images, test_labels, 2)? })
+    Ok(Split { train: part()?, test: part()? })
+}
+
+/// The verified files of a published set, fetched if one of them is not there with its published content.
+fn contents(set: &Published, cache_root: &Path, progress: bool) -> Result<Vec<(PathBuf, Vec<u8>)>, DataError> {
+    let dir = cache_root.join(set.name);
+    let read = || {
+        let file = |f: &ContentFile| {
+            let path = dir.join(f.name);
+            fetch::read_verified(&path, f).map(|content| (path, content))
+        };
+        set.files.iter().map(file).collect::<Result<Vec<_>, DataError>>()
+    };
+    read().or_else(|_| {
+        let fetched = fetch::fetch_set(set, cache_root, progress)?;
+        if let (true, Some(source)) = (progress, fetched.source) {
+            eprintln!("note: {} fetched and verified, from {source}", set.name);
+        }
+        read()
+    })
+}
+
+/// The one file of a published text.
+fn text_of(set: &Published, cache_root: &Path, progress: bool) -> Result<(PathBuf, Vec<u8>), DataError> {
+    let none = || DataError::Empty { path: cache_root.join(set.name), what: "file of text" };
+    contents(set, cache_root, progress)?.into_iter().next().ok_or_else(none)
+}
+
+/// Path and content of the published text of that name.
+pub(super) fn published_text(name: &str, progress: bool) -> Result<(PathBuf, Vec<u8>), DataError> {
+    let set = published(name).filter(|set| set.content == Content::Play);
+    let set = set.ok_or_else(|| super::unknown_name(name, &super::TEXTS))?;
+    text_of(&set, &fetch::cache_root()?, progress)
 }
 
 /// Indices of a fixed public draw of `count` out of `len`, ascending.
@@ -95,6 +120,7 @@ fn sources(config: &DataConfig) -> Vec<&'static str> {
         ("csv", config.csv.is_some()),
         ("npz", config.npz.is_some()),
         ("idx", config.idx.is_some()),
+        ("text", config.text.is_some()),
     ];
     given.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
 }

@@ -3,7 +3,9 @@
 mod command;
 mod fetching;
 mod partitions;
+mod pieces;
 mod tables;
+mod texts;
 
 use std::path::{Path, PathBuf};
 

@@ -86,7 +86,7 @@ pub struct Args {
     /// The config that all the rest is taken from; the quickstart's if not given.
     #[arg(long, value_name = "CONFIG")]
     pub base: Option<PathBuf>,
-    /// A named data set in place of the base's (mnist, fashion-mnist, digits).
+    /// A named data set in place of the base's (mnist, fashion-mnist, tiny-shakespeare, digits).
     #[arg(long)]
     pub data: Option<String>,
     /// Write the config of the run here.

@@ -11,6 +11,10 @@ use crate::data::{Dataset, histogram};
 pub(super) const LISTED: usize = 100;
 /// Most clients that the text table shows.
 const SHOWN: usize = 20;
+/// Most classes of a histogram: the tokens of a vocabulary are too many to list for every client.
+const LISTED_CLASSES: usize = 1024;
+/// Most classes that the text table shows one by one.
+const SHOWN_CLASSES: usize = 20;
 
 /// Number of samples of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -42,7 +46,7 @@ pub struct ClientReport {
     pub size: usize,
     /// Total variation distance from the whole data set.
     pub total_variation: f64,
-    /// Samples of each class.
+    /// Samples of each class; empty with more than 1,024 classes.
     pub labels: Vec<usize>,
 }
 
@@ -59,7 +63,7 @@ pub struct PartitionReport {
     pub sizes: Sizes,
     /// How far the label distributions of the clients are from that of the data set.
     pub total_variation: Skew,
-    /// Samples of each class in the data set.
+    /// Samples of each class in the data set; empty with more than 1,024 classes.
     pub labels: Vec<usize>,
     /// The first 100 clients.
     pub listed: Vec<ClientReport>,
@@ -70,6 +74,7 @@ impl PartitionReport {
     #[must_use]
     pub fn new(data: &Dataset, partition: &Partition) -> Self {
         let labels = data.label_histogram();
+        let few = |labels: Vec<usize>| if labels.len() > LISTED_CLASSES { Vec::new() } else { labels };
         let mut sizes: Vec<usize> = partition.clients.iter().map(Vec::len).collect();
         let (mut sum, mut max, mut counted) = (0.0, 0.0f64, 0usize);
         let mut listed = Vec::new();
@@ -80,7 +85,7 @@ impl PartitionReport {
                 (sum, max, counted) = (sum + distance, max.max(distance), counted + 1);
             }
             if client < LISTED {
-                listed.push(ClientReport { client, size: indices.len(), total_variation: distance, labels: own });
+                listed.push(ClientReport { client, size: indices.len(), total_variation: distance, labels: few(own) });
             }
         }
         let samples = sizes.iter().sum();
@@ -95,7 +100,7 @@ impl PartitionReport {
                 max: sizes.last().copied().unwrap_or(0),
             },
             total_variation: Skew { mean: sum / counted.max(1) as f64, max },
-            labels,
+            labels: few(labels),
             listed,
         }
     }
@@ -124,8 +129,17 @@ impl fmt::Display for PartitionReport {
         writeln!(f, "samples a client: min {min}, median {median}, max {max}")?;
         let Skew { mean, max } = self.total_variation;
         writeln!(f, "total variation of labels from the whole: mean {mean:.3}, max {max:.3}")?;
-        writeln!(f, "\n{:>8} {:>8} {:>6}  samples of each class", "client", "samples", "tv")?;
-        let row = |labels: &[usize]| labels.iter().map(|n| format!("{n:>6}")).collect::<String>();
+        let each = self.labels.len() <= SHOWN_CLASSES;
+        let last = match self.labels.len() {
+            0 => "",
+            _ if each => "samples of each class",
+            _ => "classes there are",
+        };
+        writeln!(f, "\n{:>8} {:>8} {:>6}  {last}", "client", "samples", "tv")?;
+        let row = |labels: &[usize]| match each {
+            true => labels.iter().map(|n| format!("{n:>6}")).collect::<String>(),
+            false => format!("{:>6}", labels.iter().filter(|&&n| n > 0).count()),
+        };
         for c in self.listed.iter().take(SHOWN) {
             writeln!(f, "{:>8} {:>8} {:>6.3}  {}", c.client, c.size, c.total_variation, row(&c.labels))?;
         }

@@ -51,7 +51,29 @@ fn the_list_says_what_is_cached() {
     let out = veilsum(&["list", "--json"]).env("VEILSUM_CACHE", dir.path()).output().unwrap();
     let out: Value = serde_json::from_slice(&out.stdout).unwrap();
     let sets: Vec<_> = out.as_array().unwrap().iter().map(|s| (s["name"].as_str().unwrap(), &s["cached"])).collect();
-    assert_eq!(sets, [("digits", &Value::from(true)), ("fashion-mnist", &false.into()), ("mnist", &false.into())]);
+    let fetched = ["fashion-mnist", "mnist", "tiny-shakespeare"].map(|name| (name, &Value::Bool(false)));
+    assert_eq!((sets[0], &sets[1..]), (("digits", &Value::Bool(true)), &fetched[..]));
+}
+
+/// The content hash decides: the file may come from anywhere.
+#[test]
+fn tiny_shakespeare_in_the_cache_needs_no_network() {
+    let Some(path) = super::shared("tinyshakespeare/tinyshakespeare.txt") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("tiny-shakespeare")).unwrap();
+    std::fs::copy(path, dir.path().join("tiny-shakespeare/input.txt")).unwrap();
+    let run = |args: &[&str]| {
+        let out = veilsum(args).env("VEILSUM_CACHE", dir.path()).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let text = run(&["describe", "tiny-shakespeare"]);
+    assert!(
+        text.starts_with("tiny-shakespeare: 64 features, 96 classes\nnatural owners of training samples: "),
+        "{text}"
+    );
+    let text = run(&["partition", "tiny-shakespeare", "--scheme", "natural"]);
+    assert!(text.contains("classes there are") && text.lines().all(|line| line.len() < 90), "{text}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use veilsum::data::DataError;
-use veilsum::data::catalog::{ContentFile, Published, Source};
+use veilsum::data::catalog::{Content, ContentFile, Published, Source};
 use veilsum::data::fetch::{fetch, fetch_set, read_verified};
 use veilsum::data::load_published;
 
@@ -25,16 +25,14 @@ fn set(sources: Vec<Source>) -> Published {
     Published {
         name: "toy",
         about: "a toy",
-        files: [
+        files: vec![
             file("a", 20, TRAIN_IMAGES),
             file("b", 10, "8c50639ad7f90a8211edb1bbdfb25436fd8e2a10794b6d5e3d479d1b22c7e318"),
             file("c", 18, "240e3911b39e08e59b5343a8597b533d15f00cece03bee19782a62fea80d8df0"),
             file("d", 9, "4fd8d79cb8cc43b9695983119352d04785652f9036ae1446d51345b459403a4c"),
         ],
         sources,
-        mean: 0.0,
-        std: 1.0,
-        classes: 2,
+        content: Content::Images { mean: 0.0, std: 1.0, classes: 2 },
     }
 }
 
@@ -58,7 +56,8 @@ fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (Source, Arc<AtomicUsize>) {
             while lines.next().is_some_and(|l| l.is_ok_and(|l| !l.is_empty())) {}
             counter.fetch_add(1, Ordering::SeqCst);
             let name = request.split([' ', '/']).nth(2).unwrap_or_default();
-            let body = files.iter().find(|(file, _)| format!("{file}.gz") == name).map(|(_, body)| body);
+            let body =
+                files.iter().find(|(file, _)| format!("{file}.gz") == name || *file == name).map(|(_, body)| body);
             let (status, body) = body.map_or(("404 Not Found", &[][..]), |b| ("200 OK", b.as_slice()));
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             // A client that has seen enough closes early.
@@ -165,6 +164,34 @@ fn gzipped_files_put_into_the_folder_are_taken() {
     let split = load_published(&set(Vec::new()), root.path(), false).unwrap();
     let features = split.train.gather(&[1]).features;
     assert!((features[0] * 255.0 - 3.0).abs() < 1e-5 && (features[1] * 255.0 - 4.0).abs() < 1e-5, "{features:?}");
+}
+
+#[test]
+fn a_text_is_served_as_it_is() {
+    let play = (0..20).map(|i| format!("ANNA:\nspeech {i} {}\n\n", "x".repeat(64))).collect::<String>();
+    let root = tempfile::tempdir().unwrap();
+    let (mirror, count) = serve(vec![("input.txt", play.clone().into_bytes())]);
+    let Source::Mirror { base } = mirror else { panic!() };
+    let set = Published {
+        name: "toy-play",
+        about: "a toy",
+        files: vec![ContentFile {
+            name: "input.txt",
+            bytes: play.len() as u64,
+            sha256: "fcd7ec3e66b58561a5f6e9fc3c7da887e336c28ffe207d02e4f7c102b908aae1",
+        }],
+        sources: vec![Source::Raw { base }],
+        content: Content::Play,
+    };
+    for _ in 0..2 {
+        let split = load_published(&set, root.path(), false).unwrap();
+        assert_eq!((split.train.name.as_str(), split.train.dim, split.train.classes), ("toy-play", 64, 96));
+        assert_eq!((split.train.len(), split.test.len()), (21, 2));
+    }
+    assert_eq!(
+        (count.load(Ordering::SeqCst), names(&root.path().join("toy-play"))),
+        (1, vec![".lock".to_owned(), "input.txt".to_owned()])
+    );
 }
 
 #[test]
