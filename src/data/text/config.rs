@@ -174,7 +174,7 @@ pub enum Task {
     #[default]
     NextToken,
     /// A passage, cut to `length` tokens or filled up with padding; the label is its class. Pieces stand between `[CLS]` and
-    /// `[SEP]`.
+    /// `[SEP]`. Speeches without a word are left out.
     Class,
 }
 
