@@ -1,7 +1,7 @@
 //! Local training behind `trait LocalTrainer`. Only this room names the autodiff framework.
 //!
 //! [`architecture`] holds layer lists, parameter counts and the layout of the flat weight vector,
-//! [`burn_trainer`] the one trainer on the autodiff framework, [`cpu`] the one without, [`evaluate`] loss, accuracy and
+//! `burn_trainer` the one trainer on the autodiff framework, [`cpu`] the one without, [`evaluate`] loss, accuracy and
 //! confusion, [`weights`] the safetensors files. A trainer of your own implements [`LocalTrainer`]:
 //! see `examples/custom_trainer.rs`.
 

@@ -63,7 +63,7 @@ pub enum Clipping {
     /// Each gradient is a row in memory, clipped and encoded by the kernels. Any trainer.
     #[default]
     Materialised,
-    /// Inside the backward pass, by exact integer norms, without a row a sample: faster, and with little memory where a model
+    /// Inside the backward pass, by exact integer norms, without a row a sample: little memory, and less time where a model
     /// has many weights. The processor's trainer ([`LocalTrainer::clipped_sum`]).
     Ghost,
 }

@@ -120,7 +120,8 @@ impl Part {
         let positions = outer.positions;
         // Without inputs, as without derivatives, there is no gradient.
         if size.peak == 0.0 || positions == 0 {
-            (self.a.clear(), self.z.clear());
+            self.a.clear();
+            self.z.clear();
             return Some(0);
         }
         let own = INPUT_BITS - exponent(size.peak);
@@ -192,7 +193,8 @@ impl Part {
         }
         let mut order: Vec<usize> = (0..positions).collect();
         order.sort_unstable_by_key(|&t| (one.tokens[t], t));
-        (self.tokens.clear(), self.z.clear());
+        self.tokens.clear();
+        self.z.clear();
         for t in order {
             let row = &self.a[t * one.outputs..(t + 1) * one.outputs];
             if self.tokens.last() == Some(&one.tokens[t]) {

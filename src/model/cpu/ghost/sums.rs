@@ -109,7 +109,8 @@ impl Sums {
 
 fn add_stack(sums: &mut [f64], outer: &Outer<'_>, stack: &mut Stack) {
     add_outer(&mut sums[outer.place()], outer, &stack.a, &stack.z);
-    (stack.a.clear(), stack.z.clear());
+    stack.a.clear();
+    stack.z.clear();
 }
 
 fn add_scaled(sums: &mut [f64], row: &[f64], m: f64) {
