@@ -23,6 +23,7 @@ use crate::fl::asynchrony::AsynchronyConfig;
 use crate::fl::attack::AdversaryConfig;
 use crate::fl::cohort::Sampling;
 use crate::fl::compress::Compression;
+use crate::fl::dp_sgd::Clipping;
 use crate::fl::dropout::Dropout;
 use crate::fl::optimizer::OptimizerConfig;
 use crate::fl::plan::NoisePlacement;
@@ -239,6 +240,9 @@ pub enum Algorithm {
         /// by a property of the arithmetic that is tested. Several times slower.
         #[serde(default, skip_serializing_if = "is_false")]
         isolate: bool,
+        /// Where gradients are clipped: rows in memory, or inside the trainer.
+        #[serde(default, skip_serializing_if = "Clipping::is_default")]
+        clipping: Clipping,
     },
 }
 

@@ -1,13 +1,14 @@
 //! Local training behind `trait LocalTrainer`. Only this room names the autodiff framework.
 //!
 //! [`architecture`] holds layer lists, parameter counts and the layout of the flat weight vector,
-//! [`burn_trainer`] the one trainer on the autodiff framework, [`cpu`] the one without, [`evaluate`] loss, accuracy and
+//! `burn_trainer` the one trainer on the autodiff framework, [`cpu`] the one without, [`evaluate`] loss, accuracy and
 //! confusion, [`weights`] the safetensors files. A trainer of your own implements [`LocalTrainer`]:
 //! see `examples/custom_trainer.rs`.
 
 pub mod architecture;
 #[cfg(feature = "device-training")]
 pub mod burn_trainer;
+mod clipped;
 pub mod cpu;
 pub mod evaluate;
 mod local;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use architecture::{Architecture, LayerList, ModelConfig};
+pub use clipped::{ClippedSum, IntegerClip};
 pub use evaluate::evaluate_dataset;
 
 use rayon::prelude::*;
@@ -88,6 +90,31 @@ pub trait LocalTrainer: Send + Sync {
     /// # Errors
     /// Weights or a batch of another size, a label out of range; a trainer that [draws](Self::draws).
     fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError>;
+
+    /// Whether [`Self::clipped_sum`] is there.
+    fn clips_inside(&self) -> bool {
+        false
+    }
+
+    /// The exact sum of integer rows of the samples of `batch` at `chosen`, each row its sample's gradient times `2^scale_log2`,
+    /// shrunk to an L2 norm of at most `bound`: no row need be in memory. By default an error.
+    ///
+    /// Three things hold exactly, not up to rounding: a row is a function of its sample and the weights, its norm is at
+    /// most `bound`, and the result is the sum of the rows modulo 2^64. A row with NaN or an infinity in what it is computed from is
+    /// zero, and counted. How near a row is to the clipped gradient says the trainer.
+    ///
+    /// # Errors
+    /// As [`Self::gradient_rows`]; an index beyond the batch; a trainer without it.
+    fn clipped_sum(
+        &self,
+        weights: &[f32],
+        batch: &Batch,
+        chosen: &[usize],
+        clip: &IntegerClip,
+    ) -> Result<ClippedSum, ModelError> {
+        let _ = (weights, batch, chosen, clip);
+        Err(ModelError::ClipsOutside)
+    }
 
     /// `w_after - w_before` of local SGD on `shard`; the order of mini-batches comes from `key`.
     ///
@@ -248,6 +275,11 @@ pub enum ModelError {
         "this trainer takes no control variates: `scaffold` trains on the processor (`\"train_on\": \"cpu\"`), or with `corrected_delta`"
     )]
     Uncorrected,
+    /// A trainer that gives gradient rows and no clipped sums.
+    #[error(
+        "this trainer does not clip inside: `\"clipping\": \"ghost\"` takes a model without dropout that trains on the processor (`\"train_on\": \"cpu\"`), or a trainer with `clipped_sum`; `materialised` takes any"
+    )]
+    ClipsOutside,
     /// A build that trains on no device.
     #[error(
         "this build of veilsum has no training on devices: build it with `--features device-training` (a default one), or take `\"train_on\": \"cpu\"`"

@@ -20,6 +20,7 @@ mod clip;
 mod decode;
 mod encode;
 mod encrypt;
+pub(crate) mod exact;
 mod fwht;
 mod ghost;
 mod gram;

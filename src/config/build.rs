@@ -217,7 +217,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     let Resolved { privacy: resolved_privacy, mechanism, later, rule, predicted_wrap } =
         resolve_joint(config, clients, dim)?;
     let (work, direction, weights) = work(&config.algorithm, &partition);
-    let (algorithm, samples) = match samples::resolve(config, &partition)? {
+    let (algorithm, samples) = match samples::resolve(config, &partition, &*trainer)? {
         Some((algorithm, samples)) => (algorithm, Some(samples)),
         None => (config.algorithm, None),
     };

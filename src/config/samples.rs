@@ -3,8 +3,9 @@
 use super::resolve::settled;
 use super::{Algorithm, Config, ConfigError};
 use crate::data::partition::Partition;
-use crate::fl::dp_sgd::{Divisor, DpSgd, DpSgdParams};
+use crate::fl::dp_sgd::{Clipping, Divisor, DpSgd, DpSgdParams};
 use crate::fl::samples::{SampleLevel, VIEW, turns};
+use crate::model::{LocalTrainer, ModelError};
 use crate::privacy::calibrate::{Uses, calibrate_noise, discrete_gaussian};
 use crate::privacy::stages::Stages;
 
@@ -12,8 +13,12 @@ use crate::privacy::stages::Stages;
 ///
 /// # Errors
 /// Values out of range; neither noise nor target; a target that no noise meets; an accountant that does not know a discrete
-/// Gaussian on a Poisson sample.
-pub(super) fn resolve(config: &Config, partition: &Partition) -> Result<Option<(Algorithm, SampleLevel)>, ConfigError> {
+/// Gaussian on a Poisson sample; a trainer or a model that does not clip inside, where it shall.
+pub(super) fn resolve(
+    config: &Config,
+    partition: &Partition,
+    trainer: &dyn LocalTrainer,
+) -> Result<Option<(Algorithm, SampleLevel)>, ConfigError> {
     let Algorithm::DpSgd {
         steps,
         sampling_rate: rate,
@@ -25,6 +30,7 @@ pub(super) fn resolve(config: &Config, partition: &Partition) -> Result<Option<(
         target_epsilon,
         delta,
         isolate,
+        clipping,
     } = config.algorithm
     else {
         return Ok(None);
@@ -50,12 +56,16 @@ pub(super) fn resolve(config: &Config, partition: &Partition) -> Result<Option<(
             clip,
             noise_multiplier,
             isolate,
+            clipping,
         };
         let rule = config.privacy.accountant.into();
         Ok(SampleLevel { local: DpSgd::new(params)?, delta, epsilon_budget: target_epsilon, rule })
     };
     // What the noise does not decide is refused before the noise is looked for.
     let checked = level(1.0)?;
+    if clipping == Clipping::Ghost && !trainer.clips_inside() {
+        return Err(invalid("algorithm.clipping", ModelError::ClipsOutside.to_string().as_str(), "ghost"));
+    }
     let rounds = u64::from(config.rounds).div_ceil(turns(config.sampling, clients, config.cohort));
     let planned = checked.steps(rounds);
     let (noise, samples) = match (noise_multiplier, target_epsilon) {
@@ -76,6 +86,9 @@ pub(super) fn resolve(config: &Config, partition: &Partition) -> Result<Option<(
     let mut algorithm = config.algorithm;
     if let Algorithm::DpSgd { noise_multiplier, .. } = &mut algorithm {
         *noise_multiplier = Some(noise);
+    }
+    if clipping == Clipping::Ghost {
+        samples.local.clip_inside(trainer.parameter_count())?;
     }
     Ok(Some((algorithm, samples)))
 }

@@ -20,9 +20,13 @@
 //! of the others' rows. Parts are filled up with samples that nobody counts, so that each pass of a trainer has one shape, which
 //! is what picks the order of additions in a product of matrices; that a row then keeps its bits whatever lies beside it is
 //! tested for the trainers of this crate, and a trainer of your own has to see to it. [`DpSgdParams::isolate`] makes it hold by
-//! construction: a pass a sample.
+//! construction: a pass a sample. With [`Clipping::Ghost`] the trainer gives the exact sum of integer rows ([`ghost`]).
+
+pub mod ghost;
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::FlError;
@@ -52,6 +56,26 @@ pub enum Divisor {
     Shard,
 }
 
+/// Where gradients are clipped; what is protected, and what it costs, are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clipping {
+    /// Each gradient is a row in memory, clipped and encoded by the kernels. Any trainer.
+    #[default]
+    Materialised,
+    /// Inside the backward pass, by exact integer norms, without a row a sample: little memory, and less time where a model
+    /// has many weights. The processor's trainer ([`LocalTrainer::clipped_sum`]).
+    Ghost,
+}
+
+impl Clipping {
+    /// Whether this is the default.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a user chooses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DpSgdParams {
@@ -74,6 +98,8 @@ pub struct DpSgdParams {
     /// Every gradient in a pass of its own: a row then depends on its sample and the model alone whatever the arithmetic does.
     /// Several times slower.
     pub isolate: bool,
+    /// Where gradients are clipped.
+    pub clipping: Clipping,
 }
 
 /// Local DP-SGD with valid parameters.
@@ -226,7 +252,8 @@ impl DpSgd {
     /// zero. A gradient with NaN or an infinity counts as zero and is reported to the client.
     ///
     /// # Errors
-    /// Those of [`LocalTrainer::gradient_rows`] and of the backend; weights of another length than the model's.
+    /// Those of [`LocalTrainer::gradient_rows`], or of [`LocalTrainer::clipped_sum`] and [`Self::clip_inside`], and of the
+    /// backend; weights of another length than the model's.
     pub fn delta(
         &self,
         machine: Machine<'_>,
@@ -280,6 +307,9 @@ impl DpSgd {
         chosen: &[usize],
     ) -> Result<(Aligned<u32>, GradientReport), FlError> {
         let Machine { trainer, backend } = machine;
+        if self.params.clipping == Clipping::Ghost {
+            return self.sum_inside(trainer, weights, shard, chosen);
+        }
         let params = self.encode_params(weights.len())?;
         let public = nothing_random();
         let mut acc = backend.upload(&Buffer::HostU32(Aligned::zeroed(params.padded as usize)))?;

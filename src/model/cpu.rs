@@ -5,6 +5,8 @@
 //! one pass over up to 32 samples. `conv.rs`, `linear.rs`, `pool.rs` and `pointwise.rs` hold a layer each: `forward`,
 //! `backward` (what the loss says of the layer's input) and, with parameters, `add_gradient`.
 //!
+//! `ghost.rs` sums clipped gradients without their rows, in integers.
+//!
 //! **Repeatable.** A client is one thread. A sample's values and gradient row have the same bits in every batch (see
 //! [`crate::backend::simd`]'s products), a batch's gradient is summed in the order of its samples. Bits may differ between
 //! processors with and without fused multiplication, and from those of the framework.
@@ -14,6 +16,7 @@
 //! mini-batches; U counts the values of all dropout layers of a sample, in their order.
 
 mod conv;
+mod ghost;
 mod linear;
 mod loss;
 mod network;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use veilsum::backend::Backend;
 use veilsum::backend::simd::Simd;
 use veilsum::data::Batch;
-use veilsum::fl::dp_sgd::{ClientRandomness, Divisor, DpSgd, DpSgdParams, Machine};
+use veilsum::fl::dp_sgd::{ClientRandomness, Clipping, Divisor, DpSgd, DpSgdParams, Machine};
 use veilsum::fl::samples::SampleLevel;
 use veilsum::math::prg::{Address, Cipher, Secret, StreamKey};
 use veilsum::model::{ModelConfig, trainer_for};
@@ -69,7 +69,7 @@ fn metrics(run: &Path) -> Vec<Value> {
     lines
 }
 
-fn model(run: &Path) -> Vec<u8> {
+fn model_bytes(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("model.safetensors")).unwrap()
 }
 
@@ -148,7 +148,7 @@ fn the_bits_do_not_depend_on_crashes_threads_or_protocols() {
     }
     let resumed = result(&veilsum(&args).output().unwrap());
     assert_eq!(metrics(&killed), metrics(&whole));
-    assert_eq!(model(&killed), model(&whole));
+    assert_eq!(model_bytes(&killed), model_bytes(&whole));
     let journal = lines(&killed.join("journal.jsonl"));
     assert_eq!(
         journal.iter().filter(|line| line["kind"] == "begin").count(),
@@ -162,7 +162,7 @@ fn the_bits_do_not_depend_on_crashes_threads_or_protocols() {
         let run = dir.path().join(name);
         let output = veilsum(&arguments(&run, more)).env("RAYON_NUM_THREADS", threads).output().unwrap();
         assert_eq!(result(&output)["accuracy"], reference["accuracy"], "{name}");
-        assert_eq!(model(&run), model(&whole), "{name}");
+        assert_eq!(model_bytes(&run), model_bytes(&whole), "{name}");
     }
 }
 
@@ -228,6 +228,58 @@ fn configs_are_refused_by_name() {
     }
 }
 
+/// Clipped inside the backward pass, in integers: another sum of the same gradients under the same noise, whatever kills it.
+#[test]
+fn ghost_clipping_costs_the_same_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let conv = r#"model={"layers":{"input":[1,8,8],"layers":[{"conv":{"channels":6,"kernel":3}},"relu",{"max-pool":2},{"linear":10}]}}"#;
+    for (name, model) in [("mlp", "model=digits_mlp"), ("conv", conv)] {
+        let rows = result(&train(&dir.path().join(format!("{name}-rows")), &[model]));
+        let whole = dir.path().join(format!("{name}-whole"));
+        let ghost = ["algorithm.clipping=ghost", model];
+        let found = result(&train(&whole, &ghost));
+        for key in ["epsilon", "delta", "neighboring", "view", "noise_multiplier", "event", "steps"] {
+            assert_eq!(found["sample_level"][key], rows["sample_level"][key], "{name} {key}");
+        }
+        assert_eq!(found["sample_level"]["clipping"], "ghost");
+        let accuracy = |result: &Value| result["accuracy"].as_f64().unwrap();
+        assert!((accuracy(&found) - accuracy(&rows)).abs() < 0.15, "{name}: {found} {rows}");
+        let gradients = |result: &Value, key: &str| result["sample_level"]["gradients"][key].as_f64().unwrap();
+        // Mini-batches are bound to the model that a step starts from, and so are others.
+        assert!((gradients(&found, "rows") / gradients(&rows, "rows") - 1.0).abs() < 0.05, "{name}");
+        assert!((gradients(&found, "norm") / gradients(&rows, "norm") - 1.0).abs() < 0.2, "{name}");
+
+        let killed = dir.path().join(format!("{name}-killed"));
+        let args = arguments(&killed, &ghost);
+        let mut child = veilsum(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
+        for _ in 0..5 {
+            std::io::BufRead::read_line(&mut reader, &mut String::new()).unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let resumed = veilsum(&["train", "--json", "--resume", killed.to_str().unwrap()])
+            .env("RAYON_NUM_THREADS", "1")
+            .output()
+            .unwrap();
+        assert_eq!(result(&resumed)["sample_level"]["epsilon"], found["sample_level"]["epsilon"]);
+        assert_eq!((metrics(&killed), model_bytes(&killed)), (metrics(&whole), model_bytes(&whole)), "{name}");
+    }
+    for (set, expected) in [
+        (
+            r#"model={"layers":{"input":[1,8,8],"layers":["relu",{"dropout":0.5},{"linear":10}]}}"#,
+            "does not clip inside",
+        ),
+        ("algorithm.batch_size=1e7", "integer steps"),
+        ("algorithm.clipping=outside", "materialised"),
+    ] {
+        let output = train(&dir.path().join("refused"), &["algorithm.clipping=ghost", set]);
+        let text = stderr(&output);
+        assert!(!output.status.success() && text.contains(expected), "{set}: {text}");
+        assert!(!dir.path().join("refused").exists(), "{set}");
+    }
+}
+
 /// Shards of no sample and of many, whose sizes are public: the clients without one send zero.
 #[test]
 fn shards_of_public_sizes_train_too() {
@@ -262,6 +314,7 @@ fn a_device_computes_the_same_step() {
         clip: 0.5,
         noise_multiplier: 1e-5,
         isolate: false,
+        clipping: Clipping::Materialised,
     })
     .unwrap();
     let secret = Secret::from_seed(1);
@@ -303,6 +356,7 @@ fn golden_rows_of_the_subsampled_gaussian() {
             clip: 1.0,
             noise_multiplier: z,
             isolate: false,
+            clipping: Clipping::Materialised,
         });
         let delta = number("delta").unwrap();
         let level = SampleLevel { local: local.unwrap(), delta, epsilon_budget: None, rule: Rule::Best };

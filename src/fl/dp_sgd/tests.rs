@@ -42,6 +42,7 @@ fn params() -> DpSgdParams {
         clip: 1.0,
         noise_multiplier: 1.0,
         isolate: false,
+        clipping: Clipping::Materialised,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fl::dp_sgd::DpSgdParams;
+use crate::fl::dp_sgd::{Clipping, DpSgdParams};
 
 fn level(budget: Option<f64>) -> SampleLevel {
     let local = DpSgd::new(DpSgdParams {
@@ -12,6 +12,7 @@ fn level(budget: Option<f64>) -> SampleLevel {
         clip: 1.0,
         noise_multiplier: 1.0,
         isolate: false,
+        clipping: Clipping::Materialised,
     });
     SampleLevel { local: local.unwrap(), delta: 1e-5, epsilon_budget: budget, rule: Rule::Best }
 }

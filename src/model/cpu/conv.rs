@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::ghost::{Columns, Outer, View};
 use super::network::{Layout, Scratch, split, split_mut};
 use crate::backend::simd::matmul::{Combine, Correlate, MatMul};
 use crate::model::architecture::{ParameterSpan, Shape};
@@ -183,6 +184,15 @@ impl Conv {
                 }
             }
         }
+    }
+
+    /// What the gradient by one sample is made of: a window and the channels' derivatives for every place that is not wrapped.
+    pub(super) fn factor<'w>(&'w self, sample: usize, scratch: &'w Scratch, dz: &'w [f32]) -> Outer<'w> {
+        let Shape { width, height, .. } = self.to.shape;
+        let grid = &scratch.first[sample * self.grid.sample..(sample + 1) * self.grid.sample];
+        let view = |values, places| View { values, width, row: self.to.row, columns: Columns::At(places) };
+        let (a, dz) = (view(grid, &self.windows), view(dz, &self.planes));
+        Outer { span: &self.span, turned: true, positions: width * height, a, dz }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Linear layers, and the copy before them where rows have gaps.
 
+use super::ghost::{Outer, View};
 use super::network::{Layout, split, split_mut};
 use crate::backend::simd::matmul::{Combine, Correlate, MatMul};
 use crate::model::architecture::ParameterSpan;
@@ -84,6 +85,13 @@ impl Linear {
                 kernels.add_scaled(bias, dz, 1.0);
             }
         }
+    }
+
+    /// What the gradient by one sample is made of: its rows, and what the loss says of theirs.
+    pub(super) fn factor<'w>(&'w self, a: &'w [f32], dz: &'w [f32]) -> Outer<'w> {
+        let (inputs, outputs) = (self.span.inputs, self.span.outputs);
+        let positions = dz.len() / outputs.max(1);
+        Outer { span: &self.span, turned: false, positions, a: View::rows(a, inputs), dz: View::rows(dz, outputs) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! An architecture made ready to run, and the memory of a pass.
 
 use super::conv::Conv;
+use super::ghost::Factor;
 use super::linear::{Gather, Linear};
 use super::pointwise::{Draws, Dropout};
 use super::pool::Pool;
@@ -223,6 +224,31 @@ impl Network {
             }
             slot += 1;
         }
+    }
+}
+
+impl Network {
+    /// What the gradient of one sample of the pass is made of, layer by layer (see [`super::ghost`]).
+    pub(super) fn factors<'w>(&'w self, work: &'w Workspace, sample: usize) -> Vec<Factor<'w>> {
+        let mut factors = Vec::with_capacity(self.steps.len());
+        let place = |slot: usize| sample * self.slots[slot].sample..(sample + 1) * self.slots[slot].sample;
+        let mut slot = 0;
+        for (step, scratch) in self.steps.iter().zip(&work.scratch) {
+            match step {
+                Step::Relu | Step::Dropout(_) => continue,
+                Step::Pool(_) | Step::Gather(_) => {}
+                Step::Linear(linear) => {
+                    let (a, dz) = (&work.values[slot][place(slot)], &work.gradients[slot + 1][place(slot + 1)]);
+                    factors.push(Factor::Outer(linear.factor(a, dz)));
+                }
+                Step::Conv(conv) => {
+                    let dz = &work.gradients[slot + 1][place(slot + 1)];
+                    factors.push(Factor::Outer(conv.factor(sample, scratch, dz)));
+                }
+            }
+            slot += 1;
+        }
+        factors
     }
 }
 

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::CHUNK;
+use super::ghost;
 use super::loss::cross_entropy_gradient;
 use super::network::{Network, Workspace};
 use super::pointwise::{Draws, most_visits};
@@ -12,7 +13,7 @@ use crate::data::Batch;
 use crate::math::prg::StreamKey;
 use crate::model::architecture::Architecture;
 use crate::model::local::check_config;
-use crate::model::{Clients, LocalConfig, LocalTrainer, ModelError};
+use crate::model::{Clients, ClippedSum, IntegerClip, LocalConfig, LocalTrainer, ModelError};
 
 /// The trainer on the processor, for every architecture.
 #[derive(Clone, Debug)]
@@ -30,8 +31,18 @@ impl CpuTrainer {
         Self { architecture, network, kernels: MatMul::new() }
     }
 
+    pub(super) const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Checks weights and samples, and that a row needs no key.
+    pub(super) fn check_rows(&self, weights: &[f32], batch: &Batch) -> Result<(), ModelError> {
+        self.architecture.check(weights, batch)?;
+        if self.draws() { Err(ModelError::Draws { model: self.architecture.to_string() }) } else { Ok(()) }
+    }
+
     /// Forward and backward over at most [`CHUNK`] samples of a batch; the loss is `scale` times the sum of theirs.
-    fn pass(
+    pub(super) fn pass(
         &self,
         work: &mut Workspace,
         weights: &[f32],
@@ -185,10 +196,7 @@ impl LocalTrainer for CpuTrainer {
 
     /// A sample's row has the same bits in every batch.
     fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
-        self.architecture.check(weights, batch)?;
-        if self.draws() {
-            return Err(ModelError::Draws { model: self.architecture.to_string() });
-        }
+        self.check_rows(weights, batch)?;
         let dim = self.parameter_count();
         let mut rows = vec![0.0f32; batch.len() * dim];
         let indices: Vec<usize> = (0..batch.len()).collect();
@@ -202,6 +210,21 @@ impl LocalTrainer for CpuTrainer {
             },
         );
         Ok(Rows::dense(rows, batch.len(), dim)?)
+    }
+
+    fn clips_inside(&self) -> bool {
+        !self.draws()
+    }
+
+    /// In passes of 32 samples, or of one each, on all cores; the same bits for any number of threads.
+    fn clipped_sum(
+        &self,
+        weights: &[f32],
+        batch: &Batch,
+        chosen: &[usize],
+        clip: &IntegerClip,
+    ) -> Result<ClippedSum, ModelError> {
+        ghost::clipped_sum(self, weights, batch, chosen, clip)
     }
 
     /// `v <- momentum v + g + weight_decay w + proximal (w - w_0)`, `w <- w - learning_rate v`, `g`

@@ -32,6 +32,7 @@ pub(in crate::sim) fn json(experiment: &Experiment, result: &RunResult) -> Value
         "clip": p.clip,
         "noise_multiplier": p.noise_multiplier,
         "isolate": p.isolate,
+        "clipping": p.clipping,
         "event": level.event(),
         "gradients": GradientRecord::from(&result.gradients),
     })
