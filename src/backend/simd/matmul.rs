@@ -10,11 +10,13 @@
 
 mod combine;
 mod correlate;
+mod smooth;
 #[cfg(test)]
 mod tests;
 
 use self::combine::Combination;
 use self::correlate::Correlation;
+pub(crate) use self::smooth::{Norm, NormGradient, Visible};
 use super::isa::{Dispatch, Kernel};
 use super::lanes::Machine;
 
@@ -101,6 +103,12 @@ impl MatMul {
         self.0.run(Correlation { out, job });
     }
 
+    /// `out[c * rows + r] = matrix[r * step + c]`, for as many columns c as the result has.
+    pub(crate) fn turn(self, out: &mut [f32], matrix: &[f32], rows: usize, step: usize) {
+        assert!(rows > 0 && matrix.len() >= (rows - 1) * step + out.len() / rows, "the matrix");
+        self.0.run(Turn { out, matrix, rows, step });
+    }
+
     /// `w += scale * g`, value by value; the shorter one of both ends it.
     pub(crate) fn add_scaled(self, w: &mut [f32], g: &[f32], scale: f32) {
         self.0.run(Scaled { w, g, scale });
@@ -114,6 +122,31 @@ impl MatMul {
     /// Zeros in `g` where relu gave 0, as it does not where it gave NaN.
     pub(crate) fn relu_gradient(self, g: &mut [f32], relu: &[f32]) {
         self.0.run(ReluGradient { g, relu });
+    }
+}
+
+struct Turn<'a> {
+    out: &'a mut [f32],
+    matrix: &'a [f32],
+    rows: usize,
+    step: usize,
+}
+
+impl Kernel for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        let columns = self.out.len() / self.rows;
+        // In squares, so that what is read and what is written stays in the first cache.
+        for first_row in (0..self.rows).step_by(LANES) {
+            let end_row = self.rows.min(first_row + LANES);
+            for c in 0..columns {
+                for r in first_row..end_row {
+                    self.out[c * self.rows + r] = self.matrix[r * self.step + c];
+                }
+            }
+        }
     }
 }
 

@@ -44,14 +44,22 @@ const fn steps(lanes: usize) -> [u32; DEPTH] {
 /// Registers that a tile is wide, where there are as many columns left.
 const WIDE: usize = 3;
 
+/// Blocks of rows from which on a part of the right factor is brought together first: its rows may lie so that they share a few
+/// sets of the first cache, as those of a matrix do whose width is a power of two.
+const PACKED: usize = 12;
+
 #[inline(always)]
 fn combine<N: NativeF32, const R: usize>(out: &mut [f32], job: &Combine<'_>) {
     let whole = job.columns - job.columns % N::LANES;
-    let wide = whole / (WIDE * N::LANES);
-    let strips = wide + whole / N::LANES - WIDE * wide + usize::from(whole < job.columns);
+    let (wide, rest) = (whole / N::LANES / WIDE, whole / N::LANES % WIDE);
+    let strips = wide + usize::from(rest > 0) + usize::from(whole < job.columns);
     let blocks = job.rows.div_ceil(R);
+    // Where rows lie that were brought together, by registers.
+    let close: [&[u32; DEPTH]; WIDE] =
+        [const { &steps(N::LANES) }, const { &steps(2 * N::LANES) }, const { &steps(3 * N::LANES) }];
+    let pack = blocks >= PACKED;
     // The last columns of a part of the right factor, and of a tile of the result, with something behind them.
-    let edge_starts = const { &steps(N::LANES) };
+    let mut packed = vec![0f32; if pack { DEPTH * WIDE * N::LANES } else { 0 }];
     let mut edge = vec![0f32; if whole < job.columns { DEPTH * N::LANES } else { 0 }];
     let mut corner = [0f32; 8 * LANES];
     for (part, starts) in job.starts.chunks(DEPTH).enumerate() {
@@ -62,38 +70,50 @@ fn combine<N: NativeF32, const R: usize>(out: &mut [f32], job: &Combine<'_>) {
             }
         }
         let left = part * DEPTH * job.left_steps.1;
-        let by_rows = starts.len() * job.columns <= NEAR;
+        let by_rows = !pack && starts.len() * job.columns <= NEAR;
         for turn in 0..strips * blocks {
             let (strip, block) = if by_rows { (turn % strips, turn / strips) } else { (turn / blocks, turn % blocks) };
             let (first, end) = (job.rows * block / blocks, job.rows * (block + 1) / blocks);
-            let column = if strip < wide { WIDE * strip * N::LANES } else { (strip + (WIDE - 1) * wide) * N::LANES };
+            let registers = if strip < wide { WIDE } else { rest };
+            // Behind the whole registers come the last columns.
+            let partial = strip > wide || registers == 0;
+            let column = if partial { whole } else { WIDE * strip * N::LANES };
+            if pack && block == 0 && !partial {
+                let width = registers * N::LANES;
+                for (row, &start) in packed.chunks_exact_mut(width).zip(starts) {
+                    let from = start as usize + column;
+                    row.copy_from_slice(&job.right[from..from + width]);
+                }
+            }
             let left = left + first * job.left_steps.0;
             // SAFETY: `MatMul::combine` has checked that rows first..end of the result, terms of the left factor, and
             // `columns` columns of all rows of the right one lie in their slices; the tile reads and writes columns up to
-            // `columns` of them, or those of the edge, which has DEPTH rows and R of the result.
+            // `columns` of them, or those of the edge or the packed part, which have DEPTH rows, and R of the result.
             unsafe {
                 let (out_at, left) = (out.as_mut_ptr().add(first * job.out_step + column), job.left.as_ptr().add(left));
-                if strip < wide {
-                    let right = job.right.as_ptr().add(column);
-                    rows::<N, WIDE, R>(end - first, (out_at, job.out_step), (left, job.left_steps), right, starts);
+                let (left, count) = ((left, job.left_steps), end - first);
+                if !partial {
+                    let (right, starts) = if pack {
+                        (packed.as_ptr(), &close[registers - 1][..starts.len()])
+                    } else {
+                        (job.right.as_ptr().add(column), starts)
+                    };
+                    let out = (out_at, job.out_step);
+                    match registers {
+                        1 => rows::<N, 1, R>(count, out, left, right, starts),
+                        2 => rows::<N, 2, R>(count, out, left, right, starts),
+                        _ => rows::<N, WIDE, R>(count, out, left, right, starts),
+                    }
                     continue;
                 }
-                let partial = column == whole;
-                let (at, step, right, starts) = if partial {
-                    for r in 0..end - first {
-                        let row = out_at.add(r * job.out_step);
-                        corner.as_mut_ptr().add(r * N::LANES).copy_from_nonoverlapping(row, job.columns - whole);
-                    }
-                    (corner.as_mut_ptr(), N::LANES, edge.as_ptr(), &edge_starts[..starts.len()])
-                } else {
-                    (out_at, job.out_step, job.right.as_ptr().add(column), starts)
-                };
-                rows::<N, 1, R>(end - first, (at, step), (left, job.left_steps), right, starts);
-                if partial {
-                    for r in 0..end - first {
-                        let row = out_at.add(r * job.out_step);
-                        row.copy_from_nonoverlapping(corner.as_ptr().add(r * N::LANES), job.columns - whole);
-                    }
+                for r in 0..count {
+                    let row = out_at.add(r * job.out_step);
+                    corner.as_mut_ptr().add(r * N::LANES).copy_from_nonoverlapping(row, job.columns - whole);
+                }
+                rows::<N, 1, R>(count, (corner.as_mut_ptr(), N::LANES), left, edge.as_ptr(), &close[0][..starts.len()]);
+                for r in 0..count {
+                    let row = out_at.add(r * job.out_step);
+                    row.copy_from_nonoverlapping(corner.as_ptr().add(r * N::LANES), job.columns - whole);
                 }
             }
         }

@@ -20,9 +20,18 @@ fn bits(values: &[f32]) -> Vec<u32> {
 /// All shapes of tiles and their edges, against sums in double precision; and the same bits wherever is fused.
 #[test]
 fn combinations_are_the_sums_that_they_state() {
-    for (rows, columns, terms) in
-        [(1, 1, 1), (10, 200, 784), (3, 47, 5), (17, 48, 129), (6, 896, 75), (8, 10, 300), (784, 33, 10), (2, 5, 256)]
-    {
+    for (rows, columns, terms) in [
+        (1, 1, 1),
+        (10, 200, 784),
+        (3, 47, 5),
+        (17, 48, 129),
+        (6, 896, 75),
+        (8, 10, 300),
+        (784, 33, 10),
+        (2, 5, 256),
+        (120, 113, 140),
+        (97, 64, 300),
+    ] {
         let (out_step, left, right) = (columns + 3, normals(rows * terms, 1), normals(2 * terms + columns, 2));
         // Overlapping rows, in no order.
         let starts: Vec<u32> = (0..terms).map(|k| (k * 7919 % (2 * terms)) as u32).collect();
@@ -49,6 +58,19 @@ fn combinations_are_the_sums_that_they_state() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn turned_matrices_have_rows_for_columns() {
+    for (rows, columns, step) in [(1, 1, 1), (17, 33, 40), (16, 5, 5), (40, 16, 16)] {
+        let matrix = normals(rows * step, 1);
+        let mut out = vec![0.0; rows * columns];
+        machines().for_each(|machine| {
+            machine.turn(&mut out, &matrix, rows, step);
+            let at = |i: usize| matrix[i % rows * step + i / rows];
+            assert!((0..out.len()).all(|i| out[i].to_bits() == at(i).to_bits()));
+        });
     }
 }
 
