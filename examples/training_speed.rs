@@ -15,15 +15,24 @@ use std::time::Instant;
 use serde_json::json;
 use veilsum::data::Batch;
 use veilsum::math::prg::{Cipher, StreamKey};
-use veilsum::model::burn_trainer::FlexTrainer;
 use veilsum::model::cpu::CpuTrainer;
-use veilsum::model::{Clients, LocalConfig, LocalTrainer, ModelConfig};
+use veilsum::model::{Architecture, Clients, LocalConfig, LocalTrainer, ModelConfig};
 
 const USAGE: &str =
     "usage: training_speed lenet|mnist_cnn|mnist_2nn|clients BATCH THREADS REPEATS [STEPS] [--framework]";
 
 fn key(byte: u8) -> StreamKey {
     StreamKey::from_bytes([byte; 32], Cipher::ChaCha20)
+}
+
+#[cfg(feature = "device-training")]
+fn framework(architecture: Architecture) -> Result<Arc<dyn LocalTrainer>, Box<dyn Error>> {
+    Ok(Arc::new(veilsum::model::burn_trainer::FlexTrainer::new(architecture)?))
+}
+
+#[cfg(not(feature = "device-training"))]
+fn framework(_: Architecture) -> Result<Arc<dyn LocalTrainer>, Box<dyn Error>> {
+    Err("this build has no framework: build with the feature device-training".into())
 }
 
 fn random(len: usize, dim: usize) -> Batch {
@@ -56,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let architecture = config.architecture()?;
     let dim = architecture.inputs();
     let trainer: Arc<dyn LocalTrainer> = if flags.iter().any(|flag| flag == "--framework") {
-        Arc::new(FlexTrainer::new(architecture)?)
+        framework(architecture)?
     } else {
         Arc::new(CpuTrainer::new(architecture))
     };

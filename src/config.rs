@@ -30,8 +30,8 @@ use crate::fl::plan::NoisePlacement;
 use crate::fl::protocol::Protocol;
 use crate::fl::rule::AggregationConfig;
 use crate::math::prg::PrgError;
-use crate::model::ModelError;
 use crate::model::architecture::ModelConfig;
+use crate::model::{ModelError, StartConfig};
 use crate::privacy::matrix::MatrixKind;
 use crate::privacy::mechanism::PrivacyError;
 use schedule::ScheduleConfig;
@@ -57,6 +57,10 @@ pub struct Config {
     /// The model. Only a program that brings its own trainer leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelConfig>,
+    /// The weights that the model begins with, and which of them are trained: `{"file": "model.safetensors", "train": {"last": 1}}`.
+    /// Absent: all begin at random, and are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartConfig>,
     /// What a client does.
     pub algorithm: Algorithm,
     /// What the server does with the mean.
@@ -109,7 +113,7 @@ pub struct Config {
     /// Which backend runs the kernels; absent: the fastest of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendName>,
-    /// Where the clients train; absent: on the backend's device if `backend` names `wgpu`, else on the processor.
+    /// Where the clients train; absent: on the backend's device if `backend` names `wgpu` and there is no `start`, else on the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_on: Option<TrainOn>,
 }

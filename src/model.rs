@@ -2,7 +2,8 @@
 //!
 //! [`architecture`] holds layer lists, parameter counts and the layout of the flat weight vector,
 //! `burn_trainer` the one trainer on the autodiff framework, [`cpu`] the one without, [`evaluate`] loss, accuracy and
-//! confusion, [`weights`] the safetensors files. A trainer of your own implements [`LocalTrainer`]:
+//! confusion, [`weights`] the safetensors files, [`start`] models that begin with one and what of them is trained. A trainer of
+//! your own implements [`LocalTrainer`]:
 //! see `examples/custom_trainer.rs`.
 
 pub mod architecture;
@@ -12,6 +13,7 @@ mod clipped;
 pub mod cpu;
 pub mod evaluate;
 mod local;
+pub mod start;
 pub mod weights;
 
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 pub use architecture::{Architecture, LayerList, ModelConfig};
 pub use clipped::{ClippedSum, IntegerClip};
 pub use evaluate::evaluate_dataset;
+pub use start::StartConfig;
 
 use rayon::prelude::*;
 
@@ -76,6 +79,11 @@ pub trait LocalTrainer: Send + Sync {
 
     /// Initial weights, drawn from the addressed keystream `key`.
     fn init(&self, key: &StreamKey) -> Vec<f32>;
+
+    /// All weights of the model that a run leaves, where some of them are not trained: by default these.
+    fn saved(&self, weights: &[f32]) -> Vec<f32> {
+        weights.to_vec()
+    }
 
     /// Whether training draws besides the order of mini-batches, as dropout does: then a gradient needs a key, and
     /// [`Self::mean_rows`] takes the place of [`Self::gradient_rows`].
@@ -240,6 +248,17 @@ pub fn trainer_for(config: &ModelConfig) -> Result<Arc<dyn LocalTrainer>, ModelE
     Ok(Arc::new(cpu::CpuTrainer::new(config.architecture()?)))
 }
 
+/// The trainer of a configured model that begins with the weights of a file, on the CPU, and the SHA-256 of the file.
+///
+/// # Errors
+/// As [`trainer_for`]; a file that cannot be read or has another hash, tensors other than the model's, a part to be trained
+/// that the model does not have.
+pub fn trainer_from(config: &ModelConfig, start: &StartConfig) -> Result<(Arc<dyn LocalTrainer>, String), ModelError> {
+    let start = start::Start::read(config, start)?;
+    let hash = start.sha256().to_owned();
+    Ok((Arc::new(cpu::CpuTrainer::starting(start)), hash))
+}
+
 /// Samples for one call of [`LocalTrainer::gradient_rows`], so that its rows stay near 24 MiB: a multiple
 /// of 32, at least 32.
 ///
@@ -294,6 +313,18 @@ pub enum ModelError {
         found: u32,
         /// Number of outputs.
         classes: usize,
+    },
+    /// A feature that is no token of a model of sequences.
+    #[error("sample {sample}, position {position} is {found}, expected a token: a whole number from 0 to {}", tokens - 1)]
+    Token {
+        /// Index in the batch.
+        sample: usize,
+        /// Index in the sample.
+        position: usize,
+        /// The feature.
+        found: f32,
+        /// Number of tokens.
+        tokens: usize,
     },
     /// No model of that name.
     #[error("unknown model `{name}`; the models are {known}")]
@@ -394,6 +425,26 @@ pub enum ModelError {
         bytes: usize,
         /// The reader's reason.
         source: safetensors::SafeTensorError,
+    },
+    /// A file of weights to start from that is another one.
+    #[error("{path} has SHA-256 {found}, expected {expected} (`start.sha256`)")]
+    StartHash {
+        /// The file.
+        path: PathBuf,
+        /// The hash that was asked for, in hex.
+        expected: String,
+        /// That of the file.
+        found: String,
+    },
+    /// A file of weights to start from that lacks a tensor.
+    #[error("{path} has no tensor {name}, which model {model} starts from")]
+    StartTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The model.
+        model: String,
     },
     /// A safetensors file without the description of a veilsum model.
     #[error("{path} has no `{key}` entry in its metadata: it was not written by veilsum")]

@@ -68,9 +68,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let trainer = trainer_for(&model.config).map_err(usage)?;
     let (evaluation, confusion) = confusion(&*trainer, &model.weights, &data).map_err(usage)?;
     let text = if args.json {
-        format!("{}\n", to_json(&args, &model, &data, evaluation, &confusion))
+        format!("{}\n", to_json(&args, &model, &data, evaluation, confusion.as_ref()))
     } else {
-        to_text(&args, &model, &data, evaluation, &confusion)
+        to_text(&args, &model, &data, evaluation, confusion.as_ref())
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader (`head`, say) has seen enough.
@@ -100,8 +100,14 @@ fn read_data(argument: &str) -> Result<Split, Failure> {
 }
 
 /// The object of `--json`.
-fn to_json(args: &Args, model: &SavedModel, data: &Dataset, evaluation: Evaluation, confusion: &Confusion) -> Value {
-    let classes = 0..data.classes;
+fn to_json(
+    args: &Args,
+    model: &SavedModel,
+    data: &Dataset,
+    evaluation: Evaluation,
+    confusion: Option<&Confusion>,
+) -> Value {
+    let shares = |confusion: &Confusion| -> Vec<_> { (0..data.classes).map(|c| confusion.class_accuracy(c)).collect() };
     json!({
         "file": args.model.display().to_string(),
         "model": model.config,
@@ -112,16 +118,22 @@ fn to_json(args: &Args, model: &SavedModel, data: &Dataset, evaluation: Evaluati
         "samples": evaluation.samples,
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
-        "class_accuracy": classes.map(|class| confusion.class_accuracy(class)).collect::<Vec<_>>(),
-        "confusion": confusion.counts,
-        "undecided": confusion.undecided,
+        "class_accuracy": confusion.map(shares),
+        "confusion": confusion.map(|confusion| &confusion.counts),
+        "undecided": confusion.map(|confusion| &confusion.undecided),
     })
 }
 
 /// The table for people.
-fn to_text(args: &Args, model: &SavedModel, data: &Dataset, evaluation: Evaluation, confusion: &Confusion) -> String {
+fn to_text(
+    args: &Args,
+    model: &SavedModel,
+    data: &Dataset,
+    evaluation: Evaluation,
+    confusion: Option<&Confusion>,
+) -> String {
     let mut text = format!(
-        "{} ({}, {} parameters) on {} {}, {} samples\nloss {:.4}  accuracy {:.2} %\n\n{:>5} {:>8} {:>9}  most mistaken for\n",
+        "{} ({}, {} parameters) on {} {}, {} samples\nloss {:.4}  accuracy {:.2} %\n",
         args.model.display(),
         model.config,
         model.weights.len(),
@@ -130,10 +142,9 @@ fn to_text(args: &Args, model: &SavedModel, data: &Dataset, evaluation: Evaluati
         evaluation.samples,
         evaluation.loss,
         100.0 * evaluation.accuracy,
-        "class",
-        "samples",
-        "accuracy",
     );
+    let Some(confusion) = confusion else { return text };
+    let _ = writeln!(text, "\n{:>5} {:>8} {:>9}  most mistaken for", "class", "samples", "accuracy");
     for class in 0..data.classes {
         let share = confusion.class_accuracy(class).map_or("-".to_owned(), |share| format!("{:.2} %", 100.0 * share));
         let mistaken =

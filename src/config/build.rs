@@ -30,7 +30,7 @@ use crate::fl::protocol::Protocol;
 use crate::fl::{FlError, SERVER, nova};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
-use crate::model::{LocalConfig, LocalTrainer, trainer_for, trainer_on};
+use crate::model::{LocalConfig, LocalTrainer, StartConfig, trainer_for, trainer_from, trainer_on};
 
 /// What a client does with its shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,6 +128,47 @@ impl Experiment {
     }
 }
 
+/// Who trains, and what.
+struct Trainers {
+    trainer: Arc<dyn LocalTrainer>,
+    trainer_on_cpu: Option<Arc<dyn LocalTrainer>>,
+    model: Option<ModelConfig>,
+    /// With the hash of the file.
+    start: Option<StartConfig>,
+}
+
+/// The trainer that is given or configured, with a device on that, too.
+fn trainers(
+    config: &Config,
+    base: &Path,
+    given: Option<Arc<dyn LocalTrainer>>,
+    device: Option<&Arc<dyn Backend>>,
+) -> Result<Trainers, ConfigError> {
+    let (model, start) = match (given, &config.model, &config.start) {
+        (Some(trainer), ..) => return Ok(Trainers { trainer, trainer_on_cpu: None, model: None, start: None }),
+        (None, None, _) => return Err(invalid("model", "the name of a model, or {\"mlp\": [sizes]}", "absent")),
+        (None, Some(model), start) => (model.clone(), start),
+    };
+    if let Some(start) = start {
+        if device.is_some() {
+            return Err(invalid("train_on", "cpu with `start`", "backend"));
+        }
+        let (trainer, sha256) = trainer_from(&model, &start.rebased(base))?;
+        let start = Some(StartConfig { sha256: Some(sha256), ..start.clone() });
+        return Ok(Trainers { trainer, trainer_on_cpu: None, model: Some(model), start });
+    }
+    let on_cpu = trainer_for(&model)?;
+    Ok(match device {
+        Some(device) => Trainers {
+            trainer: trainer_on(&model, device.clone())?,
+            trainer_on_cpu: Some(on_cpu),
+            model: Some(model),
+            start: None,
+        },
+        None => Trainers { trainer: on_cpu, trainer_on_cpu: None, model: Some(model), start: None },
+    })
+}
+
 fn server_key(secret: &Secret, session: &[u8; 16], purpose: Purpose, cipher: Cipher) -> StreamKey {
     secret.derive(session, Address { client: SERVER, ..Address::default() }, purpose, cipher)
 }
@@ -174,19 +215,11 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
     if on_device && matches!(config.algorithm, Algorithm::Scaffold { .. }) {
         return Err(invalid("train_on", "cpu with `scaffold`", "backend"));
     }
-    let (trainer, trainer_on_cpu, model) = match (given.trainer, &config.model) {
-        (Some(trainer), _) => (trainer, None, None),
-        (None, Some(model)) => {
-            model.architecture()?.check_dataset(&split.train)?;
-            let on_cpu = trainer_for(model)?;
-            if on_device {
-                (trainer_on(model, backend.clone())?, Some(on_cpu), Some(model.clone()))
-            } else {
-                (on_cpu, None, Some(model.clone()))
-            }
-        }
-        (None, None) => return Err(invalid("model", "the name of a model, or {\"mlp\": [sizes]}", "absent")),
-    };
+    let Trainers { trainer, trainer_on_cpu, model, start } =
+        trainers(config, base, given.trainer, on_device.then_some(&backend))?;
+    if let Some(model) = &model {
+        model.architecture()?.check_dataset(&split.train)?;
+    }
     let secret = match (given.secret, config.seed) {
         (Some(secret), _) => secret,
         (None, Some(seed)) => Secret::from_seed(seed),
@@ -251,7 +284,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         evaluate_every: config.evaluation.every,
         checkpoint_every: config.checkpoint.every,
         cipher,
-        data_digest: digest(&split.train, &partition),
+        data_digest: digest(&split.train, &partition, start.as_ref()),
     };
     plan.validate()?;
     // The run folder may be continued from anywhere.
@@ -262,7 +295,9 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         return Err(invalid("ledger", "absent where nothing is protected, or a private mechanism", "mechanism none"));
     }
     let asynchrony = config.asynchrony.as_ref().map(|rules| rules.rebased(&here));
+    let start = start.map(|start| start.rebased(&here));
     let resolved = Config {
+        start,
         algorithm,
         privacy: resolved_privacy,
         data,
@@ -320,7 +355,7 @@ fn invalid(name: &'static str, expected: impl Into<String>, found: impl ToString
 /// for it.
 fn train_on(config: &Config) -> Option<TrainOn> {
     match config.train_on {
-        None if config.backend == Some(BackendName::Wgpu) => Some(TrainOn::Backend),
+        None if config.backend == Some(BackendName::Wgpu) && config.start.is_none() => Some(TrainOn::Backend),
         given => given,
     }
 }
@@ -494,7 +529,7 @@ fn setting(config: &Config, clients: u64, dim: usize) -> Setting {
 }
 
 /// SHA-256 of the training data and of who holds what.
-fn digest(train: &Dataset, partition: &Partition) -> [u8; 32] {
+fn digest(train: &Dataset, partition: &Partition, start: Option<&StartConfig>) -> [u8; 32] {
     let mut h = Sha256::new();
     h.update(b"veilsum data v1");
     match &train.features {
@@ -509,6 +544,10 @@ fn digest(train: &Dataset, partition: &Partition) -> [u8; 32] {
         for &i in client {
             h.update((i as u64).to_le_bytes());
         }
+    }
+    if let Some(start) = start {
+        // Weights that are not trained are an input of every client, too.
+        h.update(format!("starts from {} {:?}", start.sha256.as_deref().unwrap_or_default(), start.train));
     }
     h.finalize().into()
 }

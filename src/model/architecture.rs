@@ -8,17 +8,26 @@
 //!   stores the transpose). It reads a map as the vector that it is: channel, row, column.
 //! - A convolution's weight is `[channels x input channels x kernel x kernel]`, row major, as in PyTorch:
 //!   `z[o][y][x] = b_o + sum_cij W[o][c][i][j] a[c][y + i - padding][x + j - padding]`, `a` being 0 outside its map.
+//! - A sequence of T vectors is a map of one channel and T rows. An embedding has the table of the tokens `[tokens x width]`
+//!   and that of the positions `[T x width]`, no bias; an attention is four linear layers `[width x width]` (query, key, value,
+//!   output); a norm's weight is its gain `[width]`.
 //!
 //! Everything else (gradient rows, deltas, files) uses the same order.
 
 mod config;
+mod layer;
 mod list;
+mod transformer;
+mod tuned;
 
 use std::fmt;
 use std::ops::Range;
 
 pub use self::config::ModelConfig;
-pub use self::list::{ConvConfig, LayerConfig, LayerList};
+pub use self::layer::{Initial, Layer, PositionPool};
+pub use self::list::{AttentionConfig, ConvConfig, EmbeddingConfig, LayerConfig, LayerList};
+pub use self::transformer::{BertConfig, BertMiniConfig, TransformerConfig};
+pub use self::tuned::{LoraConfig, Trained};
 use super::ModelError;
 use crate::data::{Batch, Dataset};
 use crate::math::prg::StreamKey;
@@ -67,83 +76,13 @@ impl fmt::Display for Shape {
     }
 }
 
-/// One step of a network.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Layer {
-    /// `z = a W + b`, `W` `[inputs x outputs]` row major.
-    Linear {
-        /// Length of `a`.
-        inputs: usize,
-        /// Length of `z`.
-        outputs: usize,
-        /// Whether there is a `b`.
-        bias: bool,
-    },
-    /// A convolution with stride 1 and a bias (see the module); a map of `h x w` becomes one of
-    /// `h + 2 padding - kernel + 1` times `w + 2 padding - kernel + 1`.
-    Conv2d {
-        /// What it reads.
-        input: Shape,
-        /// Maps that it gives.
-        channels: usize,
-        /// Side of the square kernel.
-        kernel: usize,
-        /// Zeros on each side of a map, fewer than `kernel`.
-        padding: usize,
-    },
-    /// The largest value of every square of `size x size`, the squares side by side; what is left over at the right and
-    /// the lower edge is not read. The first NaN of a square is its largest value, else the first of equal ones.
-    MaxPool2d {
-        /// What it reads.
-        input: Shape,
-        /// Side of a square.
-        size: usize,
-    },
-    /// `max(z, 0)`, and NaN for NaN.
-    Relu,
-    /// In training every value becomes 0 with probability `share`, independently, and the others are divided by
-    /// `1 - share`; in evaluation nothing happens.
-    Dropout {
-        /// Share that is dropped, in `[0, 1)`.
-        share: f32,
-    },
-}
-
-impl Layer {
-    /// Parameters of this layer.
-    #[must_use]
-    pub const fn parameter_count(self) -> usize {
-        match self {
-            Self::Linear { inputs, outputs, bias } => inputs * outputs + if bias { outputs } else { 0 },
-            Self::Conv2d { input, channels, kernel, .. } => channels * (input.channels * kernel * kernel + 1),
-            Self::MaxPool2d { .. } | Self::Relu | Self::Dropout { .. } => 0,
-        }
-    }
-
-    /// What a layer makes of a shape that it can read.
-    #[must_use]
-    pub const fn output(self, read: Shape) -> Shape {
-        match self {
-            Self::Linear { outputs, .. } => Shape::vector(outputs),
-            Self::Conv2d { input, channels, kernel, padding } => {
-                let (high, wide) = (input.height + 2 * padding, input.width + 2 * padding);
-                Shape { channels, height: (high + 1).saturating_sub(kernel), width: (wide + 1).saturating_sub(kernel) }
-            }
-            Self::MaxPool2d { input, size: 0 } => Shape { height: 0, width: 0, ..input },
-            Self::MaxPool2d { input, size } => {
-                Shape { height: input.height / size, width: input.width / size, ..input }
-            }
-            Self::Relu | Self::Dropout { .. } => read,
-        }
-    }
-}
-
 /// Where the parameters of a layer lie in the flat weight vector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ParameterSpan {
-    /// Values that one output is a sum over: a linear layer's input, a convolution's input channels times its kernel.
+    /// Values that one output is a sum over: a linear layer's input, a convolution's input channels times its kernel; the rows
+    /// of a table, 1 for the gain of a norm.
     pub inputs: usize,
-    /// Length of a linear layer's output, or channels of a convolution's.
+    /// Length of a linear layer's output, channels of a convolution's, width of a table or a norm.
     pub outputs: usize,
     /// Shape of the weight (see the module).
     pub shape: Vec<usize>,
@@ -151,6 +90,8 @@ pub struct ParameterSpan {
     pub weight: Range<usize>,
     /// The bias, `[outputs]`.
     pub bias: Option<Range<usize>>,
+    /// What they are at first.
+    pub initial: Initial,
 }
 
 /// A named tensor of the flat weight vector.
@@ -170,6 +111,10 @@ pub struct Architecture {
     input: Shape,
     layers: Vec<Layer>,
     spans: Vec<ParameterSpan>,
+    /// Parameters that are trained; others stand behind them (see [`Self::tuned`]).
+    trained: usize,
+    /// Of every attention that has one.
+    lora: Option<LoraConfig>,
 }
 
 impl Architecture {
@@ -209,27 +154,20 @@ impl Architecture {
     fn assembled(input: Shape, layers: Vec<Layer>) -> Self {
         let mut start = 0;
         let mut spans = Vec::new();
-        for &layer in &layers {
-            let (shape, outputs, bias) = match layer {
-                Layer::Linear { inputs, outputs, bias } => (vec![inputs, outputs], outputs, bias),
-                Layer::Conv2d { input, channels, kernel, .. } => {
-                    (vec![channels, input.channels, kernel, kernel], channels, true)
-                }
-                Layer::MaxPool2d { .. } | Layer::Relu | Layer::Dropout { .. } => continue,
-            };
-            let middle = start + shape.iter().product::<usize>();
-            let end = start + layer.parameter_count();
-            let inputs = (middle - start) / outputs.max(1);
+        for tensors in layers.iter().flat_map(|layer| layer.tensors()) {
+            let middle = start + tensors.shape.iter().product::<usize>();
+            let end = middle + if tensors.bias { tensors.outputs } else { 0 };
             spans.push(ParameterSpan {
-                inputs,
-                outputs,
-                shape,
+                inputs: (middle - start) / tensors.outputs.max(1),
+                outputs: tensors.outputs,
+                shape: tensors.shape,
                 weight: start..middle,
-                bias: bias.then_some(middle..end),
+                bias: tensors.bias.then_some(middle..end),
+                initial: tensors.initial,
             });
             start = end;
         }
-        Self { input, layers, spans }
+        Self { input, layers, spans, trained: start, lora: None }
     }
 
     /// The shape of a sample.
@@ -256,16 +194,62 @@ impl Architecture {
         self.layers.iter().all(|layer| matches!(layer, Layer::Linear { .. } | Layer::Relu))
     }
 
+    /// True if samples are sequences of tokens: the first layer is an embedding.
+    #[must_use]
+    pub fn tokens(&self) -> Option<usize> {
+        match self.layers.first() {
+            Some(Layer::Embedding { tokens, .. }) => Some(*tokens),
+            _ => None,
+        }
+    }
+
+    /// The token that fills the end of a short sequence, where there is one.
+    #[must_use]
+    pub fn padding(&self) -> Option<u32> {
+        match self.layers.first() {
+            Some(Layer::Embedding { padding, .. }) => *padding,
+            _ => None,
+        }
+    }
+
+    /// True for a language model: every position of a sequence predicts the token that follows it. The loss of a sample is the mean
+    /// over its positions, its label the token behind its last one, and its logits are those of the last position.
+    #[must_use]
+    pub fn predicts_next(&self) -> bool {
+        matches!(self.layers.last(), Some(Layer::PositionWise { .. }))
+    }
+
+    /// The last position of a sequence that is no padding; 0 if all are.
+    #[must_use]
+    pub fn last_position(&self, sequence: &[f32]) -> usize {
+        let padding = self.padding().map(|token| token as f32);
+        let length = sequence.iter().position(|&token| Some(token) == padding).unwrap_or(sequence.len());
+        length.saturating_sub(1)
+    }
+
     /// True if training draws: there is dropout.
     #[must_use]
     pub fn draws(&self) -> bool {
         self.layers.iter().any(|layer| matches!(layer, Layer::Dropout { .. }))
     }
 
-    /// Number of parameters d.
+    /// Number of parameters d, those that are trained.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
-        self.layers.iter().map(|layer| layer.parameter_count()).sum()
+        self.trained
+    }
+
+    /// Number of those that are not.
+    #[must_use]
+    pub fn frozen_count(&self) -> usize {
+        let end = |span: &ParameterSpan| span.bias.as_ref().map_or(span.weight.end, |bias| bias.end);
+        self.spans.iter().map(end).max().unwrap_or(0) - self.trained
+    }
+
+    /// The low-rank maps beside the queries and values of every attention, where there are any.
+    #[must_use]
+    pub fn lora(&self) -> Option<LoraConfig> {
+        self.lora
     }
 
     /// Features of a sample.
@@ -302,19 +286,33 @@ impl Architecture {
     }
 
     /// Initial weights: every weight and bias uniform on `[-1/sqrt(n), 1/sqrt(n))`, n the layer's
-    /// [`inputs`](ParameterSpan::inputs).
+    /// [`inputs`](ParameterSpan::inputs); tables and norms as [`Initial`] says.
     ///
-    /// That is Kaiming's uniform law with gain `1/sqrt(3)`, the default of PyTorch's `Linear` and `Conv2d` and of
+    /// The first is Kaiming's uniform law with gain `1/sqrt(3)`, the default of PyTorch's `Linear` and `Conv2d` and of
     /// Burn's. Parameter `j` takes the `j`-th double of the keystream, so that the same key gives the
     /// same weights everywhere.
     #[must_use]
     pub fn init(&self, key: &StreamKey) -> Vec<f32> {
         let mut reader = key.reader(0);
         let mut weights = Vec::with_capacity(self.parameter_count());
-        for span in &self.spans {
-            let bound = 1.0 / (span.inputs as f64).sqrt();
-            let count = span.weight.len() + span.bias.as_ref().map_or(0, ExactSizeIterator::len);
-            weights.extend((0..count).map(|_| (bound * (2.0 * reader.next_f64() - 1.0)) as f32));
+        for span in self.spans.iter().filter(|span| span.weight.start < self.trained) {
+            let uniform = |bound: f64, u: f64| (bound * (2.0 * u - 1.0)) as f32;
+            let bias = span.bias.as_ref().map_or(0, ExactSizeIterator::len);
+            for _ in 0..span.weight.len() {
+                let u = reader.next_f64();
+                weights.push(match span.initial {
+                    Initial::Fan => uniform(1.0 / (span.inputs as f64).sqrt(), u),
+                    Initial::Uniform(bound) => uniform(bound, u),
+                    Initial::Norm => 1.0,
+                });
+            }
+            for _ in 0..bias {
+                let u = reader.next_f64();
+                weights.push(match span.initial {
+                    Initial::Fan => uniform(1.0 / (span.inputs as f64).sqrt(), u),
+                    Initial::Uniform(_) | Initial::Norm => 0.0,
+                });
+            }
         }
         weights
     }
@@ -337,10 +335,10 @@ impl Architecture {
         })
     }
 
-    /// Checks the lengths of `weights` and `batch` and the range of the labels.
+    /// Checks the lengths of `weights` and `batch`, and the range of the labels and of the tokens.
     ///
     /// # Errors
-    /// [`ModelError::WrongLength`] or [`ModelError::Label`].
+    /// [`ModelError::WrongLength`], [`ModelError::Label`] or [`ModelError::Token`].
     pub fn check(&self, weights: &[f32], batch: &Batch) -> Result<(), ModelError> {
         let equal = |what, expected, found| {
             if expected == found { Ok(()) } else { Err(ModelError::WrongLength { what, expected, found }) }
@@ -349,8 +347,16 @@ impl Architecture {
         equal("a sample", self.inputs(), batch.dim)?;
         equal("the batch's features", batch.len() * batch.dim, batch.features.len())?;
         let classes = self.classes();
-        match batch.labels.iter().position(|&label| label as usize >= classes) {
-            Some(sample) => Err(ModelError::Label { sample, found: batch.labels[sample], classes }),
+        if let Some(sample) = batch.labels.iter().position(|&label| label as usize >= classes) {
+            return Err(ModelError::Label { sample, found: batch.labels[sample], classes });
+        }
+        let Some(tokens) = self.tokens() else { return Ok(()) };
+        let is_token = |&x: &f32| x >= 0.0 && x < tokens as f32 && x.fract() == 0.0;
+        match batch.features.iter().position(|x| !is_token(x)) {
+            Some(place) => {
+                let (sample, position) = (place / batch.dim, place % batch.dim);
+                Err(ModelError::Token { sample, position, found: batch.features[place], tokens })
+            }
             None => Ok(()),
         }
     }
@@ -364,15 +370,12 @@ impl fmt::Display for Architecture {
             return self.spans.iter().try_for_each(|span| write!(f, "-{}", span.outputs));
         }
         write!(f, "{}", self.input)?;
-        self.layers.iter().try_for_each(|layer| match *layer {
-            Layer::Linear { outputs, .. } => write!(f, ", linear {outputs}"),
-            Layer::Conv2d { channels, kernel, padding: 0, .. } => write!(f, ", conv {channels} of {kernel}x{kernel}"),
-            Layer::Conv2d { channels, kernel, padding, .. } => {
-                write!(f, ", conv {channels} of {kernel}x{kernel} padded by {padding}")
-            }
-            Layer::MaxPool2d { size, .. } => write!(f, ", pool {size}"),
-            Layer::Relu => f.write_str(", relu"),
-            Layer::Dropout { share } => write!(f, ", dropout {share}"),
-        })
+        let mut before = None;
+        for layer in &self.layers {
+            let apart = before != Some(&Layer::Fork) && *layer != Layer::Join;
+            write!(f, "{}{layer}", if apart { ", " } else { "" })?;
+            before = Some(layer);
+        }
+        Ok(())
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A `Network` is an architecture with its layers' places: values go from slot to slot, one slot a
 //! linear layer, convolution or pool; relu and dropout work in place. A `Workspace` is the memory of
-//! one pass over up to 32 samples. `conv.rs`, `linear.rs`, `pool.rs` and `pointwise.rs` hold a layer each: `forward`,
-//! `backward` (what the loss says of the layer's input) and, with parameters, `add_gradient`.
+//! one pass over up to 32 samples,
+//! over fewer where they are large: a gradient has the same bits. `conv.rs`, `linear.rs`, `pool.rs`, `pointwise.rs`, `attention.rs` and `sequence.rs` hold
+//! the layers: `forward`, `backward` (what the loss says of the layer's input) and, with parameters, `add_gradient`.
 //!
 //! `ghost.rs` sums clipped gradients without their rows, in integers.
 //!
@@ -15,6 +16,7 @@
 //! on, is below `(1 - share) 2^32`. A visit is one pass over one sample in training, counted from 0 in the order of the
 //! mini-batches; U counts the values of all dropout layers of a sample, in their order.
 
+mod attention;
 mod conv;
 mod ghost;
 mod linear;
@@ -24,9 +26,12 @@ mod network;
 mod oracle;
 mod pointwise;
 mod pool;
+mod sequence;
 mod trainer;
 
 pub use self::trainer::CpuTrainer;
 
-/// Samples of one pass.
+/// Most samples of one pass.
 const CHUNK: usize = 32;
+/// Values that the memory of a pass may have, 256 MiB of them, where a sample has fewer.
+const MOST_VALUES: usize = 1 << 26;

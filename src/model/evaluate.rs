@@ -33,10 +33,16 @@ fn predict(logits: &[f32]) -> Option<usize> {
 /// # Errors
 /// [`ModelError::WrongLength`] or [`ModelError::Label`].
 pub fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> Result<(f64, usize), ModelError> {
-    let mut tally = Tally::new(classes);
-    tally.add(logits, labels)?;
-    Ok((tally.loss, tally.confusion.correct()))
+    let (mut loss, mut correct) = (0.0, 0);
+    each_prediction(logits, labels, classes, |class, sample_loss, prediction| {
+        loss += sample_loss;
+        correct += usize::from(prediction == Some(class));
+    })?;
+    Ok((loss, correct))
 }
+
+/// Most classes of a [`Confusion`], whose matrix has their square.
+pub const MOST_CONFUSED: usize = 1024;
 
 /// Predictions against labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,42 +81,28 @@ impl Confusion {
     }
 }
 
-/// Loss and confusion summed so far.
-struct Tally {
-    loss: f64,
-    confusion: Confusion,
-}
-
-impl Tally {
-    fn new(classes: usize) -> Self {
-        Self {
-            loss: 0.0,
-            confusion: Confusion { counts: vec![vec![0; classes]; classes], undecided: vec![0; classes] },
-        }
+/// Class, loss and prediction of every sample, in their order.
+fn each_prediction(
+    logits: &[f32],
+    labels: &[u32],
+    classes: usize,
+    mut visit: impl FnMut(usize, f64, Option<usize>),
+) -> Result<(), ModelError> {
+    let expected = labels.len() * classes;
+    if logits.len() != expected {
+        return Err(ModelError::WrongLength { what: "the batch's logits", expected, found: logits.len() });
     }
-
-    fn add(&mut self, logits: &[f32], labels: &[u32]) -> Result<(), ModelError> {
-        let classes = self.confusion.undecided.len();
-        let expected = labels.len() * classes;
-        if logits.len() != expected {
-            return Err(ModelError::WrongLength { what: "the batch's logits", expected, found: logits.len() });
-        }
-        if classes == 0 {
-            return Ok(());
-        }
-        for (sample, (row, &label)) in logits.chunks_exact(classes).zip(labels).enumerate() {
-            let class = label as usize;
-            if class >= classes {
-                return Err(ModelError::Label { sample, found: label, classes });
-            }
-            self.loss += sample_loss(row, class);
-            match predict(row) {
-                Some(prediction) => self.confusion.counts[class][prediction] += 1,
-                None => self.confusion.undecided[class] += 1,
-            }
-        }
-        Ok(())
+    if classes == 0 {
+        return Ok(());
     }
+    for (sample, (row, &label)) in logits.chunks_exact(classes).zip(labels).enumerate() {
+        let class = label as usize;
+        if class >= classes {
+            return Err(ModelError::Label { sample, found: label, classes });
+        }
+        visit(class, sample_loss(row, class), predict(row));
+    }
+    Ok(())
 }
 
 /// The index ranges of [`CHUNK`] samples that cover `data`, evaluated in parallel, in order.
@@ -141,7 +133,7 @@ pub fn evaluate_dataset(trainer: &dyn LocalTrainer, weights: &[f32], data: &Data
     Ok(mean(loss, correct, data.len()))
 }
 
-/// [`evaluate_dataset`] with the confusion matrix, from [`LocalTrainer::logits`].
+/// [`evaluate_dataset`] with the confusion matrix, from [`LocalTrainer::logits`]; without it for more than [`MOST_CONFUSED`] classes.
 ///
 /// # Errors
 /// As [`evaluate_dataset`].
@@ -149,13 +141,24 @@ pub fn confusion(
     trainer: &dyn LocalTrainer,
     weights: &[f32],
     data: &Dataset,
-) -> Result<(Evaluation, Confusion), ModelError> {
-    let parts = map_chunks(data, |batch| Ok((trainer.logits(weights, batch)?, batch.labels.clone())))?;
-    let mut tally = Tally::new(data.classes);
-    for (logits, labels) in parts {
-        tally.add(&logits, &labels)?;
+) -> Result<(Evaluation, Option<Confusion>), ModelError> {
+    let classes = data.classes;
+    if classes > MOST_CONFUSED {
+        return Ok((evaluate_dataset(trainer, weights, data)?, None));
     }
-    Ok((mean(tally.loss, tally.confusion.correct(), data.len()), tally.confusion))
+    let parts = map_chunks(data, |batch| Ok((trainer.logits(weights, batch)?, batch.labels.clone())))?;
+    let mut confusion = Confusion { counts: vec![vec![0; classes]; classes], undecided: vec![0; classes] };
+    let mut total = 0.0;
+    for (logits, labels) in parts {
+        each_prediction(&logits, &labels, classes, |class, loss, prediction| {
+            total += loss;
+            match prediction {
+                Some(prediction) => confusion.counts[class][prediction] += 1,
+                None => confusion.undecided[class] += 1,
+            }
+        })?;
+    }
+    Ok((mean(total, confusion.correct(), data.len()), Some(confusion)))
 }
 
 fn mean(loss: f64, correct: usize, samples: usize) -> Evaluation {

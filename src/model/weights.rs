@@ -127,7 +127,7 @@ fn check_names(
 }
 
 /// Appends one tensor to `weights` after checking its type, shape and values.
-fn read_tensor(
+pub(super) fn read_tensor(
     path: &Path,
     span: &TensorSpan,
     view: &TensorView<'_>,

@@ -234,7 +234,7 @@ impl RunDir {
                 ("delta".to_string(), result.epsilon.public.delta.to_string()),
             ]);
             info.extend(page::samples::metadata(experiment, result));
-            weights::save(&self.folder.join(MODEL), model, &result.weights, &info)?;
+            weights::save(&self.folder.join(MODEL), model, &experiment.trainer.saved(&result.weights), &info)?;
         }
         let html = page::render(experiment, result);
         write_atomic(&self.folder.join(PAGE), html.as_bytes()).map_err(ReportError::from)?;

@@ -199,7 +199,9 @@ pub(super) fn delivering(experiment: &Experiment, task: &RoundTask) -> Vec<u64> 
     task.cohort.iter().copied().filter(|&client| !vanishes(experiment, task, client)).collect()
 }
 
-/// Rows in flight: as many as stay in the allocator's cache, at least one a core.
+/// Rows in flight: as many as stay in the allocator's cache, of large models 256 MiB, at least one a core.
 pub(super) fn rows_in_flight(task: &RoundTask) -> usize {
-    samples_per_call(task.weights.len().max(task.encode.padded as usize)).clamp(rayon::current_num_threads(), 256)
+    const MOST_BYTES: usize = 256 << 20;
+    let len = task.weights.len().max(task.encode.padded as usize).max(1);
+    samples_per_call(len).min(MOST_BYTES / (4 * len)).clamp(rayon::current_num_threads(), 256)
 }

@@ -1,12 +1,18 @@
 //! Networks with convolutions, pools and dropout: sizes, gradients against a reference in double precision, refusals.
 
+mod reference;
+mod start;
+mod transformers;
+
 use std::collections::BTreeMap;
 
 use veilsum::data::Batch;
 use veilsum::math::prg::{Cipher, StreamKey};
-use veilsum::model::architecture::{Layer, Shape};
+use veilsum::model::architecture::Layer;
 use veilsum::model::weights::{SavedModel, load, save};
 use veilsum::model::{Architecture, Clients, LocalConfig, ModelConfig, ModelError, evaluate_dataset, trainer_for};
+
+use self::reference::reference_loss;
 
 fn key(byte: u8) -> StreamKey {
     StreamKey::from_bytes([byte; 32], Cipher::ChaCha20)
@@ -60,54 +66,6 @@ fn factors(architecture: &Architecture, key: &StreamKey, visit: usize) -> Vec<f6
     let factor =
         |(word, share): (f64, f64)| if word < (1.0 - share) * 2f64.powi(32) { 1.0 / (1.0 - share) } else { 0.0 };
     words.zip(shares).map(factor).collect()
-}
-
-/// Cross entropy of one sample by the textbook, in double precision; `factors` of its dropout layers, one after the other.
-fn reference_loss(architecture: &Architecture, weights: &[f64], sample: &[f64], label: u32, factors: &[f64]) -> f64 {
-    let (mut a, mut shape, mut factors) = (sample.to_vec(), architecture.input(), factors.iter());
-    let mut spans = architecture.spans().iter();
-    for &layer in architecture.layers() {
-        let next: Shape = layer.output(shape);
-        let places = || {
-            let inner = move |c| (0..next.height).flat_map(move |y| (0..next.width).map(move |x| (c, y, x)));
-            (0..next.channels).flat_map(inner)
-        };
-        a = match layer {
-            Layer::Relu => a.iter().map(|z| z.max(0.0)).collect(),
-            Layer::Dropout { .. } => a.iter().map(|z| z * factors.next().unwrap()).collect(),
-            Layer::MaxPool2d { size, .. } => places()
-                .map(|(c, y, x)| {
-                    let row = |i| (c * shape.height + y * size + i) * shape.width + x * size;
-                    (0..size).flat_map(|i| &a[row(i)..row(i) + size]).fold(f64::NEG_INFINITY, |m, &v| m.max(v))
-                })
-                .collect(),
-            Layer::Linear { inputs, outputs, .. } => {
-                let span = spans.next().unwrap();
-                let (w, b) = (&weights[span.weight.clone()], &weights[span.bias.clone().unwrap()]);
-                (0..outputs).map(|o| b[o] + (0..inputs).map(|i| a[i] * w[i * outputs + o]).sum::<f64>()).collect()
-            }
-            Layer::Conv2d { kernel, padding, .. } => {
-                let span = spans.next().unwrap();
-                let (w, b) = (&weights[span.weight.clone()], &weights[span.bias.clone().unwrap()]);
-                let at = |c: usize, y: usize, x: usize| {
-                    let (y, x) = (y.wrapping_sub(padding), x.wrapping_sub(padding));
-                    if y < shape.height && x < shape.width { a[(c * shape.height + y) * shape.width + x] } else { 0.0 }
-                };
-                let z = |(o, y, x): (usize, usize, usize)| {
-                    let mut sum = b[o];
-                    for c in 0..shape.channels {
-                        for (i, j) in (0..kernel).flat_map(|i| (0..kernel).map(move |j| (i, j))) {
-                            sum += w[((o * shape.channels + c) * kernel + i) * kernel + j] * at(c, y + i, x + j);
-                        }
-                    }
-                    sum
-                };
-                places().map(z).collect()
-            }
-        };
-        shape = next;
-    }
-    a.iter().map(|z| z.exp()).sum::<f64>().ln() - a[label as usize]
 }
 
 /// Central differences of [`reference_loss`] with step 1e-6: its error is about 1e-9 away from kinks.

@@ -341,6 +341,7 @@ fn cross_entropy_of_known_logits() {
     let weights = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
     let batch = Batch { features: vec![2.0, 1.0, 0.0, 0.0, 1.0, 2.0, 0.0, 3.0, 1.0], labels: vec![0, 1, 1], dim: 3 };
     let (evaluation, confusion) = evaluate::confusion(&*trainer, &weights, &dataset(&batch, 3)).unwrap();
+    let confusion = confusion.unwrap();
     assert_eq!((evaluation.samples, evaluation.accuracy), (3, 2.0 / 3.0));
     let tail = |a: f64, b: f64| (1.0 + a.exp() + b.exp()).ln();
     let expected = (tail(-1.0, -2.0) + tail(-1.0, 1.0) + tail(-3.0, -2.0)) / 3.0;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::list::{ConvConfig, LayerConfig, LayerList};
+use super::transformer::{BertConfig, BertMiniConfig, TransformerConfig};
 use super::{Architecture, ModelError};
 
 /// A model by name, a multilayer perceptron by its sizes, or a list of layers. In JSON: `"mnist_mlp"`,
@@ -34,6 +35,15 @@ pub enum ModelConfig {
     /// 1x28x28: six convolutions of 3x3 (32 channels, padding 1) with relu, a 2x2 pool after each second one (28, 14, 7, 3),
     /// 288-512-10 with relu: 199,658 parameters.
     MpheCnn,
+    /// A language model of characters: `{"gpt": {"tokens": 96, "length": 64, "width": 128, "blocks": 4, "heads": 4}}`, 826,208
+    /// parameters.
+    CharGpt,
+    /// A language model by its sizes.
+    Gpt(TransformerConfig),
+    /// MiniLM with a linear layer on top: 22,417,152 parameters at 128 positions, and 385 for each class.
+    BertMini(BertMiniConfig),
+    /// BERT by its sizes.
+    Bert(BertConfig),
     /// Sizes from the input to the classes, relu between linear layers: `{"mlp": [64, 32, 10]}`.
     Mlp(Vec<usize>),
     /// Layers one by one.
@@ -42,7 +52,7 @@ pub enum ModelConfig {
 
 impl ModelConfig {
     /// Every model that has a name.
-    pub const NAMED: [Self; 7] = [
+    pub const NAMED: [Self; 8] = [
         Self::MnistMlp,
         Self::Mnist2nn,
         Self::DigitsMlp,
@@ -50,6 +60,7 @@ impl ModelConfig {
         Self::CifarCnn,
         Self::CifarCnnLarge,
         Self::MpheCnn,
+        Self::CharGpt,
     ];
 
     /// The validated layers.
@@ -68,6 +79,19 @@ impl ModelConfig {
             Self::CifarCnn => Architecture::from_list(&cifar_cnn()),
             Self::CifarCnnLarge => Architecture::from_list(&cifar_cnn_large()),
             Self::MpheCnn => Architecture::from_list(&mphe_cnn()),
+            Self::CharGpt => Architecture::from_list(&TransformerConfig::CHAR_GPT.list()?),
+            Self::Gpt(config) => Architecture::from_list(&config.list()?),
+            Self::BertMini(mini) => Architecture::from_list(&mini.sizes().list()?),
+            Self::Bert(sizes) => Architecture::from_list(&sizes.list()?),
+        }
+    }
+
+    /// The sizes, of a model that is BERT.
+    pub(in crate::model) fn bert(&self) -> Option<BertConfig> {
+        match self {
+            Self::BertMini(mini) => Some(mini.sizes()),
+            Self::Bert(sizes) => Some(sizes.clone()),
+            _ => None,
         }
     }
 
@@ -81,13 +105,14 @@ impl ModelConfig {
             Self::CifarCnn => Some("cifar_cnn"),
             Self::CifarCnnLarge => Some("cifar_cnn_large"),
             Self::MpheCnn => Some("mphe_cnn"),
-            Self::Mlp(_) | Self::Layers(_) => None,
+            Self::CharGpt => Some("char_gpt"),
+            Self::Mlp(_) | Self::Layers(_) | Self::Gpt(_) | Self::BertMini(_) | Self::Bert(_) => None,
         }
     }
 }
 
 impl fmt::Display for ModelConfig {
-    /// The name, or the sizes joined by `-`, or the JSON of a list of layers; [`FromStr`] reads all three.
+    /// The name, or the sizes joined by `-`, or JSON; [`FromStr`] reads all three.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.name(), self) {
             (Some(name), _) => f.write_str(name),

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::ghost::{Columns, Outer, View};
-use super::network::{Layout, Scratch, split, split_mut};
+use super::network::{Layout, Scratch, is_frozen, split, split_mut};
 use crate::backend::simd::matmul::{Combine, Correlate, MatMul};
 use crate::model::architecture::{ParameterSpan, Shape};
 
@@ -67,7 +67,7 @@ impl Conv {
     pub(super) fn scratch(&self, samples: usize) -> Scratch {
         let backward = |len| vec![0.0; if self.passes_on { len } else { 0 }];
         let (second, third) = (backward(self.grid.sample), backward(self.span.weight.len()));
-        Scratch { first: vec![0.0; samples * self.grid.sample], second, third, winners: Vec::new() }
+        Scratch { first: vec![0.0; samples * self.grid.sample], second, third, ..Scratch::default() }
     }
 
     /// Pairs of places of a row: in the grid and in what is read.
@@ -163,6 +163,9 @@ impl Conv {
         scratch: &Scratch,
         out: &mut [f32],
     ) {
+        if is_frozen(&self.span, out) {
+            return;
+        }
         let (weight, bias) = split_mut(&self.span, out);
         let job = Correlate {
             rows: self.span.outputs,

@@ -27,10 +27,9 @@ mod sums;
 
 use rayon::prelude::*;
 
-pub(super) use self::factor::{Columns, Factor, Outer, View};
+pub(super) use self::factor::{Columns, Factor, OneHot, Outer, View};
 use self::row::{Outcome, Part, build};
 use self::sums::Sums;
-use super::CHUNK;
 use super::trainer::CpuTrainer;
 use crate::backend::EncodeReport;
 use crate::data::Batch;
@@ -52,11 +51,12 @@ pub(super) fn clipped_sum(
             found: batch.len(),
         });
     }
-    let size = if job.isolate { 1 } else { CHUNK };
+    let size = if job.isolate { 1 } else { trainer.network().pass() };
+    let whole = &*trainer.whole(weights);
     // A part a thread: each has sums of its own. How many there are changes no bit.
     let passes = chosen.len().div_ceil(size).max(1);
     let part = passes.div_ceil(rayon::current_num_threads().max(1)) * size;
-    let work = |part: &[usize]| Worker::new(weights.len()).run(trainer, weights, (batch, part), size, job);
+    let work = |part: &[usize]| Worker::new(weights.len()).run(trainer, whole, (batch, part), size, job);
     let done: Vec<Worker> = chosen.par_chunks(part).map(work).collect();
     let mut sum = vec![0i64; weights.len()];
     let mut report = EncodeReport::default();

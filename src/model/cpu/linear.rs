@@ -1,11 +1,11 @@
 //! Linear layers, and the copy before them where rows have gaps.
 
 use super::ghost::{Outer, View};
-use super::network::{Layout, split, split_mut};
+use super::network::{Layout, Scratch, is_frozen, split, split_mut};
 use crate::backend::simd::matmul::{Combine, Correlate, MatMul};
 use crate::model::architecture::ParameterSpan;
 
-/// `z = a W + b`.
+/// `z = a W + b`, of a sample or of every position of one.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     span: ParameterSpan,
@@ -13,23 +13,45 @@ pub(super) struct Linear {
     starts: Vec<u32>,
     /// Whether anybody asks for the gradient by the input.
     passes_on: bool,
+    /// Whether W is turned for that gradient, which is worth it for many rows.
+    turns: bool,
 }
+
+/// Positions from which on W is turned. Not the rows of a pass: a sample's bits do not depend on its batch.
+pub(super) const MANY_ROWS: usize = 16;
 
 impl Linear {
     pub(super) fn new(span: ParameterSpan, passes_on: bool) -> Self {
         let starts = (0..span.inputs).map(|i| (i * span.outputs) as u32).collect();
-        Self { span, starts, passes_on }
+        Self { span, starts, passes_on, turns: false }
+    }
+
+    /// The same for many positions, or few.
+    pub(super) fn turning(self, turns: bool) -> Self {
+        Self { turns, ..self }
+    }
+
+    /// Place for W turned.
+    pub(super) fn scratch(&self) -> Scratch {
+        let turned = vec![0.0; if self.turns && self.passes_on { self.span.weight.len() } else { 0 }];
+        Scratch { turned, ..Scratch::default() }
     }
 
     pub(super) fn forward(&self, kernels: MatMul, weights: &[f32], a: &[f32], z: &mut [f32]) {
-        let (inputs, outputs) = (self.span.inputs, self.span.outputs);
-        let (weight, bias) = split(&self.span, weights);
-        for row in z.chunks_exact_mut(outputs) {
+        let (_, bias) = split(&self.span, weights);
+        for row in z.chunks_exact_mut(self.span.outputs) {
             match bias {
                 Some(bias) => row.copy_from_slice(bias),
                 None => row.fill(0.0),
             }
         }
+        self.add_products(kernels, weights, a, z);
+    }
+
+    /// `z += a W`.
+    pub(super) fn add_products(&self, kernels: MatMul, weights: &[f32], a: &[f32], z: &mut [f32]) {
+        let (inputs, outputs) = (self.span.inputs, self.span.outputs);
+        let (weight, _) = split(&self.span, weights);
         let job = Combine {
             rows: z.len() / outputs,
             columns: outputs,
@@ -43,13 +65,40 @@ impl Linear {
     }
 
     /// `da_i = sum_o dz_o W[i][o]`.
-    pub(super) fn backward(&self, kernels: MatMul, weights: &[f32], dz: &[f32], da: &mut [f32]) {
+    pub(super) fn backward(&self, kernels: MatMul, weights: &[f32], dz: &[f32], da: &mut [f32], turned: &mut [f32]) {
+        da.fill(0.0);
+        self.add_backward(kernels, weights, dz, da, turned);
+    }
+
+    /// The same, added to what is there. `turned` has room for W where it turns.
+    pub(super) fn add_backward(
+        &self,
+        kernels: MatMul,
+        weights: &[f32],
+        dz: &[f32],
+        da: &mut [f32],
+        turned: &mut [f32],
+    ) {
         if !self.passes_on {
             return;
         }
         let (inputs, outputs) = (self.span.inputs, self.span.outputs);
         let (weight, _) = split(&self.span, weights);
-        da.fill(0.0);
+        if self.turns {
+            let turned = &mut turned[..weight.len()];
+            kernels.turn(turned, weight, inputs, outputs);
+            let starts: Vec<u32> = (0..outputs).map(|o| (o * inputs) as u32).collect();
+            let job = Combine {
+                rows: dz.len() / outputs,
+                columns: inputs,
+                out_step: inputs,
+                left: dz,
+                left_steps: (outputs, 1),
+                right: turned,
+                starts: &starts,
+            };
+            return kernels.combine(da, &job);
+        }
         let job = Correlate {
             rows: dz.len() / outputs,
             out_step: inputs,
@@ -67,6 +116,9 @@ impl Linear {
 
     /// `dW[i][o] = sum_s a_si dz_so`, `db_o = sum_s dz_so`.
     pub(super) fn add_gradient(&self, kernels: MatMul, a: &[f32], dz: &[f32], out: &mut [f32]) {
+        if is_frozen(&self.span, out) {
+            return;
+        }
         let (inputs, outputs) = (self.span.inputs, self.span.outputs);
         let (weight, bias) = split_mut(&self.span, out);
         let starts: Vec<u32> = (0..dz.len() / outputs).map(|s| (s * outputs) as u32).collect();

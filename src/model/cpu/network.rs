@@ -1,10 +1,13 @@
 //! An architecture made ready to run, and the memory of a pass.
 
+use super::attention::Attention;
 use super::conv::Conv;
 use super::ghost::Factor;
-use super::linear::{Gather, Linear};
+use super::linear::{Gather, Linear, MANY_ROWS};
 use super::pointwise::{Draws, Dropout};
 use super::pool::Pool;
+use super::sequence::{Embedding, LayerNorm, Positions};
+use super::{CHUNK, MOST_VALUES};
 use crate::backend::simd::matmul::MatMul;
 use crate::model::architecture::{Architecture, Layer, ParameterSpan, Shape};
 
@@ -44,7 +47,24 @@ pub(super) enum Step {
     Gather(Gather),
     Linear(Linear),
     Relu,
+    /// In place, of so many values a sample.
+    Gelu(usize),
     Dropout(Dropout),
+    Embedding(Embedding),
+    LayerNorm(LayerNorm),
+    Attention(Attention),
+    Positions(Positions),
+    /// A copy, which a residual branch begins with; it is added again at [`Self::Join`].
+    Fork,
+    /// Adds the values of an earlier slot, in place.
+    Join(usize),
+}
+
+impl Step {
+    /// Whether it works in the slot that it reads.
+    const fn in_place(&self) -> bool {
+        matches!(self, Self::Relu | Self::Gelu(_) | Self::Dropout(_) | Self::Join(_))
+    }
 }
 
 /// An architecture made ready to run.
@@ -55,6 +75,14 @@ pub(super) struct Network {
     slots: Vec<Layout>,
     /// U: values of all dropout layers of a sample.
     drawn: usize,
+    /// The token that fills short sequences.
+    padding: Option<u32>,
+    /// The first step whose parameters are trained: nobody asks for the gradients of what is before it.
+    first: usize,
+    /// Samples of a pass.
+    pass: usize,
+    /// Parameters that are trained, which come first.
+    trained: usize,
     kernels: MatMul,
 }
 
@@ -64,6 +92,9 @@ pub(super) struct Scratch {
     pub(super) first: Vec<f32>,
     pub(super) second: Vec<f32>,
     pub(super) third: Vec<f32>,
+    pub(super) fourth: Vec<f32>,
+    pub(super) low: Vec<f32>,
+    pub(super) turned: Vec<f32>,
     pub(super) winners: Vec<u32>,
 }
 
@@ -75,47 +106,102 @@ pub(super) struct Workspace {
     gradients: Vec<Vec<f32>>,
     /// One a step.
     scratch: Vec<Scratch>,
+    /// Of each sequence, without its padding; empty where there is none.
+    lengths: Vec<usize>,
     /// Samples of the present pass.
     len: usize,
 }
 
+impl Workspace {
+    /// How many values there are.
+    fn values(&self) -> usize {
+        let scratch = self.scratch.iter().flat_map(|s| [&s.first, &s.second, &s.third, &s.fourth, &s.low, &s.turned]);
+        self.values.iter().chain(&self.gradients).chain(scratch).map(Vec::len).sum()
+    }
+}
+
 impl Network {
     pub(super) fn new(architecture: &Architecture) -> Self {
-        let mut slots = vec![Layout::dense(architecture.input())];
-        let (mut steps, mut drawn) = (Vec::new(), 0);
-        let mut spans = architecture.spans().iter().cloned();
+        let mut building = Building { steps: Vec::new(), slots: vec![Layout::dense(architecture.input())] };
+        let (mut drawn, mut forks, mut first) = (0, Vec::new(), None);
+        let mut spans = architecture.spans().iter().cloned().peekable();
         for &layer in architecture.layers() {
-            let from = slots.len() - 1;
-            let read = slots[from];
+            let mine = if layer.parameter_count() > 0 { spans.peek() } else { None };
+            let low_rank = matches!(layer, Layer::Attention { .. }) && architecture.lora().is_some();
+            if low_rank || mine.is_some_and(|span| span.weight.start < architecture.parameter_count()) {
+                first = first.or(Some(building.steps.len()));
+            }
+            // The input is the data, of which nobody asks a gradient.
+            let inner = building.slots.len() > 1;
+            let read = building.read();
+            let gives = layer.output(read.shape);
             match layer {
-                Layer::Relu => steps.push(Step::Relu),
+                Layer::Relu => building.steps.push(Step::Relu),
+                Layer::Gelu => building.steps.push(Step::Gelu(read.sample)),
                 Layer::Dropout { share } => {
-                    steps.push(Step::Dropout(Dropout::new(share, drawn, read)));
+                    building.steps.push(Step::Dropout(Dropout::new(share, drawn, read)));
                     drawn += read.shape.len();
                 }
+                Layer::Fork => {
+                    forks.push(building.slots.len() - 1);
+                    building.push(Step::Fork, read);
+                }
+                Layer::Join => building.steps.extend(forks.pop().map(Step::Join)),
                 Layer::MaxPool2d { size, .. } => {
-                    slots.push(Layout::dense(layer.output(read.shape)));
-                    steps.push(Step::Pool(Pool { size, from: read, to: slots[from + 1] }));
+                    let to = Layout::dense(gives);
+                    building.push(Step::Pool(Pool { size, from: read, to }), to);
                 }
                 Layer::Conv2d { kernel, padding, .. } => {
                     let Some(span) = spans.next() else { continue };
-                    // The first convolution's input is the data, of which nobody asks a gradient.
-                    let conv = Conv::new(span, read, (kernel, padding), layer.output(read.shape), from > 0);
-                    slots.push(conv.to);
-                    steps.push(Step::Conv(conv));
+                    let conv = Conv::new(span, read, (kernel, padding), gives, inner);
+                    let to = conv.to;
+                    building.push(Step::Conv(conv), to);
                 }
-                Layer::Linear { .. } => {
+                Layer::Linear { .. } | Layer::PositionWise { .. } => {
                     let Some(span) = spans.next() else { continue };
-                    if !read.is_dense() {
-                        slots.push(Layout::dense(read.shape));
-                        steps.push(Step::Gather(Gather { from: read }));
+                    building.gather();
+                    let many = matches!(layer, Layer::PositionWise { .. }) && read.shape.height >= MANY_ROWS;
+                    building.push(Step::Linear(Linear::new(span, inner).turning(many)), Layout::dense(gives));
+                }
+                Layer::Embedding { .. } => {
+                    let (Some(tokens), Some(positions)) = (spans.next(), spans.next()) else { continue };
+                    building.push(Step::Embedding(Embedding { tokens, positions }), Layout::dense(gives));
+                }
+                Layer::LayerNorm { epsilon, .. } => {
+                    let Some(span) = spans.next() else { continue };
+                    building.push(Step::LayerNorm(LayerNorm { span, epsilon }), Layout::dense(gives));
+                }
+                Layer::Attention { width, heads, causal } => {
+                    let maps = [spans.next(), spans.next(), spans.next(), spans.next()];
+                    let [Some(query), Some(key), Some(value), Some(output)] = maps else { continue };
+                    let shape = (width, heads, causal);
+                    let mut attention = Attention::new([query, key, value, output], read.shape.height, shape, inner);
+                    if let Some(lora) = architecture.lora() {
+                        let maps = [spans.next(), spans.next(), spans.next(), spans.next()];
+                        let [Some(a_query), Some(b_query), Some(a_value), Some(b_value)] = maps else { continue };
+                        attention = attention.with_lora([a_query, b_query, a_value, b_value], lora.scale());
                     }
-                    slots.push(Layout::dense(layer.output(read.shape)));
-                    steps.push(Step::Linear(Linear::new(span, from > 0)));
+                    building.push(Step::Attention(attention), Layout::dense(gives));
+                }
+                Layer::Positions(pool) => {
+                    building.push(Step::Positions(Positions { pool, from: read }), Layout::dense(gives));
                 }
             }
         }
-        Self { steps, slots, drawn, kernels: MatMul::new() }
+        let Building { steps, slots } = building;
+        let (padding, first) = (architecture.padding(), first.unwrap_or(0));
+        let network = Self {
+            steps,
+            slots,
+            drawn,
+            padding,
+            first,
+            pass: 1,
+            trained: architecture.parameter_count(),
+            kernels: MatMul::new(),
+        };
+        let pass = (MOST_VALUES / network.workspace(1).values().max(1)).clamp(1, CHUNK);
+        Self { pass, ..network }
     }
 
     /// U: values that a sample's visit draws for.
@@ -123,16 +209,41 @@ impl Network {
         self.drawn
     }
 
-    /// Memory for passes over up to `samples`.
+    /// Samples of a pass, at most.
+    pub(super) const fn pass(&self) -> usize {
+        self.pass
+    }
+
+    /// Memory for passes over up to `samples` samples.
     pub(super) fn workspace(&self, samples: usize) -> Workspace {
         let slots = || self.slots.iter().map(|slot| vec![0.0; samples * slot.sample]).collect();
         let scratch = |step: &Step| match step {
             Step::Conv(conv) => conv.scratch(samples),
             Step::Pool(pool) => pool.scratch(samples),
             Step::Dropout(dropout) => dropout.scratch(samples),
-            Step::Gather(_) | Step::Linear(_) | Step::Relu => Scratch::default(),
+            Step::Gelu(values) => Scratch { first: vec![0.0; samples * values], ..Scratch::default() },
+            Step::Attention(attention) => attention.scratch(samples),
+            Step::Embedding(embedding) => embedding.scratch(samples),
+            Step::Linear(linear) => linear.scratch(),
+            Step::Gather(_) | Step::Relu | Step::LayerNorm(_) | Step::Positions(_) | Step::Fork | Step::Join(_) => {
+                Scratch::default()
+            }
         };
-        Workspace { values: slots(), gradients: slots(), scratch: self.steps.iter().map(scratch).collect(), len: 0 }
+        let scratch = self.steps.iter().zip(self.reads()).map(|(step, read)| match step {
+            Step::LayerNorm(norm) => norm.scratch(samples * self.slots[read].sample),
+            _ => scratch(step),
+        });
+        let scratch = scratch.collect();
+        Workspace { values: slots(), gradients: slots(), scratch, lengths: Vec::new(), len: 0 }
+    }
+
+    /// Which slot each step reads.
+    fn reads(&self) -> impl Iterator<Item = usize> {
+        self.steps.iter().scan(0, |slot, step| {
+            let read = *slot;
+            *slot += usize::from(!step.in_place());
+            Some(read)
+        })
     }
 
     /// The logits of some samples, whose features `fill` writes in turn, `[len x classes]`. With `draws`: in training.
@@ -149,10 +260,18 @@ impl Network {
         for (place, features) in work.values[0].chunks_exact_mut(input.sample).zip(samples) {
             place.copy_from_slice(features);
         }
+        work.lengths.clear();
+        if let Some(padding) = self.padding {
+            let tokens = work.values[0][..len * input.sample].chunks_exact(input.sample);
+            let whole = |tokens: &[f32]| tokens.iter().position(|&t| t == padding as f32).unwrap_or(tokens.len());
+            work.lengths.extend(tokens.map(whole));
+        }
+        let lengths = &work.lengths[..];
         let mut slot = 0;
         for (step, scratch) in self.steps.iter().zip(&mut work.scratch) {
             let (before, after) = work.values.split_at_mut(slot + 1);
-            let read = &mut before[slot][..len * self.slots[slot].sample];
+            let (earlier, read) = before.split_at_mut(slot);
+            let read = &mut read[0][..len * self.slots[slot].sample];
             let out = match (after.first_mut(), self.slots.get(slot + 1)) {
                 (Some(next), Some(layout)) => &mut next[..len * layout.sample],
                 _ => &mut [],
@@ -164,8 +283,15 @@ impl Network {
                 Step::Pool(pool) => pool.forward(read, out, scratch),
                 Step::Gather(gather) => gather.forward(read, out),
                 Step::Linear(linear) => linear.forward(kernels, weights, read, out),
+                Step::Gelu(_) => kernels.gelu(read, &mut scratch.first),
+                Step::Embedding(embedding) => embedding.forward(kernels, weights, read, out, &mut scratch.winners),
+                Step::LayerNorm(norm) => norm.forward(kernels, weights, read, out, scratch),
+                Step::Attention(attention) => attention.forward(kernels, weights, (read, lengths), out, scratch),
+                Step::Positions(positions) => positions.forward(kernels, (read, lengths), out),
+                Step::Fork => out.copy_from_slice(read),
+                Step::Join(fork) => kernels.add_scaled(read, &earlier[*fork], 1.0),
             }
-            slot += usize::from(!matches!(step, Step::Relu | Step::Dropout(_)));
+            slot += usize::from(!step.in_place());
         }
         &work.values[slot][..len * self.slots[slot].sample]
     }
@@ -175,10 +301,16 @@ impl Network {
         let (kernels, len, mut slot) = (self.kernels, work.len, self.slots.len() - 1);
         let last = len * self.slots[slot].sample;
         loss(&work.values[slot][..last], &mut work.gradients[slot][..last]);
-        for (step, scratch) in self.steps.iter().zip(&mut work.scratch).rev() {
+        let lengths = &work.lengths[..];
+        for (step, scratch) in self.steps.iter().zip(&mut work.scratch).skip(self.first).rev() {
             let size = len * self.slots[slot].sample;
             let (before, after) = work.gradients.split_at_mut(slot);
             let given = &mut after[0][..size];
+            if let Step::Join(fork) = step {
+                // What is behind the branch has it from here; the fork adds what the branch has.
+                before[*fork][..size].copy_from_slice(given);
+                continue;
+            }
             let into = match before.last_mut() {
                 Some(previous) => &mut previous[..len * self.slots[slot - 1].sample],
                 None => &mut [],
@@ -189,13 +321,19 @@ impl Network {
                 Step::Conv(conv) => conv.backward(kernels, weights, given, into, scratch),
                 Step::Pool(pool) => pool.backward(given, into, scratch),
                 Step::Gather(gather) => gather.backward(given, into),
-                Step::Linear(linear) => linear.backward(kernels, weights, given, into),
+                Step::Linear(linear) => linear.backward(kernels, weights, given, into, &mut scratch.turned),
+                Step::Gelu(_) => kernels.multiply(given, &scratch.first),
+                Step::LayerNorm(norm) => norm.backward(kernels, weights, given, into, scratch),
+                Step::Attention(attention) => attention.backward(kernels, weights, given, into, scratch),
+                Step::Positions(positions) => positions.backward((given, lengths), into),
+                Step::Fork => kernels.add_scaled(into, given, 1.0),
+                Step::Embedding(_) | Step::Join(_) => {}
             }
-            slot -= usize::from(!matches!(step, Step::Relu | Step::Dropout(_)));
+            slot -= usize::from(!step.in_place());
         }
     }
 
-    /// Adds the gradient, summed over the samples of the pass, to `out`, which lies as the weights do.
+    /// Adds the gradient by the trained parameters, summed over the samples of the pass, to `out`, which lies as they do.
     pub(super) fn add_gradient(&self, work: &Workspace, out: &mut [f32]) {
         self.each_gradient(work, 0..work.len, out);
     }
@@ -209,45 +347,89 @@ impl Network {
         let place = |slot: usize| samples.start * self.slots[slot].sample..samples.end * self.slots[slot].sample;
         let mut slot = 0;
         for (step, scratch) in self.steps.iter().zip(&work.scratch) {
+            if step.in_place() {
+                continue;
+            }
+            let read = &work.values[slot][place(slot)];
+            let given = &work.gradients[slot + 1][place(slot + 1)];
             match step {
-                Step::Relu | Step::Dropout(_) => continue,
-                Step::Pool(_) | Step::Gather(_) => {}
-                Step::Linear(linear) => {
-                    let input = &work.values[slot][place(slot)];
-                    let given = &work.gradients[slot + 1][place(slot + 1)];
-                    linear.add_gradient(self.kernels, input, given, out);
+                Step::Linear(linear) => linear.add_gradient(self.kernels, read, given, out),
+                Step::Conv(conv) => conv.add_gradient(self.kernels, samples.clone(), given, scratch, out),
+                Step::Embedding(embedding) => embedding.add_gradient(self.kernels, read, given, out),
+                Step::LayerNorm(norm) => norm.add_gradient(self.kernels, &scratch.first[place(slot)], given, out),
+                Step::Attention(attention) => {
+                    attention.add_gradient(self.kernels, samples.clone(), (read, given), scratch, out);
                 }
-                Step::Conv(conv) => {
-                    let given = &work.gradients[slot + 1][place(slot + 1)];
-                    conv.add_gradient(self.kernels, samples.clone(), given, scratch, out);
-                }
+                Step::Pool(_)
+                | Step::Gather(_)
+                | Step::Positions(_)
+                | Step::Fork
+                | Step::Relu
+                | Step::Gelu(_)
+                | Step::Dropout(_)
+                | Step::Join(_) => {}
             }
             slot += 1;
         }
     }
 }
 
+/// A network that is being made.
+struct Building {
+    steps: Vec<Step>,
+    slots: Vec<Layout>,
+}
+
+impl Building {
+    /// What the next step reads.
+    fn read(&self) -> Layout {
+        self.slots[self.slots.len() - 1]
+    }
+
+    /// A step that writes a slot of its own.
+    fn push(&mut self, step: Step, to: Layout) {
+        self.steps.push(step);
+        self.slots.push(to);
+    }
+
+    /// Brings rows together where they have gaps.
+    fn gather(&mut self) {
+        let from = self.read();
+        if !from.is_dense() {
+            self.push(Step::Gather(Gather { from }), Layout::dense(from.shape));
+        }
+    }
+}
+
 impl Network {
-    /// What the gradient of one sample of the pass is made of, layer by layer (see [`super::ghost`]).
+    /// What the gradient of one sample of the pass by the trained parameters is made of, layer by layer (see [`super::ghost`]).
     pub(super) fn factors<'w>(&'w self, work: &'w Workspace, sample: usize) -> Vec<Factor<'w>> {
         let mut factors = Vec::with_capacity(self.steps.len());
         let place = |slot: usize| sample * self.slots[slot].sample..(sample + 1) * self.slots[slot].sample;
         let mut slot = 0;
         for (step, scratch) in self.steps.iter().zip(&work.scratch) {
+            if step.in_place() {
+                continue;
+            }
+            let (a, dz) = (&work.values[slot][place(slot)], &work.gradients[slot + 1][place(slot + 1)]);
             match step {
-                Step::Relu | Step::Dropout(_) => continue,
-                Step::Pool(_) | Step::Gather(_) => {}
-                Step::Linear(linear) => {
-                    let (a, dz) = (&work.values[slot][place(slot)], &work.gradients[slot + 1][place(slot + 1)]);
-                    factors.push(Factor::Outer(linear.factor(a, dz)));
-                }
-                Step::Conv(conv) => {
-                    let dz = &work.gradients[slot + 1][place(slot + 1)];
-                    factors.push(Factor::Outer(conv.factor(sample, scratch, dz)));
-                }
+                Step::Linear(linear) => factors.push(Factor::Outer(linear.factor(a, dz))),
+                Step::Conv(conv) => factors.push(Factor::Outer(conv.factor(sample, scratch, dz))),
+                Step::Embedding(embedding) => factors.extend(embedding.factors(&scratch.winners[place(slot)], dz)),
+                Step::LayerNorm(norm) => factors.push(norm.factor(&scratch.first[place(slot)], dz)),
+                Step::Attention(attention) => factors.extend(attention.factors(sample, (a, dz), scratch)),
+                Step::Pool(_)
+                | Step::Gather(_)
+                | Step::Positions(_)
+                | Step::Fork
+                | Step::Relu
+                | Step::Gelu(_)
+                | Step::Dropout(_)
+                | Step::Join(_) => {}
             }
             slot += 1;
         }
+        factors.retain(|factor| factor.start() < self.trained);
         factors
     }
 }
@@ -255,6 +437,11 @@ impl Network {
 /// The weight and the bias of a layer, side by side in the flat vector.
 pub(super) fn split<'a>(span: &ParameterSpan, flat: &'a [f32]) -> (&'a [f32], Option<&'a [f32]>) {
     (&flat[span.weight.clone()], span.bias.clone().map(|bias| &flat[bias]))
+}
+
+/// Whether a layer's parameters stay as they are: a gradient is as long as the trained ones, which come first.
+pub(super) fn is_frozen(span: &ParameterSpan, gradient: &[f32]) -> bool {
+    span.weight.start >= gradient.len()
 }
 
 /// The same, to be written.

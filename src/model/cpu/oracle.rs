@@ -64,6 +64,7 @@ fn framework(architecture: &Architecture, weights: &[f32], batch: &Batch) -> (Ve
                 (x.reshape([n, inputs]).matmul(weight) + bias).flatten(0, 1)
             }
             Layer::Dropout { .. } => panic!("the framework draws from a generator of the process"),
+            other => panic!("{other} is not compared with the framework"),
         };
         shape = layer.output(shape);
     }

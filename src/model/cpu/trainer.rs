@@ -1,10 +1,12 @@
 //! [`LocalTrainer`] over a network.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use super::CHUNK;
 use super::ghost;
-use super::loss::cross_entropy_gradient;
+use super::loss::{cross_entropy_gradient, next_token_gradient};
 use super::network::{Network, Workspace};
 use super::pointwise::{Draws, most_visits};
 use crate::backend::Rows;
@@ -13,6 +15,7 @@ use crate::data::Batch;
 use crate::math::prg::StreamKey;
 use crate::model::architecture::Architecture;
 use crate::model::local::check_config;
+use crate::model::start::Start;
 use crate::model::{Clients, ClippedSum, IntegerClip, LocalConfig, LocalTrainer, ModelError};
 
 /// The trainer on the processor, for every architecture.
@@ -21,6 +24,8 @@ pub struct CpuTrainer {
     architecture: Architecture,
     network: Network,
     kernels: MatMul,
+    /// Where training begins, of a model that does not begin at random.
+    start: Option<Arc<Start>>,
 }
 
 impl CpuTrainer {
@@ -28,7 +33,21 @@ impl CpuTrainer {
     #[must_use]
     pub fn new(architecture: Architecture) -> Self {
         let network = Network::new(&architecture);
-        Self { architecture, network, kernels: MatMul::new() }
+        Self { architecture, network, kernels: MatMul::new(), start: None }
+    }
+
+    /// The trainer of a model that begins with given weights, of which a part may be trained (see [`Architecture::tuned`]).
+    #[must_use]
+    pub fn starting(start: Start) -> Self {
+        Self { start: Some(Arc::new(start.clone())), ..Self::new(start.into_architecture()) }
+    }
+
+    /// The trained weights, and behind them those that are not.
+    pub(super) fn whole<'w>(&self, weights: &'w [f32]) -> Cow<'w, [f32]> {
+        match self.start.as_deref().map(Start::frozen) {
+            None | Some([]) => Cow::Borrowed(weights),
+            Some(frozen) => Cow::Owned([weights, frozen].concat()),
+        }
     }
 
     pub(super) const fn network(&self) -> &Network {
@@ -41,7 +60,7 @@ impl CpuTrainer {
         if self.draws() { Err(ModelError::Draws { model: self.architecture.to_string() }) } else { Ok(()) }
     }
 
-    /// Forward and backward over at most [`CHUNK`] samples of a batch; the loss is `scale` times the sum of theirs.
+    /// Forward and backward over at most [`Network::pass`] samples of a batch; the loss is `scale` times the sum of theirs.
     pub(super) fn pass(
         &self,
         work: &mut Workspace,
@@ -53,6 +72,16 @@ impl CpuTrainer {
         let samples = indices.iter().map(|&i| &batch.features[i * batch.dim..(i + 1) * batch.dim]);
         self.network.forward(work, weights, samples, draws);
         let classes = self.architecture.classes();
+        if self.architecture.predicts_next() {
+            let (padding, each) = (self.architecture.padding(), batch.dim * classes);
+            self.network.backward(work, weights, |logits, out| {
+                for ((&i, z), out) in indices.iter().zip(logits.chunks_exact(each)).zip(out.chunks_exact_mut(each)) {
+                    let sequence = &batch.features[i * batch.dim..(i + 1) * batch.dim];
+                    next_token_gradient(z, (sequence, batch.labels[i]), padding, scale, out);
+                }
+            });
+            return;
+        }
         self.network.backward(work, weights, |logits, out| {
             cross_entropy_gradient(logits, indices.iter().map(|&i| &batch.labels[i]), classes, scale, out);
         });
@@ -68,7 +97,7 @@ impl CpuTrainer {
         scale: f32,
         out: &mut [f32],
     ) {
-        for (part, visit) in indices.chunks(CHUNK).zip((visit..).step_by(CHUNK)) {
+        for (part, visit) in indices.chunks(self.network.pass()).zip((visit..).step_by(self.network.pass())) {
             self.pass(work, weights, (batch, part), Some(&Draws::new(key, visit)), scale);
             self.network.add_gradient(work, out);
         }
@@ -104,8 +133,8 @@ impl CpuTrainer {
     ) -> Vec<f32> {
         let mut reader = key.reader(0);
         let mut order: Vec<usize> = (0..shard.len()).collect();
-        let mut work = self.network.workspace(CHUNK.min(shard.len()).min(config.batch_size));
-        let mut now = weights.to_vec();
+        let mut work = self.network.workspace(self.network.pass().min(shard.len()).min(config.batch_size));
+        let (mut now, dim) = (self.whole(weights).into_owned(), weights.len());
         let plain =
             config.momentum == 0.0 && config.weight_decay == 0.0 && config.proximal == 0.0 && correction.is_none();
         let mut memory = Memory::default();
@@ -114,18 +143,18 @@ impl CpuTrainer {
             reader.shuffle(&mut order);
             for indices in order.chunks(config.batch_size) {
                 let scale = 1.0 / indices.len() as f32;
-                if plain && indices.len() <= CHUNK {
+                if plain && indices.len() <= self.network.pass() {
                     // The step itself is what the products add up: no gradient is stored.
                     let draws = Draws::new(key, visit);
                     self.pass(&mut work, &now, (shard, indices), Some(&draws), -config.learning_rate * scale);
-                    self.network.add_gradient(&work, &mut now);
+                    self.network.add_gradient(&work, &mut now[..dim]);
                 } else {
-                    let gradient = memory.cleared(now.len());
+                    let gradient = memory.cleared(dim);
                     self.add_gradient(&mut work, &now, (shard, indices), (key, visit), scale, gradient);
                     if let Some(correction) = correction {
                         self.kernels.add_scaled(gradient, correction, 1.0);
                     }
-                    memory.step(self.kernels, &mut now, weights, config);
+                    memory.step(self.kernels, &mut now[..dim], weights, config);
                 }
                 visit += indices.len() as u64;
             }
@@ -187,7 +216,18 @@ impl LocalTrainer for CpuTrainer {
     }
 
     fn init(&self, key: &StreamKey) -> Vec<f32> {
-        self.architecture.init(key)
+        let mut weights = self.architecture.init(key);
+        if let Some(start) = &self.start {
+            start.copy_known(&mut weights);
+        }
+        weights
+    }
+
+    fn saved(&self, weights: &[f32]) -> Vec<f32> {
+        match &self.start {
+            Some(start) => start.merged(weights),
+            None => weights.to_vec(),
+        }
     }
 
     fn draws(&self) -> bool {
@@ -198,10 +238,11 @@ impl LocalTrainer for CpuTrainer {
     fn gradient_rows(&self, weights: &[f32], batch: &Batch) -> Result<Rows, ModelError> {
         self.check_rows(weights, batch)?;
         let dim = self.parameter_count();
+        let weights = &*self.whole(weights);
         let mut rows = vec![0.0f32; batch.len() * dim];
-        let indices: Vec<usize> = (0..batch.len()).collect();
-        rows.par_chunks_mut(CHUNK * dim).zip(indices.par_chunks(CHUNK)).for_each_init(
-            || self.network.workspace(CHUNK.min(batch.len())),
+        let (indices, pass): (Vec<usize>, _) = ((0..batch.len()).collect(), self.network.pass());
+        rows.par_chunks_mut(pass * dim).zip(indices.par_chunks(pass)).for_each_init(
+            || self.network.workspace(pass.min(batch.len())),
             |work, (rows, part)| {
                 self.pass(work, weights, (batch, part), None, 1.0);
                 for (sample, row) in rows.chunks_exact_mut(dim).enumerate() {
@@ -256,15 +297,16 @@ impl LocalTrainer for CpuTrainer {
     /// The samples of a shard are visited in their order.
     fn mean_rows(&self, weights: &[f32], clients: &Clients<'_>) -> Result<Rows, ModelError> {
         let dim = self.parameter_count();
+        let whole = &*self.whole(weights);
         let mut rows = vec![0.0f32; clients.count * dim];
         rows.par_chunks_mut(dim).enumerate().try_for_each(|(i, row)| {
             let shard = (clients.shard)(i);
             self.architecture.check(weights, &shard)?;
             self.check_visits(1, shard.len())?;
-            let mut work = self.network.workspace(CHUNK.min(shard.len()));
+            let mut work = self.network.workspace(self.network.pass().min(shard.len()));
             let indices: Vec<usize> = (0..shard.len()).collect();
             let scale = 1.0 / shard.len().max(1) as f32;
-            self.add_gradient(&mut work, weights, (&shard, &indices), (&(clients.key)(i), 0), scale, row);
+            self.add_gradient(&mut work, whole, (&shard, &indices), (&(clients.key)(i), 0), scale, row);
             Ok::<_, ModelError>(())
         })?;
         Ok(Rows::dense(rows, clients.count, dim)?)
@@ -272,10 +314,20 @@ impl LocalTrainer for CpuTrainer {
 
     fn logits(&self, weights: &[f32], batch: &Batch) -> Result<Vec<f32>, ModelError> {
         self.architecture.check(weights, batch)?;
-        let mut work = self.network.workspace(CHUNK.min(batch.len()));
+        let weights = &*self.whole(weights);
+        let mut work = self.network.workspace(self.network.pass().min(batch.len()));
         let mut logits = Vec::with_capacity(batch.len() * self.architecture.classes());
-        for part in batch.features.chunks(CHUNK * batch.dim.max(1)) {
-            logits.extend_from_slice(self.network.forward(&mut work, weights, part.chunks_exact(batch.dim), None));
+        for part in batch.features.chunks(self.network.pass() * batch.dim.max(1)) {
+            let given = self.network.forward(&mut work, weights, part.chunks_exact(batch.dim), None);
+            if !self.architecture.predicts_next() {
+                logits.extend_from_slice(given);
+                continue;
+            }
+            let classes = self.architecture.classes();
+            for (sequence, z) in part.chunks_exact(batch.dim).zip(given.chunks_exact(batch.dim * classes)) {
+                let last = self.architecture.last_position(sequence);
+                logits.extend_from_slice(&z[last * classes..(last + 1) * classes]);
+            }
         }
         Ok(logits)
     }

@@ -1,5 +1,6 @@
 //! What a layer's gradient of one sample is a product of, and how large that is.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::model::architecture::ParameterSpan;
@@ -53,11 +54,9 @@ pub(in super::super) enum Factor<'w> {
     /// `sum_t a_t (x) dz_t` for the weight and `sum_t dz_t` for the bias: linear layers and convolutions.
     Outer(Outer<'w>),
     /// `sum_t e_(token t) (x) dz_t`, for the weight `[vocabulary x outputs]` of an embedding.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no layer of today has it"))]
     OneHot(OneHot<'w>),
     /// The gradient itself, of few parameters: the gain and the shift of a normalization.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no layer of today has it"))]
-    Dense { start: usize, values: &'w [f32] },
+    Dense { start: usize, values: Cow<'w, [f32]> },
 }
 
 /// See [`Factor::Outer`].
@@ -131,6 +130,14 @@ impl Outer<'_> {
 }
 
 impl Factor<'_> {
+    /// Where its parameters begin.
+    pub(in super::super) const fn start(&self) -> usize {
+        match self {
+            Self::Outer(outer) => outer.span.weight.start,
+            Self::OneHot(OneHot { start, .. }) | Self::Dense { start, .. } => *start,
+        }
+    }
+
     pub(super) fn size(&self) -> Size {
         match self {
             Self::Outer(outer) => {
