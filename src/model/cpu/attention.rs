@@ -38,11 +38,6 @@ fn steps(count: usize, step: usize) -> Vec<u32> {
     (0..count).map(|k| (k * step) as u32).collect()
 }
 
-/// The part of a buffer that begins with a head of a sample.
-fn from<T>(x: &[T], at: usize) -> &[T] {
-    &x[at..]
-}
-
 impl Attention {
     pub(super) fn new(
         spans: [ParameterSpan; 4],
@@ -171,10 +166,10 @@ impl Attention {
         scratch.second[..size].fill(0.0);
         for (sample, at, pairs) in self.each_head(size / self.sample()) {
             let shares = &mut scratch.third[pairs];
-            self.products(kernels, shares, from(queries, at), from(keys, at), &mut scratch.turned);
+            self.products(kernels, shares, &queries[at..], &keys[at..], &mut scratch.turned);
             let length = lengths.get(sample).copied().unwrap_or(positions);
             kernels.softmax(shares, positions, Visible { length, causal: self.causal }, self.scale());
-            self.mix(kernels, &mut scratch.second[at..], shares, false, from(values, at));
+            self.mix(kernels, &mut scratch.second[at..], shares, false, &values[at..]);
         }
         self.maps[3].forward(kernels, weights, &scratch.second[..size], out);
     }
@@ -201,11 +196,11 @@ impl Attention {
         }
         for (_, at, pairs) in self.each_head(size / self.sample()) {
             let shares = &third[pairs];
-            self.mix(kernels, &mut by_value[at..], shares, true, from(by_heads, at));
-            self.products(kernels, by_shares, from(by_heads, at), from(values, at), turned);
+            self.mix(kernels, &mut by_value[at..], shares, true, &by_heads[at..]);
+            self.products(kernels, by_shares, &by_heads[at..], &values[at..], turned);
             kernels.softmax_gradient(by_shares, shares, self.starts.len(), self.scale());
-            self.mix(kernels, &mut by_query[at..], by_shares, false, from(keys, at));
-            self.mix(kernels, &mut by_key[at..], by_shares, true, from(queries, at));
+            self.mix(kernels, &mut by_query[at..], by_shares, false, &keys[at..]);
+            self.mix(kernels, &mut by_key[at..], by_shares, true, &queries[at..]);
         }
         into.fill(0.0);
         for (map, dz) in self.maps.iter().zip([&*by_query, &*by_key, &*by_value]) {

@@ -52,7 +52,7 @@ pub(super) enum Step {
     Dropout(Dropout),
     Embedding(Embedding),
     LayerNorm(LayerNorm),
-    Attention(Attention),
+    Attention(Box<Attention>),
     Positions(Positions),
     /// A copy, which a residual branch begins with; it is added again at [`Self::Join`].
     Fork,
@@ -181,7 +181,7 @@ impl Network {
                         let [Some(a_query), Some(b_query), Some(a_value), Some(b_value)] = maps else { continue };
                         attention = attention.with_lora([a_query, b_query, a_value, b_value], lora.scale());
                     }
-                    building.push(Step::Attention(attention), Layout::dense(gives));
+                    building.push(Step::Attention(Box::new(attention)), Layout::dense(gives));
                 }
                 Layer::Positions(pool) => {
                     building.push(Step::Positions(Positions { pool, from: read }), Layout::dense(gives));

@@ -33,8 +33,11 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
     std::fs::write(path, safetensors::serialize(views, None::<HashMap<String, String>>).unwrap()).unwrap();
 }
 
+/// Names, shapes and values.
+type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
 /// The recorded model: its config, its tensors, a batch.
-fn recorded() -> (Value, ModelConfig, Vec<(String, Vec<usize>, Vec<f32>)>, Batch) {
+fn recorded() -> (Value, ModelConfig, Tensors, Batch) {
     let all: Value = serde_json::from_str(include_str!("../../vectors/bert.json")).unwrap();
     let config: ModelConfig = serde_json::from_value(all["model"].clone()).unwrap();
     let shape = |t: &Value| t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
