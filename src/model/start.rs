@@ -132,8 +132,9 @@ impl Start {
         &self.sha256
     }
 
-    pub(super) fn into_architecture(self) -> Architecture {
-        self.architecture
+    /// The model, with its trained parameters first.
+    pub(super) const fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     /// The weights that are not trained.

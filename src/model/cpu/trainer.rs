@@ -39,7 +39,8 @@ impl CpuTrainer {
     /// The trainer of a model that begins with given weights, of which a part may be trained (see [`Architecture::tuned`]).
     #[must_use]
     pub fn starting(start: Start) -> Self {
-        Self { start: Some(Arc::new(start.clone())), ..Self::new(start.into_architecture()) }
+        let fresh = Self::new(start.architecture().clone());
+        Self { start: Some(Arc::new(start)), ..fresh }
     }
 
     /// The trained weights, and behind them those that are not.
