@@ -2,15 +2,18 @@
 //!
 //! [`flex`] runs it on the processor, [`device`] on a device that is shared with the kernels, [`wgpu`] and [`cuda`] say what
 //! is different on either; `memory.rs` is the adapter between the memory of such a device and [`crate::backend::Buffer`].
+//! `sgd.rs` is a client's local SGD, `cohort.rs` that of several clients as one batch.
 //!
 //! **Repeatable.** Nothing here draws from Burn's process-global generator: initial weights and the order of
 //! mini-batches come from the addressed keystream. Burn is built without `autotune`, which would pick kernels by the
 //! clock, and without `fusion`.
 
+mod cohort;
 pub mod cuda;
 pub mod device;
 pub mod flex;
 mod memory;
+mod sgd;
 mod weights;
 pub mod wgpu;
 mod worker;
@@ -21,6 +24,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 pub use self::cuda::CudaTrainer;
 pub use self::flex::FlexTrainer;
+use self::sgd::{Descent, MiniBatches};
 pub use self::wgpu::WgpuTrainer;
 use super::architecture::{Architecture, Layer, ParameterSpan};
 use super::{LocalConfig, ModelError};
@@ -34,27 +38,28 @@ pub struct BurnTrainer<B: AutodiffBackend> {
     device: B::Device,
 }
 
-/// The parameters of one linear layer as tensors: weight `[inputs x outputs]`, bias `[1 x outputs]`.
+/// The parameters of one linear layer as tensors: weight `[inputs x outputs]`, bias `[1 x outputs]`; those of several clients
+/// have a leading axis more.
 #[derive(Clone, Debug)]
-struct Linear<B: Backend> {
-    weight: Tensor<B, 2>,
-    bias: Option<Tensor<B, 2>>,
+struct Linear<B: Backend, const D: usize = 2> {
+    weight: Tensor<B, D>,
+    bias: Option<Tensor<B, D>>,
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Backend, const D: usize> Linear<B, D> {
     /// Applies `f` to weight and bias.
-    fn map<C: Backend>(self, mut f: impl FnMut(Tensor<B, 2>) -> Tensor<C, 2>) -> Linear<C> {
+    fn map<C: Backend, const E: usize>(self, mut f: impl FnMut(Tensor<B, D>) -> Tensor<C, E>) -> Linear<C, E> {
         Linear { weight: f(self.weight), bias: self.bias.map(f) }
     }
 
     /// Applies `f` to weight and weight, and to bias and bias.
-    fn zip<C: Backend>(self, other: &Linear<C>, f: impl Fn(Tensor<B, 2>, Tensor<C, 2>) -> Tensor<B, 2>) -> Self {
+    fn zip<C: Backend>(self, other: &Linear<C, D>, f: impl Fn(Tensor<B, D>, Tensor<C, D>) -> Tensor<B, D>) -> Self {
         let bias = self.bias.zip(other.bias.clone()).map(|(a, b)| f(a, b));
         Linear { weight: f(self.weight, other.weight.clone()), bias }
     }
 
     /// Weight and bias, in the order of the flat weight vector.
-    fn parts(self) -> impl Iterator<Item = Tensor<B, 2>> {
+    fn parts(self) -> impl Iterator<Item = Tensor<B, D>> {
         [Some(self.weight), self.bias].into_iter().flatten()
     }
 }
@@ -80,14 +85,14 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
         self.architecture.spans().iter().map(linear).collect()
     }
 
-    /// Logits `[n x classes]`. `tap(input, z)` sees the input and the pre-activation of every linear
-    /// layer and returns the pre-activation to go on with.
-    fn forward<C: Backend>(
+    /// Logits `[n x classes]`, or of several clients `[clients x n x classes]`. `tap(input, z)` sees the input and the
+    /// pre-activation of every linear layer and returns the pre-activation to go on with.
+    fn forward<C: Backend, const D: usize>(
         &self,
-        parameters: &[Linear<C>],
-        features: Tensor<C, 2>,
-        mut tap: impl FnMut(&Tensor<C, 2>, Tensor<C, 2>) -> Tensor<C, 2>,
-    ) -> Tensor<C, 2> {
+        parameters: &[Linear<C, D>],
+        features: Tensor<C, D>,
+        mut tap: impl FnMut(&Tensor<C, D>, Tensor<C, D>) -> Tensor<C, D>,
+    ) -> Tensor<C, D> {
         let mut linears = parameters.iter();
         self.architecture.layers().iter().fold(features, |x, layer| match layer {
             Layer::Linear { .. } => {
@@ -138,64 +143,50 @@ impl<B: AutodiffBackend> BurnTrainer<B> {
         Trace { activations, deltas }
     }
 
-    /// Gradient of the mean loss by backward through the parameters as leaves.
-    fn mean_gradient(&self, parameters: &[Linear<B::InnerBackend>], batch: &Batch) -> Vec<Linear<B::InnerBackend>> {
-        let leaves: Vec<Linear<B>> =
+    /// Gradient of what `loss` makes of the logits, by backward through the parameters as leaves.
+    fn gradient<const D: usize>(
+        &self,
+        parameters: &[Linear<B::InnerBackend, D>],
+        features: Tensor<B, D>,
+        loss: impl FnOnce(Tensor<B, D>) -> Tensor<B, 1>,
+    ) -> Vec<Linear<B::InnerBackend, D>> {
+        let leaves: Vec<Linear<B, D>> =
             parameters.iter().map(|linear| linear.clone().map(|t| Tensor::from_inner(t).require_grad())).collect();
-        let logits = self.forward(&leaves, self.features(&batch.features), |_, z| z);
-        let mut gradients = self.losses(logits, &batch.labels).mean().backward();
+        let logits = self.forward(&leaves, features, |_, z| z);
+        let mut gradients = loss(logits).backward();
         leaves
             .into_iter()
             .map(|linear| linear.map(|leaf| leaf.grad_remove(&mut gradients).expect("every leaf is part of the loss")))
             .collect()
     }
 
-    /// The parameters after local SGD: `v <- momentum v + g + weight_decay w + proximal (w - w_0)`, `w <- w - learning_rate v`
-    /// (PyTorch's SGD, v from 0; FedProx), `g` the gradient of the mean loss of a mini-batch. Every epoch reshuffles; its last mini-batch may be
-    /// smaller. `key` serves one call: another round or client takes another key.
+    /// Gradient of the mean loss.
+    fn mean_gradient(&self, parameters: &[Linear<B::InnerBackend>], batch: &Batch) -> Vec<Linear<B::InnerBackend>> {
+        let mean = |logits| self.losses(logits, &batch.labels).mean();
+        self.gradient(parameters, self.features(&batch.features), mean)
+    }
+
+    /// The parameters after local SGD over the client's mini-batches, along the gradients of their mean losses.
     fn descend(
         &self,
-        mut parameters: Vec<Linear<B::InnerBackend>>,
+        parameters: Vec<Linear<B::InnerBackend>>,
         shard: &Batch,
         config: &LocalConfig,
         key: &StreamKey,
     ) -> Vec<Linear<B::InnerBackend>> {
-        let mut reader = key.reader(0);
-        let mut order: Vec<usize> = (0..shard.len()).collect();
-        let mut velocity: Option<Vec<Linear<B::InnerBackend>>> = None;
-        let start = (config.proximal > 0.0).then(|| parameters.clone());
-        for _ in 0..config.epochs {
-            reader.shuffle(&mut order);
-            for indices in order.chunks(config.batch_size) {
-                let mut step = self.mean_gradient(&parameters, &shard.select(indices.iter().copied()));
-                if config.weight_decay > 0.0 {
-                    let decayed = |g, w: Tensor<B::InnerBackend, 2>| g + w.mul_scalar(config.weight_decay);
-                    step = step.into_iter().zip(&parameters).map(|(g, w)| g.zip(w, decayed)).collect();
-                }
-                if let Some(start) = &start {
-                    let away = |w: Tensor<B::InnerBackend, 2>, w0: Tensor<B::InnerBackend, 2>| {
-                        (w - w0).mul_scalar(config.proximal)
-                    };
-                    let pull = |g: Tensor<B::InnerBackend, 2>, p: Tensor<B::InnerBackend, 2>| g + p;
-                    let pulls = parameters.iter().cloned().zip(start).map(|(w, w0)| w.zip(w0, away));
-                    step = step.into_iter().zip(pulls).map(|(g, p)| g.zip(&p, pull)).collect();
-                }
-                if let Some(previous) = velocity.take().filter(|_| config.momentum > 0.0) {
-                    let carried = |g, v: Tensor<B::InnerBackend, 2>| g + v.mul_scalar(config.momentum);
-                    step = step.into_iter().zip(&previous).map(|(g, v)| g.zip(v, carried)).collect();
-                }
-                let moved = |w, v: Tensor<B::InnerBackend, 2>| w - v.mul_scalar(config.learning_rate);
-                parameters = parameters.into_iter().zip(&step).map(|(w, v)| w.zip(v, moved)).collect();
-                velocity = Some(step);
-            }
+        let mut batches = MiniBatches::new(shard.len(), config, key);
+        let mut descent = Descent::new(parameters, config);
+        while let Some(indices) = batches.advance() {
+            let gradient = self.mean_gradient(descent.parameters(), &shard.select(indices.iter().copied()));
+            descent.step(gradient);
         }
-        parameters
+        descent.finish()
     }
 }
 
 /// `max(z, 0)` that keeps NaN, as PyTorch's does: Flex's vectorised `relu` turns NaN into 0 and would
 /// hide diverged weights behind finite losses.
-fn relu<B: Backend>(z: Tensor<B, 2>) -> Tensor<B, 2> {
+fn relu<B: Backend, const D: usize>(z: Tensor<B, D>) -> Tensor<B, D> {
     let off = z.clone().lower_equal_elem(0.0);
     z.mask_fill(off, 0.0)
 }

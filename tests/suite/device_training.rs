@@ -1,6 +1,7 @@
 //! Training on the device that runs the kernels: gradient rows next to those of the processor, the way from the backward
 //! pass to packed integers without the host, memory that is not taken away, errors.
 
+mod cohort;
 mod runs;
 
 use std::path::Path;

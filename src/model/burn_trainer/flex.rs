@@ -52,12 +52,12 @@ impl FlexTrainer {
 }
 
 /// A tensor's values on the host, row major.
-fn host<B: Backend>(tensor: Tensor<B, 2>) -> Vec<f32> {
+pub(super) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().into_vec().expect("converted to f32 just before")
 }
 
 /// Layers as one flat vector.
-fn flatten<B: Backend>(parameters: Vec<Linear<B>>) -> Vec<f32> {
+pub(super) fn flatten<B: Backend>(parameters: Vec<Linear<B>>) -> Vec<f32> {
     parameters.into_iter().flat_map(Linear::parts).flat_map(host).collect()
 }
 
