@@ -124,6 +124,11 @@ pub fn ending(ending: &Ending) -> String {
         Ending::Finished(Finish::Stopped(Stop::Budget { next, budget })) => {
             format!("stopped by the budget: one more round would cost epsilon {next:.4} of {budget}")
         }
+        Ending::Finished(Finish::Stopped(Stop::Ledger(Excess { next, limit }))) if next.is_infinite() => format!(
+            "stopped by the ledger: with one more round nothing is proved in the {} view, since the error of the noise's tables, times e^epsilon, leaves its share of delta (the limit is epsilon {})",
+            limit.view.name(),
+            limit.epsilon,
+        ),
         Ending::Finished(Finish::Stopped(Stop::Ledger(Excess { next, limit }))) => format!(
             "stopped by the ledger: one more round would take its principal to epsilon {next:.4} of {} in the {} view",
             limit.epsilon,
