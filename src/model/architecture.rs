@@ -222,9 +222,7 @@ impl Architecture {
     /// The last position of a sequence that is no padding; 0 if all are.
     #[must_use]
     pub fn last_position(&self, sequence: &[f32]) -> usize {
-        let padding = self.padding().map(|token| token as f32);
-        let length = sequence.iter().position(|&token| Some(token) == padding).unwrap_or(sequence.len());
-        length.saturating_sub(1)
+        unpadded(sequence, self.padding()).saturating_sub(1)
     }
 
     /// True if training draws: there is dropout.
@@ -360,6 +358,12 @@ impl Architecture {
             None => Ok(()),
         }
     }
+}
+
+/// The length of a sequence of tokens without its padding: up to the first one that fills.
+pub(in crate::model) fn unpadded(sequence: &[f32], padding: Option<u32>) -> usize {
+    let padding = padding.map(|token| token as f32);
+    sequence.iter().position(|&token| Some(token) == padding).unwrap_or(sequence.len())
 }
 
 impl fmt::Display for Architecture {

@@ -1,5 +1,7 @@
 //! The gradient of the cross entropy.
 
+use crate::model::architecture::unpadded;
+
 /// `scale * (softmax(z) - e_label)` of every sample: the gradient of `scale` times its cross entropy by its logits.
 ///
 /// All values of a sample are NaN if one of its logits is NaN or plus infinity. Labels must be below `classes`.
@@ -26,8 +28,7 @@ pub(super) fn next_token_gradient(
 ) {
     let tokens = logits.len() / sequence.len().max(1);
     let follows = |t: usize| sequence.get(t + 1).map_or(behind, |&token| token as u32);
-    let is_padding = |&token: &f32| Some(token as u32) == padding;
-    let length = sequence.iter().position(is_padding).unwrap_or(sequence.len());
+    let length = unpadded(sequence, padding);
     let counts = |t: usize| t < length && Some(follows(t)) != padding;
     let scale = scale / (0..length).filter(|&t| counts(t)).count().max(1) as f32;
     for (t, (z, out)) in logits.chunks_exact(tokens).zip(out.chunks_exact_mut(tokens)).enumerate() {

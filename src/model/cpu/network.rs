@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::sequence::{Embedding, LayerNorm, Positions};
 use super::{CHUNK, MOST_VALUES};
 use crate::backend::simd::matmul::MatMul;
-use crate::model::architecture::{Architecture, Layer, ParameterSpan, Shape};
+use crate::model::architecture::{Architecture, Layer, ParameterSpan, Shape, unpadded};
 
 /// How the values of a sample lie in a slot: value (c, y, x) of sample s at `s * sample + c * plane + y * row + x`.
 ///
@@ -169,7 +169,8 @@ impl Network {
                 }
                 Layer::LayerNorm { epsilon, .. } => {
                     let Some(span) = spans.next() else { continue };
-                    building.push(Step::LayerNorm(LayerNorm { span, epsilon }), Layout::dense(gives));
+                    building
+                        .push(Step::LayerNorm(LayerNorm { span, epsilon, sample: read.sample }), Layout::dense(gives));
                 }
                 Layer::Attention { width, heads, causal } => {
                     let maps = [spans.next(), spans.next(), spans.next(), spans.next()];
@@ -225,25 +226,11 @@ impl Network {
             Step::Attention(attention) => attention.scratch(samples),
             Step::Embedding(embedding) => embedding.scratch(samples),
             Step::Linear(linear) => linear.scratch(),
-            Step::Gather(_) | Step::Relu | Step::LayerNorm(_) | Step::Positions(_) | Step::Fork | Step::Join(_) => {
-                Scratch::default()
-            }
+            Step::LayerNorm(norm) => norm.scratch(samples),
+            Step::Gather(_) | Step::Relu | Step::Positions(_) | Step::Fork | Step::Join(_) => Scratch::default(),
         };
-        let scratch = self.steps.iter().zip(self.reads()).map(|(step, read)| match step {
-            Step::LayerNorm(norm) => norm.scratch(samples * self.slots[read].sample),
-            _ => scratch(step),
-        });
-        let scratch = scratch.collect();
+        let scratch = self.steps.iter().map(scratch).collect();
         Workspace { values: slots(), gradients: slots(), scratch, lengths: Vec::new(), len: 0 }
-    }
-
-    /// Which slot each step reads.
-    fn reads(&self) -> impl Iterator<Item = usize> {
-        self.steps.iter().scan(0, |slot, step| {
-            let read = *slot;
-            *slot += usize::from(!step.in_place());
-            Some(read)
-        })
     }
 
     /// The logits of some samples, whose features `fill` writes in turn, `[len x classes]`. With `draws`: in training.
@@ -261,10 +248,9 @@ impl Network {
             place.copy_from_slice(features);
         }
         work.lengths.clear();
-        if let Some(padding) = self.padding {
+        if self.padding.is_some() {
             let tokens = work.values[0][..len * input.sample].chunks_exact(input.sample);
-            let whole = |tokens: &[f32]| tokens.iter().position(|&t| t == padding as f32).unwrap_or(tokens.len());
-            work.lengths.extend(tokens.map(whole));
+            work.lengths.extend(tokens.map(|tokens| unpadded(tokens, self.padding)));
         }
         let lengths = &work.lengths[..];
         let mut slot = 0;

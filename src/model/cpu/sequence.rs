@@ -73,11 +73,14 @@ impl Embedding {
 pub(super) struct LayerNorm {
     pub(super) span: ParameterSpan,
     pub(super) epsilon: f32,
+    /// Values of a sample.
+    pub(super) sample: usize,
 }
 
 impl LayerNorm {
     /// `first`: vectors without mean and of variance 1; `second`: what they were multiplied by.
-    pub(super) fn scratch(&self, values: usize) -> Scratch {
+    pub(super) fn scratch(&self, samples: usize) -> Scratch {
+        let values = samples * self.sample;
         Scratch { first: vec![0.0; values], second: vec![0.0; values / self.span.outputs], ..Scratch::default() }
     }
 

@@ -84,7 +84,7 @@ fn padded(x: &[f32], columns: Range<usize>, starts: impl Iterator<Item = usize>)
 
 /// The sum of sixteen lanes, halves first.
 #[inline(always)]
-fn fold(lanes: &[f32; LANES]) -> f32 {
+pub(super) fn fold(lanes: &[f32; LANES]) -> f32 {
     let mut sums = *lanes;
     for half in [8, 4, 2, 1] {
         for i in 0..half {

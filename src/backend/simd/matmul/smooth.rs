@@ -1,6 +1,7 @@
 //! What transformers do value by value and row by row: gelu, softmax, norms. In plain loops over sixteen lanes, which the
 //! compiler makes vectors of; no contraction, so that the bits are the same on every instruction set.
 
+use super::correlate::fold;
 use super::{LANES, MatMul};
 use crate::backend::simd::isa::Kernel;
 use crate::backend::simd::lanes::Machine;
@@ -100,19 +101,6 @@ fn normal(z: f32) -> (f32, f32) {
     (if z > 0.0 { 1.0 - tail } else { tail }, 0.398_942_3 * bell)
 }
 
-/// The sum in sixteen lanes, halves first.
-#[inline(always)]
-fn fold(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
 #[inline(always)]
 fn sum(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -125,7 +113,7 @@ fn sum(x: &[f32]) -> f32 {
     for i in 0..rest.len() {
         lanes[i] += rest[i];
     }
-    fold(lanes)
+    fold(&lanes)
 }
 
 /// `sum (x - shift) (y - shift)`.
@@ -142,7 +130,7 @@ fn inner(x: &[f32], y: &[f32], shift: f32) -> f32 {
     for (i, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
         lanes[i] += (x - shift) * (y - shift);
     }
-    fold(lanes)
+    fold(&lanes)
 }
 
 /// The largest value; NaN is passed over.
