@@ -5,16 +5,32 @@
 pub mod account;
 pub mod audit;
 pub mod bench;
+pub mod completions;
 pub mod data;
 pub mod devices;
 pub mod dse;
 pub mod eval;
+#[cfg(feature = "net")]
+pub mod join;
+#[cfg(feature = "net")]
+pub mod keys;
 pub mod ledger;
+#[cfg(feature = "net")]
+mod log;
+pub mod man;
+#[cfg(feature = "net")]
+pub mod policy;
 pub mod query;
+#[cfg(feature = "net")]
+pub mod rounds;
 pub mod sample;
 pub mod secagg;
+#[cfg(feature = "net")]
+pub mod serve;
 pub mod sweep;
 pub mod train;
+#[cfg(feature = "net")]
+pub mod watch;
 
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
@@ -33,6 +49,28 @@ pub struct Cli {
 pub enum Command {
     /// Train a model privately over simulated clients.
     Train(train::Args),
+    /// Run an experiment for clients that call over the network: rounds survive crashes, a dashboard shows them.
+    #[cfg(feature = "net")]
+    Serve(serve::Args),
+    /// Take part in a server's rounds with local data, or as a key holder.
+    #[cfg(feature = "net")]
+    Join(join::Args),
+    /// Authorities, certificates and enrolment tokens.
+    #[cfg(feature = "net")]
+    Keys(keys::Args),
+    /// What a client lets be done with its data.
+    #[cfg(feature = "net")]
+    Policy(policy::Args),
+    /// A server's stored rounds: list, inspect, export, verify, back up, restore.
+    #[cfg(feature = "net")]
+    Rounds(rounds::Args),
+    /// A running server in the terminal.
+    #[cfg(feature = "net")]
+    Watch(watch::Args),
+    /// Completions for a shell.
+    Completions(completions::Args),
+    /// Manual pages.
+    Man(man::Args),
     /// Privacy loss of a mechanism, or the noise that meets a target.
     Account(Box<account::Entry>),
     /// Attack a mechanism as it runs here: a lower bound of epsilon beside the claimed one.
@@ -104,6 +142,20 @@ fn number(value: f64) -> Value {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Train(args) => train::run(args),
+        #[cfg(feature = "net")]
+        Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "net")]
+        Command::Join(args) => join::run(&args),
+        #[cfg(feature = "net")]
+        Command::Keys(args) => keys::run(args),
+        #[cfg(feature = "net")]
+        Command::Policy(args) => policy::run(args),
+        #[cfg(feature = "net")]
+        Command::Rounds(args) => rounds::run(&args),
+        #[cfg(feature = "net")]
+        Command::Watch(args) => watch::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Account(args) => account::run(*args),
         Command::Audit(args) => audit::run(&args),
         Command::Ledger(args) => ledger::run(args),

@@ -3,6 +3,7 @@
 pub mod asynchrony;
 pub mod build;
 pub mod design;
+pub mod federation;
 pub mod overrides;
 pub mod resolve;
 mod samples;
@@ -34,6 +35,7 @@ use crate::model::architecture::ModelConfig;
 use crate::model::{ModelError, StartConfig};
 use crate::privacy::matrix::MatrixKind;
 use crate::privacy::mechanism::PrivacyError;
+use federation::FederationConfig;
 use schedule::ScheduleConfig;
 
 /// An experiment: data, clients, model, learning algorithm, privacy.
@@ -104,6 +106,9 @@ pub struct Config {
     /// The protocol that adds the vectors: `plain`, `{"masks": {}}`, `{"oneshot": {}}` or `{"mphe": {}}`.
     #[serde(default)]
     pub secagg: Protocol,
+    /// How the experiment is run where clients are processes of their own (`veilsum serve`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation: Option<FederationConfig>,
     /// When to evaluate.
     #[serde(default)]
     pub evaluation: Every,

@@ -105,6 +105,22 @@ impl Dataset {
         self.labels.is_empty()
     }
 
+    /// No samples of no class: the data of a party that has none.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            name: String::new(),
+            features: Features::Bytes(Vec::new()),
+            mean: 0.0,
+            std: 1.0,
+            labels: Vec::new(),
+            dim: 0,
+            classes: 0,
+            natural_ids: None,
+            class_names: None,
+        }
+    }
+
     /// The samples at `indices`, normalised. Panics if an index is out of range: partitions are built
     /// from this data set.
     #[must_use]

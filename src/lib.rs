@@ -25,6 +25,8 @@ pub mod fl;
 pub mod he;
 pub mod math;
 pub mod model;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod params;
 pub mod privacy;
 pub mod report;

@@ -33,10 +33,12 @@ use crate::fl::checkpoint::Checkpoint;
 use crate::fl::compress::Residuals;
 use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary, RoundTask, RuleReport};
 use crate::fl::dp_sgd::GradientReport;
+use crate::fl::replay::Played;
 use crate::fl::spend::{EpsilonViews, Spend};
 use crate::model::{Evaluation, ModelError};
 use crate::privacy::ledger::LedgerError;
 use crate::report::ReportError;
+use crate::secagg::SessionId;
 use ledger::{LedgerState, RunLedger};
 use loss::{DeviceLoss, Recovery};
 use mphe::Holders;
@@ -94,6 +96,35 @@ pub struct RoundRecord {
     pub device_lost: Option<DeviceLoss>,
     /// Wall time since the start or the resumption.
     pub seconds: f64,
+}
+
+impl RoundRecord {
+    /// The record of a round that was finished `seconds` after the start.
+    #[must_use]
+    pub fn of(summary: &RoundSummary, seconds: f64) -> Self {
+        let finite = |x: f64| x.is_finite().then_some(x);
+        Self {
+            round: summary.round,
+            attempt: summary.attempt,
+            epsilon: finite(summary.epsilon.public.epsilon),
+            epsilon_server_view: finite(summary.epsilon.server.epsilon),
+            delta: summary.epsilon.public.delta,
+            sample_epsilon: summary.epsilon.samples.as_ref().and_then(|s| finite(s.report.epsilon)),
+            sample_delta: summary.epsilon.samples.as_ref().map(|s| s.report.delta),
+            order: summary.epsilon.public.order,
+            cohort: summary.cohort,
+            survivors: summary.survivors,
+            update_norm: summary.update_norm,
+            clip: summary.clip,
+            arrived: summary.arrived,
+            rule: summary.rule.clone(),
+            accuracy: summary.evaluation.map(|e| e.accuracy),
+            loss: summary.evaluation.map(|e| e.loss),
+            attack_success: None,
+            device_lost: None,
+            seconds,
+        }
+    }
 }
 
 /// One line of `client_diagnostics.jsonl`: what the clients of a round saw. In a federation it never
@@ -343,6 +374,10 @@ impl Run {
                 Action::Begin(tasks) => {
                     let Some(first) = tasks.first() else { continue };
                     self.current = (first.id.round, first.id.attempt);
+                    if self.was_abandoned(first.id) {
+                        coordinator.give_up();
+                        continue;
+                    }
                     if let Err(e) = self.begin(&tasks, coordinator, interrupt) {
                         self.recover(e, Recovery::Restarted, coordinator, observer)?;
                     }
@@ -377,6 +412,12 @@ impl Run {
                 Action::Finished(finish) => return Ok(Ending::Finished(finish)),
             }
         }
+    }
+
+    /// True for an attempt that was given up where these rounds were played.
+    fn was_abandoned(&self, id: SessionId) -> bool {
+        let replay = self.experiment.replay.as_ref();
+        replay.is_some_and(|replay| replay.of(id.round, id.attempt) == Some(&Played::Abandoned))
     }
 
     /// Puts the attempt on record and lets the cohort work.
@@ -497,27 +538,10 @@ impl Run {
     }
 
     fn record(&self, summary: &RoundSummary) -> RoundRecord {
-        let finite = |x: f64| x.is_finite().then_some(x);
         RoundRecord {
-            round: summary.round,
-            attempt: summary.attempt,
-            epsilon: finite(summary.epsilon.public.epsilon),
-            epsilon_server_view: finite(summary.epsilon.server.epsilon),
-            delta: summary.epsilon.public.delta,
-            sample_epsilon: summary.epsilon.samples.as_ref().and_then(|s| finite(s.report.epsilon)),
-            sample_delta: summary.epsilon.samples.as_ref().map(|s| s.report.delta),
-            order: summary.epsilon.public.order,
-            cohort: summary.cohort,
-            survivors: summary.survivors,
-            update_norm: summary.update_norm,
-            clip: summary.clip,
-            arrived: summary.arrived,
-            rule: summary.rule.clone(),
-            accuracy: summary.evaluation.map(|e| e.accuracy),
-            loss: summary.evaluation.map(|e| e.loss),
             attack_success: summary.evaluation.and(self.attack_success),
             device_lost: self.device_lost.clone().filter(|l| l.round == summary.round),
-            seconds: self.started.elapsed().as_secs_f64(),
+            ..RoundRecord::of(summary, self.started.elapsed().as_secs_f64())
         }
     }
 

@@ -10,6 +10,7 @@ use super::{Exit, Failure};
 use crate::config::build::{Experiment, Given, build};
 use crate::config::{Config, ConfigError, LedgerConfig, overrides};
 use crate::fl::FlError;
+use crate::fl::replay::Replay;
 use crate::report::progress::Progress;
 use crate::report::terminal::{Align, Table};
 use crate::sim::loss::DeviceLoss;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Continue the run in this folder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set"])]
     pub resume: Option<PathBuf>,
+    /// Play rounds again that were played elsewhere (`veilsum rounds export`): who vanished in them, and which were given up.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub replay: Option<PathBuf>,
     /// Charge every release to a principal of this ledger, before it is made, and stop before its limit is passed.
     #[arg(long, value_name = "FILE", requires = "principal", conflicts_with = "resume")]
     pub ledger: Option<PathBuf>,
@@ -152,7 +156,15 @@ fn open(args: &Args) -> Result<(Experiment, PathBuf), Failure> {
         );
         return Err(Failure::new(Exit::Usage, message));
     }
-    Ok((build(&config, &base, Given { progress: !args.json, ..Given::default() })?, folder))
+    let mut experiment = build(&config, &base, Given { progress: !args.json, ..Given::default() })?;
+    if let Some(path) = &args.replay {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+        let replay: Replay = serde_json::from_str(&text).map_err(|e| {
+            Failure::new(Exit::Usage, format!("{}: {e}; expected `veilsum rounds export`", path.display()))
+        })?;
+        experiment.replay = Some(Arc::new(replay));
+    }
+    Ok((experiment, folder))
 }
 
 /// `runs/NAME`, or the first `runs/NAME-2`, `-3`, ... that does not exist.

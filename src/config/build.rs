@@ -1,6 +1,7 @@
 //! From a config to an experiment: data loaded, clients dealt, noise calibrated, everything checked
 //! before the first round.
 
+mod federate;
 mod notes;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use self::federate::{Seat, deal, deal_key, federate, seat_client};
 use super::asynchrony;
 use super::resolve::{Resolved, Setting, resolve};
 use super::samples;
@@ -27,6 +29,7 @@ use crate::fl::dp_sgd::GradientReport;
 use crate::fl::groups::Grouping;
 use crate::fl::plan::{Direction, Plan};
 use crate::fl::protocol::Protocol;
+use crate::fl::replay::Replay;
 use crate::fl::{FlError, SERVER, nova};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
@@ -84,6 +87,8 @@ pub struct Experiment {
     pub model: Option<ModelConfig>,
     /// Share of the clients that vanish in the simulation.
     pub dropout_rate: f64,
+    /// Rounds that were played elsewhere, to be played again: who vanished in them.
+    pub replay: Option<Arc<Replay>>,
     /// Who sends what it likes in the simulation.
     pub adversary: Option<Adversary>,
     /// What the simulated clients keep between rounds, where errors are fed back. A run begins with nothing, or with what its
@@ -194,6 +199,67 @@ pub struct Given {
     pub progress: bool,
 }
 
+/// What runs the kernels, and who trains.
+struct Tools {
+    backend: Arc<dyn Backend>,
+    trainers: Trainers,
+    /// Where the clients train, written down.
+    train_on: Option<TrainOn>,
+    on_device: bool,
+}
+
+impl Tools {
+    fn open(config: &Config, base: &Path, given: Option<Arc<dyn LocalTrainer>>) -> Result<Self, ConfigError> {
+        let backend = backend::open(config.backend.map(|b| match b {
+            BackendName::Scalar => BackendKind::Scalar,
+            BackendName::Simd => BackendKind::Simd,
+            BackendName::Wgpu => BackendKind::Wgpu,
+            BackendName::Cuda => BackendKind::Cuda,
+        }))?;
+        let train_on = if given.is_some() { config.train_on } else { train_on(config) };
+        let on_device =
+            train_on == Some(TrainOn::Backend) && matches!(backend.kind(), BackendKind::Wgpu | BackendKind::Cuda);
+        if on_device && matches!(config.algorithm, Algorithm::Scaffold { .. }) {
+            return Err(invalid("train_on", "cpu with `scaffold`", "backend"));
+        }
+        let trainers = trainers(config, base, given, on_device.then_some(&backend))?;
+        Ok(Self { backend, trainers, train_on, on_device })
+    }
+
+    fn check_dataset(&self, data: &Dataset) -> Result<(), ConfigError> {
+        match &self.trainers.model {
+            Some(model) => Ok(model.architecture()?.check_dataset(data)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Data, and who has them.
+struct Population {
+    split: Arc<Split>,
+    partition: Partition,
+    root: Vec<usize>,
+    data_digest: [u8; 32],
+    session: [u8; 16],
+    secret: Secret,
+}
+
+const fn cipher(config: &Config) -> Cipher {
+    match config.privacy.cipher {
+        CipherName::ChaCha20 => Cipher::ChaCha20,
+        CipherName::ChaCha8 => Cipher::ChaCha8,
+    }
+}
+
+/// The secret that is given, of the seed, or fresh.
+fn secret(config: &Config, given: Option<Secret>) -> Result<Secret, ConfigError> {
+    match (given, config.seed) {
+        (Some(secret), _) => Ok(secret),
+        (None, Some(seed)) => Ok(Secret::from_seed(seed)),
+        (None, None) => Ok(Secret::fresh()?),
+    }
+}
+
 /// Builds the experiment of a config. `base` is the folder that relative data paths start from.
 ///
 /// # Errors
@@ -203,42 +269,28 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         Some(split) => split,
         None => Arc::new(data::load(&config.data, base, given.progress)?),
     };
-    let backend = backend::open(config.backend.map(|b| match b {
-        BackendName::Scalar => BackendKind::Scalar,
-        BackendName::Simd => BackendKind::Simd,
-        BackendName::Wgpu => BackendKind::Wgpu,
-        BackendName::Cuda => BackendKind::Cuda,
-    }))?;
-    let train_on = if given.trainer.is_some() { config.train_on } else { train_on(config) };
-    let on_device =
-        train_on == Some(TrainOn::Backend) && matches!(backend.kind(), BackendKind::Wgpu | BackendKind::Cuda);
-    if on_device && matches!(config.algorithm, Algorithm::Scaffold { .. }) {
-        return Err(invalid("train_on", "cpu with `scaffold`", "backend"));
-    }
-    let Trainers { trainer, trainer_on_cpu, model, start } =
-        trainers(config, base, given.trainer, on_device.then_some(&backend))?;
-    if let Some(model) = &model {
-        model.architecture()?.check_dataset(&split.train)?;
-    }
-    let secret = match (given.secret, config.seed) {
-        (Some(secret), _) => secret,
-        (None, Some(seed)) => Secret::from_seed(seed),
-        (None, None) => Secret::fresh()?,
-    };
+    let tools = Tools::open(config, base, given.trainer)?;
+    tools.check_dataset(&split.train)?;
+    let secret = secret(config, given.secret)?;
     let session = session_of(&secret);
-    let cipher = match config.privacy.cipher {
-        CipherName::ChaCha20 => Cipher::ChaCha20,
-        CipherName::ChaCha8 => Cipher::ChaCha8,
-    };
-    let partition_key = server_key(&secret, &session, Purpose::Partition, cipher);
+    let partition_key = server_key(&secret, &session, Purpose::Partition, cipher(config));
     let mut partition = partition::partition(&split.train, &config.partition, &partition_key)?;
     let root = match config.aggregation.as_ref().and_then(|aggregation| aggregation.root_samples) {
         Some(samples) => {
-            let key = server_key(&secret, &session, Purpose::Root, cipher);
+            let key = server_key(&secret, &session, Purpose::Root, cipher(config));
             set_aside(&mut partition, split.train.len(), samples, &key)?
         }
         None => Vec::new(),
     };
+    let data_digest = digest(&split.train, &partition, tools.trainers.start.as_ref());
+    assemble(config, base, tools, Population { split, partition, root, data_digest, session, secret })
+}
+
+/// The plan of a config and its population, and all that stands around it.
+fn assemble(config: &Config, base: &Path, tools: Tools, population: Population) -> Result<Experiment, ConfigError> {
+    let Tools { backend, trainers: Trainers { trainer, trainer_on_cpu, model, start }, train_on, on_device } = tools;
+    let Population { split, partition, root, data_digest, session, secret } = population;
+    let cipher = cipher(config);
     let clients = partition.clients.len() as u64;
     check_ranges(config, clients)?;
     let dim = trainer.parameter_count();
@@ -284,7 +336,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         evaluate_every: config.evaluation.every,
         checkpoint_every: config.checkpoint.every,
         cipher,
-        data_digest: digest(&split.train, &partition, start.as_ref()),
+        data_digest,
     };
     plan.validate()?;
     // The run folder may be continued from anywhere.
@@ -321,6 +373,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         seed: config.seed,
         model,
         dropout_rate: config.dropout_rate,
+        replay: None,
         adversary: config.adversary.map(|a| a.build(clients)).transpose().map_err(FlError::from)?,
         residuals: Arc::default(),
         gradients: Arc::default(),

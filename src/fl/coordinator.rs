@@ -24,6 +24,7 @@ use super::adaptive::ClipState;
 use super::correlated::RunNoise;
 use super::optimizer::ServerOptimizer;
 use super::plan::{Direction, Plan};
+use super::protocol::{Directory, PATIENCE};
 use super::rule::{AggregationConfig, Aggregator};
 use super::spend::{EpsilonViews, Spend};
 use super::{FlError, SERVER, scaffold};
@@ -108,6 +109,9 @@ pub struct Coordinator {
     kept: Option<[u8; 32]>,
     /// Bytes of the clients' frames, and clients in the sums.
     received: (u64, u64),
+    /// Whose keys the parties have, and the milliseconds that a phase waits for them.
+    directory: Directory,
+    patience: u64,
     state: State,
     pending: VecDeque<Action>,
 }
@@ -162,9 +166,49 @@ impl Coordinator {
             arrivals,
             kept: None,
             received: (0, 0),
+            directory: Directory::Simulated,
+            patience: PATIENCE,
             state: State::Ready,
             pending: VecDeque::new(),
         })
+    }
+
+    /// Pins the keys of the parties of the next rounds, and says how many milliseconds each phase waits for them. A driver says
+    /// it that does not play them.
+    pub fn pin(&mut self, directory: Directory, patience: u64) {
+        (self.directory, self.patience) = (directory, patience);
+    }
+
+    /// Begins the round in progress once more, as if nothing of it had been heard: for a driver that will bring again what it
+    /// has on record, in the same order. True if there was one.
+    pub fn rewind(&mut self) -> bool {
+        let working = matches!(self.state, State::Collecting(_) | State::Keyless(_) | State::Keying { .. });
+        if working {
+            self.state = State::Ready;
+        }
+        working
+    }
+
+    /// Gives up the attempt in progress, of which nothing was released. The round takes another attempt number, since the
+    /// parties answer once under each. `None` if nothing is collected.
+    pub fn give_up(&mut self) -> Option<SessionId> {
+        let State::Collecting(groups) = &self.state else { return None };
+        let id = groups.first()?.task.id;
+        self.spend.abandon(id.round, id.attempt);
+        self.rewind();
+        Some(id)
+    }
+
+    /// True between two rounds: [`Self::poll_action`] would begin the next one, or end the run.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        matches!(self.state, State::Ready) && self.pending.is_empty()
+    }
+
+    /// True while vectors are collected, or their sum is opened.
+    #[must_use]
+    pub const fn is_collecting(&self) -> bool {
+        matches!(self.state, State::Collecting(_))
     }
 
     /// The constants of the run.
@@ -238,11 +282,7 @@ impl Coordinator {
     /// noised sum and decodes it here. Whatever the device had decoded was never returned: one charge, one release.
     pub fn move_to(&mut self, backend: Arc<dyn Backend>) -> bool {
         self.backend = backend;
-        let working = matches!(self.state, State::Collecting(_) | State::Keyless(_) | State::Keying { .. });
-        if working {
-            self.state = State::Ready;
-        }
-        working
+        self.rewind()
     }
 
     /// Epsilon of all that is charged up to the last finished round; of the samples of clients that run DP-SGD, of all that
@@ -414,6 +454,23 @@ impl Coordinator {
             other => {
                 self.state = other;
                 Err(self.out_of_order("an evaluation"))
+            }
+        }
+    }
+
+    /// The driver has no test data: the round of [`Action::Evaluate`] is reported without an evaluation.
+    ///
+    /// # Errors
+    /// In any other state.
+    pub fn unevaluated(&mut self) -> Result<(), FlError> {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Evaluating(summary) => {
+                self.finish_round(summary);
+                Ok(())
+            }
+            other => {
+                self.state = other;
+                Err(self.out_of_order("a round without an evaluation"))
             }
         }
     }

@@ -19,12 +19,48 @@ use crate::math::prg::{Secret, StreamKey};
 use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::masks::{self, MasksServer, Request, ServerModel, Session, Setup};
 use crate::secagg::mphe::{MpheServer, RoundSession, SignedKey};
-use crate::secagg::oneshot::OneshotServer;
+use crate::secagg::oneshot::{HolderKeys, OneshotServer, simulated_holder};
 use crate::secagg::plain::PlainServer;
 use crate::secagg::{Party, SecAggError, SessionId, VectorShape};
 
-/// Milliseconds that a round waits for the answers to one request.
+/// Milliseconds that a round waits for the answers to one request, unless its driver says otherwise.
 pub(super) const PATIENCE: u64 = 60_000;
+
+/// Whose public keys the parties of a run have.
+#[derive(Clone, Debug, Default)]
+pub enum Directory {
+    /// One process plays all parties, with keys from the secret of its simulation.
+    #[default]
+    Simulated,
+    /// Parties of their own, whose keys were pinned when they enrolled.
+    Pinned {
+        /// Of every client that may be asked.
+        clients: Arc<Roster>,
+        /// Of the key holders, 1 to K; empty where the protocol has none.
+        holders: Arc<[HolderKeys]>,
+    },
+}
+
+impl Directory {
+    /// The keys of a cohort, and perhaps of others.
+    fn roster(&self, secret: &Secret, cohort: &[u64]) -> Result<Arc<Roster>, SecAggError> {
+        match self {
+            Self::Simulated => {
+                let identity = |&client: &u64| (client, Identity::simulated(secret, client).public());
+                Ok(Arc::new(Roster::new(cohort.iter().map(identity))?))
+            }
+            Self::Pinned { clients, .. } => Ok(Arc::clone(clients)),
+        }
+    }
+
+    /// The keys of `count` holders.
+    fn holders(&self, secret: &Secret, count: u16) -> Vec<HolderKeys> {
+        match self {
+            Self::Simulated => (1..=count).map(|holder| simulated_holder(secret, holder).1).collect(),
+            Self::Pinned { holders, .. } => holders.to_vec(),
+        }
+    }
+}
 
 /// A protocol, as a config names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -165,17 +201,16 @@ impl MasksConfig {
         let min_survivors = request.min_survivors.max(round.threshold);
         // Losses that the noise does not bear the graph need not bear either.
         let dropouts = request.dropouts.min(round.cohort.len() - round.threshold.min(round.cohort.len()));
-        let identity = |&client: &u64| (client, Identity::simulated(round.secret, client).public());
         let mut graph_seed = [0; 32];
         round.graph.fill(0, &mut graph_seed);
         let setup = Setup {
             id: round.id,
             shape: round.shape,
             cohort: round.cohort.to_vec(),
-            roster: Arc::new(Roster::new(round.cohort.iter().map(identity))?),
+            roster: round.directory.roster(round.secret, round.cohort)?,
             plan: masks::Plan::choose(&Request { min_survivors, dropouts, ..request })?,
             graph_seed,
-            deadlines: Some([1, 2, 3, 4, 5].map(|phase| phase * PATIENCE)),
+            deadlines: Some([1, 2, 3, 4, 5].map(|phase| phase * round.patience)),
         };
         Session::new(setup)
     }
@@ -192,8 +227,12 @@ pub(super) struct RoundParties<'a> {
     pub(super) sharing: usize,
     /// How often each counts inside an exact sum, where they do not count alike.
     pub(super) counts: Option<Vec<u64>>,
-    /// The secret of a simulation, from which the clients' identities come.
+    /// The secret of a simulation, from which the parties' keys come where nobody has pinned others.
     pub(super) secret: &'a Secret,
+    /// Whose keys the parties have.
+    pub(super) directory: &'a Directory,
+    /// Milliseconds that a phase waits.
+    pub(super) patience: u64,
     /// The collective key, where the protocol has one.
     pub(super) key: Option<&'a Arc<SignedKey>>,
     /// Public randomness of the graph.
@@ -221,7 +260,7 @@ impl RoundProtocol {
     pub(super) fn server(&self, task: &RoundTask, backend: Arc<dyn Backend>) -> Result<Box<dyn Party>, SecAggError> {
         Ok(match self {
             Self::Plain => {
-                let deadline = Some(PATIENCE);
+                let deadline = Some(task.patience);
                 Box::new(PlainServer::new(task.id, &task.cohort, task.shape, task.threshold, deadline, backend)?)
             }
             Self::Masks(session) => Box::new(MasksServer::new(session, backend)),

@@ -20,6 +20,8 @@ pub struct Attempt {
     pub input: [u8; 32],
     /// True once the charge is durable.
     pub charged: bool,
+    /// True if it was given up unreleased: its number is not taken again.
+    pub abandoned: bool,
 }
 
 /// Epsilon in both views.
@@ -123,12 +125,21 @@ impl Spend {
     /// release the same bits, so that it costs nothing more); any other input takes the next one.
     pub fn begin(&mut self, round: u32, input: [u8; 32]) -> Attempt {
         let attempts = self.rounds.entry(round).or_default();
-        if let Some(known) = attempts.iter().find(|a| a.input == input) {
+        if let Some(known) = attempts.iter().find(|a| a.input == input && !a.abandoned) {
             return *known;
         }
-        let fresh = Attempt { attempt: attempts.len() as u32, input, charged: false };
+        let fresh = Attempt { attempt: attempts.len() as u32, input, charged: false, abandoned: false };
         attempts.push(fresh);
         fresh
+    }
+
+    /// Gives an attempt up, of which nothing was released: the round takes another number, also on the same input, so that
+    /// nobody answers twice under one.
+    pub(super) fn abandon(&mut self, round: u32, attempt: u32) {
+        let attempts = self.rounds.entry(round).or_default();
+        if let Some(given_up) = attempts.iter_mut().find(|a| a.attempt == attempt && !a.charged) {
+            given_up.abandoned = true;
+        }
     }
 
     /// The clients of an attempt are about to work: from here on their samples are accounted for it.

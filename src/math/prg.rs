@@ -109,6 +109,8 @@ pub enum Purpose {
     Arrivals = 80,
     /// Which training samples are the server's own (public).
     Root = 81,
+    /// What a party of a federation derives all its randomness of one run from.
+    PartyRun = 90,
     /// Which of its samples a client takes for one step of local DP-SGD; bound to all that the step starts from.
     SampleBatch = 72,
     /// The noise of one step of local DP-SGD, bound to the integers that it hides.
@@ -236,6 +238,12 @@ impl StreamKey {
     #[must_use]
     pub const fn from_bytes(key: [u8; 32], cipher: Cipher) -> Self {
         Self { key, cipher }
+    }
+
+    /// The bytes of a key that is public, for those who are told it.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.key
     }
 
     /// Which cipher runs under this key.

@@ -104,7 +104,7 @@ impl RunLedger {
     /// # Errors
     /// Those of [`LedgerFile::charge`]: nothing may be released then.
     pub fn charge(&mut self, charge: &Charge) -> Result<(), SimError> {
-        let attempt = Attempt { attempt: charge.attempt, input: charge.input, charged: true };
+        let attempt = Attempt { attempt: charge.attempt, input: charge.input, charged: true, abandoned: false };
         Ok(self.file.charge(&mut self.tab, self.run.release(charge.round, &attempt))?)
     }
 

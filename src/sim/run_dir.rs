@@ -160,7 +160,7 @@ impl RunDir {
         if known.iter().any(|a| a.attempt == attempt) {
             return Ok(());
         }
-        known.push(Attempt { attempt, input, charged: false });
+        known.push(Attempt { attempt, input, charged: false, abandoned: false });
         self.journal.write(&JournalLine::Begin(Tried { round, attempt, input: hex::encode(input) }))?;
         Ok(())
     }
@@ -342,7 +342,7 @@ fn read_journal(path: &Path) -> Result<Journal, SimError> {
             .map_err(|_| folder_error(path, format!("round {round}: the input hash is damaged")))?;
         let known = journal.attempts.entry(round).or_default();
         if !charged {
-            known.push(Attempt { attempt, input, charged });
+            known.push(Attempt { attempt, input, charged, abandoned: false });
         } else if let Some(a) = known.iter_mut().find(|a| a.attempt == attempt) {
             a.charged = true;
         } else {

@@ -17,6 +17,7 @@ use crate::fl::FlError;
 use crate::fl::client::{ClientRound, excess_keys};
 use crate::fl::coordinator::{Coordinator, ExcessNoise, RoundTask};
 use crate::fl::protocol::RoundProtocol;
+use crate::fl::replay::Played;
 use crate::math::prg::{Address, Purpose};
 use crate::model::samples_per_call;
 use crate::secagg::plain::PlainClient;
@@ -76,6 +77,34 @@ impl Players<'_> {
         }
         Ok(encoded)
     }
+}
+
+/// The vector of one client that is a process of its own, packed as its protocol takes it. `None` if it is not finite and the
+/// round is not private: the client leaves it out.
+///
+/// # Errors
+/// As training and encoding have.
+pub fn encode_one(experiment: &Experiment, task: &RoundTask, client: u64) -> Result<Option<Vec<u8>>, SimError> {
+    let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
+    let encoded = Players { experiment, forged: None }.encoded(&clients, task, &[client])?;
+    Ok((!encoded.members.is_empty()).then_some(encoded.vectors.bytes))
+}
+
+/// The same of a row that something else has trained: the client's delta, `[d]`.
+///
+/// # Errors
+/// A row of another length; as encoding has.
+pub fn encode_row(
+    experiment: &Experiment,
+    task: &RoundTask,
+    client: u64,
+    row: Vec<f32>,
+) -> Result<Option<Vec<u8>>, SimError> {
+    let finite = row.iter().all(|x| x.is_finite());
+    let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
+    let rows = Rows::dense(row, 1, experiment.plan.dim).map_err(FlError::from)?;
+    let (vectors, _) = clients.vectors(&[client], &rows)?;
+    Ok((finite || experiment.plan.is_private()).then_some(vectors.bytes))
 }
 
 /// What some members send.
@@ -189,6 +218,10 @@ pub fn take_out_excess(experiment: &Experiment, coordinator: &mut Coordinator) -
 
 /// Whether a client is one of those that the simulation loses before they deliver.
 pub(super) fn vanishes(experiment: &Experiment, task: &RoundTask, client: u64) -> bool {
+    let replay = experiment.replay.as_ref();
+    if let Some(Played::Released { survivors }) = replay.and_then(|replay| replay.of(task.id.round, task.id.attempt)) {
+        return survivors.binary_search(&client).is_err();
+    }
     let address = Address { client, round: task.id.round, attempt: task.id.attempt, copy: 0 };
     let key = experiment.secret.derive(&experiment.plan.session, address, Purpose::Vanish, experiment.plan.cipher);
     ((key.reader(0).next_u64() >> 11) as f64) < experiment.dropout_rate * (1u64 << 53) as f64

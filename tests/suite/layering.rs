@@ -27,11 +27,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
+    ("net", &["sim", "config", "report", "fl", "secagg", "privacy", "model", "data", "backend", "math", "files"]),
     (
         "cli",
         &[
-            "files", "sim", "config", "bench", "report", "fl", "secagg", "he", "privacy", "model", "data", "backend",
-            "sample", "params", "math",
+            "net", "files", "sim", "config", "bench", "report", "fl", "secagg", "he", "privacy", "model", "data",
+            "backend", "sample", "params", "math",
         ],
     ),
 ];

@@ -23,6 +23,8 @@ mod layers;
 mod ledger;
 mod matrix;
 mod model;
+#[cfg(feature = "net")]
+mod network;
 mod protected;
 mod query;
 mod regression;

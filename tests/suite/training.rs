@@ -629,6 +629,8 @@ fn committed_schemas_and_configs_are_current() {
         ("experiment.schema.json", veilsum::config::Config::json_schema()),
         ("dse.schema.json", schemars::schema_for!(veilsum::sim::dse::DseConfig).to_value()),
         ("sweep.schema.json", schemars::schema_for!(veilsum::config::sweep::SweepConfig).to_value()),
+        #[cfg(feature = "net")]
+        ("policy.schema.json", veilsum::net::policy::Policy::json_schema()),
     ];
     for (name, schema) in schemas {
         let text = format!("{schema:#}\n");

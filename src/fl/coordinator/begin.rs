@@ -11,9 +11,9 @@ use crate::backend::simd::isa::Isa;
 use crate::fl::FlError;
 use crate::fl::asynchrony::Starts;
 use crate::fl::cohort::{self, Sampling};
-use crate::fl::protocol::RoundParties;
+use crate::fl::notice::{Brief, Notice};
 use crate::fl::spend::Attempt;
-use crate::math::prg::Purpose;
+use crate::math::prg::{Purpose, StreamKey};
 use crate::secagg::SessionId;
 
 impl Coordinator {
@@ -108,48 +108,44 @@ impl Coordinator {
         (group, cohort): (u32, Vec<u64>),
         starts: &Option<Arc<Starts>>,
     ) -> Result<RoundTask, FlError> {
-        let plan = &self.plan;
-        let session = plan.grouping.session(&plan.session, group);
-        let id = SessionId { session, round, attempt: attempt.attempt };
-        let start = |client: &u64| starts.as_ref().and_then(|starts| starts.get(client));
-        // Stand-ins add noise like everybody, of which none counts.
-        let copies = cohort.iter().filter(|client| start(client).is_some_and(|start| start.copy)).count();
-        let sharing = cohort.len() - copies;
-        let (shape, threshold) = (plan.shape()?, plan.threshold(round, sharing));
-        // All of them, where clients share the noise.
-        let threshold = if threshold > 0 { threshold + copies } else { 0 };
-        let uneven = plan.is_exact() && (plan.weights.is_some() || starts.is_some());
-        let count = |&client: &u64| plan.count(client, start(&client).map_or(1, |start| start.weight));
-        let counts = uneven.then(|| cohort.iter().map(count).collect());
-        let parties = RoundParties {
-            id,
-            shape,
-            cohort: &cohort,
-            threshold,
-            sharing,
-            counts,
-            secret: &self.secret,
-            key: self.key.as_ref().map(RunKey::key),
-            graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
-        };
-        Ok(RoundTask {
-            id,
+        let brief = Brief {
+            id: self.group_id(round, attempt.attempt, group),
             group,
-            protocol: plan.protocol.session(plan, &parties)?,
-            share: plan.share(round, sharing),
-            layers: plan.layers(round, sharing),
-            threshold,
             cohort,
             weights: Arc::clone(&self.weights),
             control: self.control.clone(),
             starts: starts.clone(),
             clip: self.clip,
-            operator: plan.operator(&self.key(round, attempt.attempt, Purpose::Compression))?,
-            encode: plan.encode_params()?,
             signs: self.key(round, attempt.attempt, Purpose::Signs),
-            shape,
+            graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
+            compression: self.key(round, attempt.attempt, Purpose::Compression),
+            patience: self.patience,
             input: attempt.input,
-        })
+        };
+        brief.task(&self.plan, &self.directory, &self.secret, self.key.as_ref().map(RunKey::key))
+    }
+
+    fn group_id(&self, round: u32, attempt: u32, group: u32) -> SessionId {
+        SessionId { session: self.plan.grouping.session(&self.plan.session, group), round, attempt }
+    }
+
+    /// What the clients of a group are told, who know the plan: everything else of the task they compute.
+    #[must_use]
+    pub fn notice(&self, task: &RoundTask) -> Notice {
+        let SessionId { round, attempt, .. } = task.id;
+        let public = |key: StreamKey| *key.expose();
+        Notice {
+            round,
+            attempt,
+            group: task.group,
+            cohort: task.cohort.clone(),
+            clip: self.clip.map(|state| state.clip),
+            signs: public(self.key(round, attempt, Purpose::Signs)),
+            graph: public(self.copied_key(round, attempt, Purpose::Graph, task.group)),
+            compression: public(self.key(round, attempt, Purpose::Compression)),
+            patience: task.patience,
+            input: task.input,
+        }
     }
 }
 

@@ -54,6 +54,8 @@ pub struct RoundTask {
     pub protocol: RoundProtocol,
     /// Shape of the vectors that are added.
     pub shape: VectorShape,
+    /// Milliseconds that a phase waits for its parties.
+    pub patience: u64,
     /// SHA-256 of the round's input.
     pub input: [u8; 32],
 }

@@ -27,12 +27,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PATIENCE, RoundParties, certain_bound, check_private_ring, share_of};
+use super::{RoundParties, certain_bound, check_private_ring, share_of};
 use crate::fl::FlError;
 use crate::fl::cohort::{self, Sampling};
 use crate::fl::groups::Grouping;
 use crate::fl::plan::Plan;
-use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::mphe::{self, Deadlines, Request, RoundSession, Setup, SignedKey, Threshold, Trust};
 use crate::secagg::{SecAggError, VectorShape};
 
@@ -251,13 +250,12 @@ impl MpheConfig {
                 found: needs.magnitude.to_string(),
             });
         }
-        let identity = |&client: &u64| (client, Identity::simulated(round.secret, client).public());
         let setup = Setup {
             id: round.id,
             cohort: round.cohort.to_vec(),
-            roster: Arc::new(Roster::new(round.cohort.iter().map(identity))?),
+            roster: round.directory.roster(round.secret, round.cohort)?,
             key: Arc::clone(key),
-            deadlines: Some(Deadlines { input: PATIENCE, agree: 2 * PATIENCE, open: 3 * PATIENCE }),
+            deadlines: Some(Deadlines { input: round.patience, agree: 2 * round.patience, open: 3 * round.patience }),
         };
         Ok(RoundSession::with_survivors(setup, self.least(round.cohort.len(), round.threshold))?)
     }

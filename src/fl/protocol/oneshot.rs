@@ -5,13 +5,12 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PATIENCE, RoundParties, certain_bound, check_private_ring, share_of};
+use super::{RoundParties, certain_bound, check_private_ring, share_of};
 use crate::fl::FlError;
 use crate::fl::plan::Plan;
 use crate::secagg::VectorShape;
-use crate::secagg::identity::{Identity, Roster};
 use crate::secagg::oneshot::plan::least_needed;
-use crate::secagg::oneshot::{Plan as Sum, Request, Session, Setup, Weighting, simulated_holder};
+use crate::secagg::oneshot::{Plan as Sum, Request, Session, Setup, Weighting};
 
 /// Key holders, and who is expected to be corrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -91,14 +90,13 @@ impl OneshotConfig {
         }
         let planned = Sum::choose(&self.request(round.cohort.len(), round.threshold, sum))?;
         check_ring(plan, &planned)?;
-        let identity = |&client: &u64| (client, Identity::simulated(round.secret, client).public());
         Ok(Session::new(Setup {
             id: round.id,
             cohort: round.cohort.to_vec(),
-            roster: Arc::new(Roster::new(round.cohort.iter().map(identity))?),
-            holders: (1..=self.holders).map(|holder| simulated_holder(round.secret, holder).1).collect(),
+            roster: round.directory.roster(round.secret, round.cohort)?,
+            holders: round.directory.holders(round.secret, self.holders),
             plan: planned,
-            deadlines: Some([PATIENCE, 2 * PATIENCE]),
+            deadlines: Some([round.patience, 2 * round.patience]),
         })?)
     }
 }

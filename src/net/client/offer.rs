@@ -1,0 +1,212 @@
+//! What parties of one process know together of a run, and what a round asks of one of them, for its policy.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::LocalData;
+use crate::config::build::{Experiment, Given, Seat, deal, federate};
+use crate::config::{Algorithm, Config, overrides};
+use crate::data::Split;
+use crate::data::partition::Partition;
+use crate::files::write_atomic;
+use crate::fl::coordinator::RoundTask;
+use crate::fl::protocol::{Protocol, RoundProtocol};
+use crate::fl::spend::{Attempt, Spend};
+use crate::net::keys::PartyKeys;
+use crate::net::plan::{Key, Parties};
+use crate::net::policy::{Fingerprint, HolderOffer, LocalTime, Offer, changed_keys};
+use crate::net::{NetError, now};
+use crate::report::ReportError;
+
+/// The keys of clients that a party has seen.
+const KEYS: &str = "clients.json";
+
+/// What a round asks.
+pub(super) struct Asked<'a> {
+    pub(super) experiment: &'a Experiment,
+    pub(super) task: &'a RoundTask,
+    pub(super) parties: &'a Parties,
+    /// When this party was asked before, seconds since 1970.
+    pub(super) previous: Option<u64>,
+}
+
+/// A run.
+struct RunKnown {
+    key: ([u8; 16], [u8; 32]),
+    config: Config,
+    party: Arc<Experiment>,
+    dealt: Option<Arc<Partition>>,
+    /// Epsilon to everybody and to the server after so many rounds; `None` without a bound.
+    epsilon: HashMap<u32, (Option<f64>, Option<f64>)>,
+}
+
+/// What the parties of a process share: it is made once, however many they are.
+#[derive(Default)]
+pub(super) struct Standing {
+    run: Mutex<Option<RunKnown>>,
+}
+
+impl Standing {
+    fn run(&self) -> MutexGuard<'_, Option<RunKnown>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The experiment of a run without data, from the server's config.
+    pub(super) fn party(&self, key: ([u8; 16], [u8; 32]), text: &str) -> Result<Arc<Experiment>, NetError> {
+        let mut run = self.run();
+        if let Some(known) = run.as_ref().filter(|known| known.key == key) {
+            return Ok(Arc::clone(&known.party));
+        }
+        let value = overrides::parse(text, "the server's config")?;
+        let config: Config = overrides::typed(&value, "the server's config")?;
+        // No secret of a party: each has its own.
+        let given = Given {
+            secret: Some(crate::math::prg::Secret::fresh().map_err(crate::config::ConfigError::from)?),
+            ..Given::default()
+        };
+        let party = Arc::new(federate(&config, Path::new("."), given, Seat::Party { session: key.0 })?);
+        *run = Some(RunKnown { key, config, party: Arc::clone(&party), dealt: None, epsilon: HashMap::new() });
+        Ok(party)
+    }
+
+    /// The data of a client.
+    pub(super) fn data(
+        &self,
+        data: &LocalData,
+        client: u64,
+        key: [u8; 32],
+    ) -> Result<(Arc<Split>, Vec<usize>), NetError> {
+        match data {
+            LocalData::None | LocalData::Command(_) => {
+                Err(NetError::Refused { reason: "a client needs data: name them with --data".into() })
+            }
+            LocalData::Own(split) => Ok((Arc::clone(split), (0..split.train.len()).collect())),
+            LocalData::Dealt(split) => {
+                let mut run = self.run();
+                let Some(known) = run.as_mut() else {
+                    return Err(NetError::Refused { reason: "the run is not known yet".into() });
+                };
+                let dealt = match &known.dealt {
+                    Some(dealt) => Arc::clone(dealt),
+                    None => Arc::clone(known.dealt.insert(Arc::new(deal(&known.config, &split.train, key)?))),
+                };
+                Ok((Arc::clone(split), dealt.clients.get(client as usize).cloned().unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Epsilon after a round, if all before it were released and it is: of a client that is in every one, to the server.
+    fn epsilon(&self, experiment: &Experiment, round: u32) -> Result<(Option<f64>, Option<f64>), NetError> {
+        let mut run = self.run();
+        if let Some(known) = run.as_ref().and_then(|known| known.epsilon.get(&round)) {
+            return Ok(*known);
+        }
+        let released = |_| vec![Attempt { attempt: 0, input: [0; 32], charged: true, abandoned: false }];
+        let journal: BTreeMap<u32, Vec<Attempt>> = (1..=round).map(|round| (round, released(round))).collect();
+        let views = Spend::new(&experiment.plan, journal)?.epsilon(round)?;
+        let finite = |x: f64| x.is_finite().then_some(x);
+        let epsilon = (finite(views.public.epsilon), finite(views.server.epsilon));
+        if let Some(known) = run.as_mut() {
+            known.epsilon.insert(round, epsilon);
+        }
+        Ok(epsilon)
+    }
+
+    /// The round as the policy is asked about it.
+    pub(super) fn offer(&self, asked: &Asked<'_>, keys: &PartyKeys, folder: &Path) -> Result<Offer, NetError> {
+        let Asked { experiment, task, parties, previous } = asked;
+        let plan = &experiment.plan;
+        let (epsilon_public, epsilon_server) = self.epsilon(experiment, task.id.round)?;
+        let config = self.run().as_ref().map(|known| known.config.clone());
+        let Some(config) = config else { return Err(NetError::Refused { reason: "the run is not known yet".into() }) };
+        let at = now().as_secs();
+        Ok(Offer {
+            clients: plan.clients,
+            cohort: task.cohort.len() as u64,
+            threshold: opened(task) as u64,
+            epsilon_public,
+            epsilon_server,
+            delta: plan.delta,
+            protocol: (&plan.protocol).into(),
+            holders: match &plan.protocol {
+                Protocol::Oneshot(c) => {
+                    Some(HolderOffer { holders: c.holders, needed: c.needed(), corrupt: c.corrupt_holders })
+                }
+                _ => None,
+            },
+            mechanism: config.privacy.mechanism,
+            private: plan.is_private(),
+            noise: plan.placement,
+            model: experiment.model.as_ref().map_or_else(String::new, ToString::to_string),
+            parameters: plan.dim as u64,
+            algorithm: (&config.algorithm).into(),
+            epochs: match config.algorithm {
+                Algorithm::FedAvg { epochs, .. } => Some(epochs),
+                _ => None,
+            },
+            rounds: plan.rounds,
+            round: task.id.round,
+            authority: Fingerprint(keys.authority().map_or([0; 32], |authority| authority.fingerprint)),
+            roster: Fingerprint(Sha256::digest(parties.to_bytes()).into()),
+            changed: changed_keys(&kept_keys(folder)?, &numbered(parties)),
+            previous: *previous,
+            now: at,
+            local: LocalTime::at(at),
+        })
+    }
+}
+
+/// The least number of vectors that are opened together.
+fn opened(task: &RoundTask) -> usize {
+    let protocol = match &task.protocol {
+        RoundProtocol::Plain | RoundProtocol::Mphe(_) => 1,
+        RoundProtocol::Masks(session) => session.plan().request().min_survivors,
+        RoundProtocol::Oneshot(session) => session.plan().request().min_survivors,
+    };
+    protocol.max(task.threshold)
+}
+
+fn numbered(parties: &Parties) -> BTreeMap<u64, [u8; 32]> {
+    (0..).zip(parties.clients.iter().map(|key| key.0)).collect()
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    clients: BTreeMap<u64, Key>,
+}
+
+/// The keys that were seen first.
+fn kept_keys(folder: &Path) -> Result<BTreeMap<u64, [u8; 32]>, NetError> {
+    let path = folder.join(KEYS);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(source) => return Err(ReportError::Io { action: "read", path, source }.into()),
+    };
+    let kept: Kept = serde_json::from_slice(&text).map_err(|e| NetError::Io {
+        action: "read",
+        what: path.display().to_string(),
+        source: e.into(),
+    })?;
+    Ok(kept.clients.into_iter().map(|(client, key)| (client, key.0)).collect())
+}
+
+/// Keeps the keys of clients that are new.
+pub(super) fn keep_keys(folder: &Path, parties: &Parties) -> Result<(), NetError> {
+    let mut kept = kept_keys(folder)?;
+    let known = kept.len();
+    for (client, key) in numbered(parties) {
+        kept.entry(client).or_insert(key);
+    }
+    if kept.len() == known {
+        return Ok(());
+    }
+    let kept = Kept { clients: kept.into_iter().map(|(client, key)| (client, Key(key))).collect() };
+    let text = serde_json::to_vec(&kept).unwrap_or_default();
+    write_atomic(&folder.join(KEYS), &text).map_err(ReportError::from)?;
+    Ok(())
+}

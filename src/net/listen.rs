@@ -1,0 +1,127 @@
+//! The server's socket: TLS handshakes side by side, each with a deadline, and no more connections than it bears.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::keys::Peer;
+use super::status::board::Board;
+use super::tls;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes that wait to be served.
+const BACKLOG: usize = 256;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The party of its certificate; `None` without one: it can only enrol.
+    pub peer: Option<Peer>,
+    /// Where it calls from.
+    pub address: SocketAddr,
+}
+
+/// A connection after its handshake.
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    caller: Caller,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Accepts connections until the receiver is gone. A caller whose handshake fails or takes too long is counted and dropped;
+/// one more than `most` waits in the kernel's queue.
+pub async fn accept(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    most: usize,
+    board: Arc<Board>,
+) -> mpsc::Receiver<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(BACKLOG);
+    let permits = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+    tokio::spawn(async move {
+        loop {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    // No file descriptors, or a caller that is gone: neither ends the server.
+                    board.refused("connection");
+                    tracing::warn!(error = %e, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            if ready.is_closed() {
+                return;
+            }
+            let (acceptor, ready, board) = (TlsAcceptor::from(Arc::clone(&config)), ready.clone(), Arc::clone(&board));
+            tokio::spawn(async move {
+                match handshake(stream, address, acceptor).await {
+                    Ok((stream, caller)) => {
+                        drop(ready.send(Ok(Connection { stream, caller, _permit: permit })).await);
+                    }
+                    Err(reason) => board.refused(reason),
+                }
+            });
+        }
+    });
+    connections
+}
+
+async fn handshake(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+) -> Result<(TlsStream<TcpStream>, Caller), &'static str> {
+    drop(stream.set_nodelay(true));
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(_)) => return Err("handshake"),
+        Err(_) => return Err("handshake-too-slow"),
+    };
+    let peer = match stream.get_ref().1.peer_certificates() {
+        Some(chain) => Some(tls::peer(chain).map_err(|_| "handshake-without-a-role")?),
+        None => None,
+    };
+    Ok((stream, Caller { peer, address }))
+}

@@ -1,0 +1,406 @@
+//! The server of a federation: sockets, calls, and the thread of the coordinator.
+
+mod driver;
+mod enrol;
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server as Transport;
+use tracing::info;
+
+use self::driver::Driver;
+pub use self::driver::Ending;
+use self::service::{Description, Service, Shared};
+use super::hub::Hub;
+use super::keys::{Authority, PartyKeys};
+use super::listen;
+use super::objects::Objects;
+use super::plan::run_secret;
+use super::status::board::Board;
+use super::status::{Budget, Guarantee, Privacy, Run, View};
+use super::store::{self, Store, StoredBody};
+use super::tls::Reloader;
+use super::wire::v1::federation_server::FederationServer;
+use super::wire::{self};
+use super::{NetError, now, tls};
+use crate::backend::EncodeReport;
+use crate::config::build::{Experiment, deal_key};
+use crate::config::federation::FederationConfig;
+use crate::files::write_atomic;
+use crate::fl::dp_sgd::GradientReport;
+use crate::fl::protocol::Protocol;
+use crate::math::prg::Secret;
+use crate::model::{Evaluation, weights};
+use crate::report::ReportError;
+use crate::secagg::identity::Identity;
+use crate::sim::ledger::RunLedger;
+use crate::sim::run_dir::{MODEL, PAGE, RESULT};
+use crate::sim::{self, RunResult, page};
+
+/// The database in the state folder.
+pub const STORE: &str = "federation.sqlite";
+/// The folder of large messages in it.
+pub const OBJECTS: &str = "objects";
+/// What the store calls the number of its run.
+const NUMBER: &str = "run";
+/// The note of an attempt that lists the clients in its sum.
+const SURVIVORS: u8 = 1;
+/// Messages between the calls and the coordinator; more make their senders wait.
+const INBOX: usize = 256;
+/// How often changed certificates are looked for.
+const ROTATION: Duration = Duration::from_secs(5);
+/// How long the server stays for parties that are away when the run ends: the longest that one waits before it dials.
+const LINGER: Duration = Duration::from_secs(45);
+/// How long open calls have to end once the run is over.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Where a server keeps what, and where it listens.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The folder of its state: database, objects, ledger, and at the end model and report.
+    pub state: PathBuf,
+    /// The folder of its keys.
+    pub keys: PathBuf,
+    /// The folder of the authority, if it enrols parties itself.
+    pub authority: Option<PathBuf>,
+    /// Where parties call.
+    pub listen: SocketAddr,
+    /// Where people and monitors look; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// The address of the store; `None`: SQLite in the state folder.
+    pub store: Option<String>,
+    /// The address of the object store; `None`: a folder in the state folder.
+    pub objects: Option<String>,
+}
+
+/// A server that listens.
+pub struct Serving {
+    /// Where parties call.
+    pub address: SocketAddr,
+    /// Where people look.
+    pub http: Option<SocketAddr>,
+}
+
+/// How it ended, and what the run has come to.
+#[derive(Debug)]
+pub struct Served {
+    /// Why the server ended.
+    pub ending: Ending,
+    /// The run so far.
+    pub result: RunResult,
+}
+
+impl ServeOptions {
+    fn store(&self) -> Result<Arc<dyn Store>, NetError> {
+        let io = |source| NetError::Io { action: "create", what: self.state.display().to_string(), source };
+        std::fs::create_dir_all(&self.state).map_err(io)?;
+        let address = self.store.clone().unwrap_or_else(|| self.state.join(STORE).display().to_string());
+        Ok(store::open(&address)?)
+    }
+
+    /// The secret of the run, where no seed gives one: of the server's keys and of a number that its store has drawn once. Another
+    /// store is another run.
+    ///
+    /// # Errors
+    /// Keys or a store that cannot be opened; an operating system without randomness.
+    pub fn secret(&self) -> Result<Secret, NetError> {
+        let (keys, store) = (PartyKeys::open(&self.keys)?, self.store()?);
+        let drawn = match store.meta(NUMBER)? {
+            Some(drawn) => drawn,
+            None => {
+                let fresh = Secret::fresh().map_err(crate::config::ConfigError::from)?;
+                // It is public; of two servers that begin at once the first is right.
+                drop(store.create_meta(NUMBER, fresh.expose()));
+                store.meta(NUMBER)?.unwrap_or_default()
+            }
+        };
+        let number: [u8; 32] = drawn.try_into().map_err(|_| NetError::Record {
+            round: 0,
+            problem: "the number of the run has another length".to_owned(),
+        })?;
+        Ok(run_secret(keys.secret(), &[0; 16], &number))
+    }
+}
+
+/// Serves a run until it is over or `drain` is set and no round goes on. `ready` is called once with the addresses.
+///
+/// Must be called outside of an asynchronous context.
+///
+/// # Errors
+/// Keys, store, sockets that cannot be had; a store that is of another run; what the coordinator refuses.
+pub fn serve(
+    experiment: Experiment,
+    federation: FederationConfig,
+    options: &ServeOptions,
+    drain: &Arc<AtomicBool>,
+    ready: impl FnOnce(&Serving),
+) -> Result<Served, NetError> {
+    let store = options.store()?;
+    let keys = PartyKeys::open(&options.keys)?;
+    let identity = Arc::new(RwLock::new(keys.identity()));
+    let authority = options.authority.as_deref().map(Authority::open).transpose()?;
+    let (tls, reloader) = tls::server_config(&options.keys)?;
+    let objects = match &options.objects {
+        Some(address) => Objects::open(address, &options.state.join(OBJECTS))?,
+        None => Objects::folder(&options.state.join(OBJECTS))?,
+    };
+    let about = describe(&experiment)?;
+    claim(&*store, &about)?;
+    let board = Arc::new(board(&experiment, &about));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| NetError::Io {
+        action: "start",
+        what: "the runtime".to_owned(),
+        source,
+    })?;
+    let (inbox, messages) = mpsc::channel(INBOX);
+    let hub = Arc::new(Hub::default());
+    let shared =
+        Arc::new(Shared::new(hub, store, objects, Arc::clone(&board), authority, about, federation.limits, inbox));
+    shared.refresh()?;
+
+    let bind = |address: SocketAddr| {
+        let bound = runtime.block_on(TcpListener::bind(address));
+        bound.map_err(|source| NetError::Io { action: "listen at", what: address.to_string(), source })
+    };
+    let local = |listener: &TcpListener| {
+        listener.local_addr().map_err(|source| NetError::Io { action: "listen at", what: "a port".to_owned(), source })
+    };
+    let (calls, http) = (bind(options.listen)?, options.http.map(bind).transpose()?);
+    ready(&Serving { address: local(&calls)?, http: http.as_ref().map(local).transpose()? });
+    if let Some(http) = http {
+        let drained = Arc::clone(&shared);
+        let ready = move || !drained.draining.load(Ordering::Relaxed);
+        let router = super::http::router(Arc::clone(&board), ready);
+        runtime.spawn(async move { drop(axum::serve(http, router).await) });
+    }
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let most = federation.limits.all_connections as usize;
+    let service = Service(Arc::clone(&shared));
+    let calls = runtime.spawn(async move {
+        let connections = listen::accept(calls, tls, most, board).await;
+        let service = FederationServer::new(service)
+            .max_decoding_message_size(wire::MOST_MESSAGE)
+            .max_encoding_message_size(wire::MOST_MESSAGE);
+        let served = Transport::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .max_concurrent_streams(Some(32))
+            .add_service(service)
+            .serve_with_incoming_shutdown(ReceiverStream::new(connections), async {
+                drop(stopped.await);
+            });
+        drop(served.await);
+    });
+    look_around(&runtime, Arc::clone(&shared), Arc::clone(&identity), reloader, options.keys.clone());
+    let mut driver = Driver {
+        owner: owner(&options.state),
+        experiment,
+        federation,
+        shared,
+        inbox: messages,
+        runtime: runtime.handle().clone(),
+        identity,
+        state: options.state.clone(),
+        drain: Arc::clone(drain),
+        ledger: None,
+        history: Vec::new(),
+        lease: None,
+        started: Instant::now(),
+        pending: None,
+        pause: None,
+        gathered: None,
+    };
+    let outcome = driver.run();
+    if matches!(outcome, Ok((_, Ending::Finished(_)))) {
+        tell_all(&driver, drain);
+    }
+    // Those who listen are told how it ended before the door is shut.
+    let _ = stop.send(());
+    runtime.block_on(async { drop(tokio::time::timeout(GRACE, calls).await) });
+    let (coordinator, ending) = outcome?;
+    let result = result(&driver, &coordinator, ending)?;
+    drop(driver.shared.store.end_lease());
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(Served { ending, result })
+}
+
+/// Looks again and again for a new certificate, and for parties that somebody else has let in or shut out.
+fn look_around(
+    runtime: &Runtime,
+    shared: Arc<Shared>,
+    signer: Arc<RwLock<Identity>>,
+    reloader: Reloader,
+    keys: PathBuf,
+) {
+    let reloader = Arc::new(reloader);
+    runtime.spawn(async move {
+        loop {
+            tokio::time::sleep(ROTATION).await;
+            let (shared, signer, reloader, keys) =
+                (Arc::clone(&shared), Arc::clone(&signer), Arc::clone(&reloader), keys.clone());
+            let looked = tokio::task::spawn_blocking(move || look(&shared, &signer, &reloader, &keys));
+            if looked.await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn look(shared: &Shared, signer: &RwLock<Identity>, reloader: &Reloader, keys: &Path) {
+    if let Err(e) = shared.refresh() {
+        shared.board.warn(&format!("the parties cannot be read: {e}"), now());
+    }
+    match reloader.check().and_then(|new| Ok(if new { Some(PartyKeys::open(keys)?) } else { None })) {
+        Ok(None) => {}
+        Ok(Some(keys)) => {
+            *signer.write().unwrap_or_else(PoisonError::into_inner) = keys.identity();
+            info!("new connections get the new certificate");
+        }
+        Err(e) => shared.board.warn(&format!("the new certificate is not used: {e}"), now()),
+    }
+}
+
+/// Waits until every party knows that the run is over, also one that dials again after a while; no longer than that takes.
+fn tell_all(driver: &Driver, drain: &AtomicBool) {
+    let parties = driver.shared.store.parties().map_or(0, |rows| rows.iter().filter(|row| !row.revoked).count());
+    let until = Instant::now() + LINGER;
+    while driver.shared.hub.told() < parties && Instant::now() < until && !drain.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A name that the lease knows this state folder by: the same after a restart.
+fn owner(state: &Path) -> String {
+    let state = std::path::absolute(state).unwrap_or_else(|_| state.to_path_buf());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), state.display())
+}
+
+fn describe(experiment: &Experiment) -> Result<Description, NetError> {
+    Ok(Description {
+        session: experiment.plan.session,
+        config: experiment.resolved.to_string(),
+        plan: experiment.plan.digest()?,
+        deal: deal_key(experiment),
+        rounds: experiment.plan.rounds,
+        clients: experiment.plan.clients,
+        holders: match &experiment.plan.protocol {
+            Protocol::Oneshot(config) => config.holders,
+            Protocol::Plain | Protocol::Masks(_) | Protocol::Mphe(_) => 0,
+        },
+    })
+}
+
+/// The clients in the sum of an attempt that was charged, ascending; `None` before.
+///
+/// # Errors
+/// Those of [`Store::entries`]; a list that cannot be read.
+pub fn survivors(store: &dyn Store, round: u32, attempt: u32) -> Result<Option<Vec<u64>>, NetError> {
+    for entry in store.entries(round, attempt)? {
+        if let StoredBody::Note { kind: SURVIVORS, bytes } = entry.body {
+            let list = serde_json::from_slice(&bytes);
+            return list.map(Some).map_err(|e| NetError::Record { round, problem: e.to_string() });
+        }
+    }
+    Ok(None)
+}
+
+/// A store is of one run.
+fn claim(store: &dyn Store, about: &Description) -> Result<(), NetError> {
+    for (name, value) in [("session", &about.session[..]), ("plan", &about.plan[..])] {
+        if store.meta(name)?.is_some_and(|stored| stored != value) {
+            return Err(NetError::OtherRun { place: store.place().to_owned() });
+        }
+    }
+    store.create_meta("session", &about.session)?;
+    store.create_meta("plan", &about.plan)?;
+    Ok(store.set_meta("config", about.config.as_bytes())?)
+}
+
+fn board(experiment: &Experiment, about: &Description) -> Board {
+    let plan = &experiment.plan;
+    let run = Run {
+        name: experiment.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        session: hex::encode(about.session),
+        rounds: plan.rounds.into(),
+        model: experiment.model.as_ref().map_or_else(String::new, ToString::to_string),
+        parameters: plan.dim as u64,
+    };
+    let guarantee = plan.is_private().then(|| Guarantee {
+        neighbours: plan.mechanism.neighboring().name().to_owned(),
+        delta: plan.delta,
+        accountant: format!("{:?}", plan.rule).to_lowercase(),
+        public: Some(0.0),
+        server: Some(0.0),
+        budget: plan.epsilon_budget.map(|epsilon| Budget { epsilon, view: View::Public }),
+    });
+    let protocol = match &plan.protocol {
+        Protocol::Plain => "plain: the server sees every vector".to_owned(),
+        Protocol::Masks(_) => "masks".to_owned(),
+        Protocol::Mphe(_) => "mphe".to_owned(),
+        Protocol::Oneshot(c) => format!("oneshot, {} of {} key holders open a sum", c.needed(), c.holders),
+    };
+    Board::new(run, Privacy { mechanism: plan.mechanism.name().to_owned(), protocol, guarantee }, now())
+}
+
+/// What the run has come to; a run that is over leaves its model, its page and its figures.
+fn result(
+    driver: &Driver,
+    coordinator: &crate::fl::coordinator::Coordinator,
+    ending: Ending,
+) -> Result<RunResult, NetError> {
+    let experiment = &driver.experiment;
+    let evaluation = driver.history.iter().rev().find_map(|record| {
+        let samples = experiment.split.test.len();
+        Some(Evaluation { loss: record.loss?, accuracy: record.accuracy?, samples })
+    });
+    let result = RunResult {
+        ending: match ending {
+            Ending::Finished(finish) => sim::Ending::Finished(finish),
+            Ending::Drained => sim::Ending::Interrupted,
+        },
+        rounds: coordinator.round(),
+        evaluation,
+        epsilon: coordinator.epsilon()?,
+        ledger: driver.ledger.as_ref().map(RunLedger::state).transpose()?,
+        history: driver.history.clone(),
+        clients: EncodeReport::default(),
+        gradients: GradientReport::default(),
+        bytes_up: coordinator.bytes_up(),
+        device_lost: None,
+        weights: coordinator.weights().as_ref().clone(),
+        seconds: driver.started.elapsed().as_secs_f64(),
+    };
+    if matches!(ending, Ending::Finished(_)) {
+        leave(experiment, &result, &driver.state)?;
+    }
+    Ok(result)
+}
+
+fn leave(experiment: &Experiment, result: &RunResult, folder: &Path) -> Result<(), NetError> {
+    if let Some(model) = &experiment.model {
+        let info = BTreeMap::from([
+            ("run".to_owned(), experiment.name.clone()),
+            ("rounds".to_owned(), result.rounds.to_string()),
+            ("epsilon".to_owned(), result.epsilon.public.epsilon.to_string()),
+            ("delta".to_owned(), result.epsilon.public.delta.to_string()),
+        ]);
+        weights::save(&folder.join(MODEL), model, &experiment.trainer.saved(&result.weights), &info)?;
+    }
+    let html = page::render(experiment, result);
+    write_atomic(&folder.join(PAGE), html.as_bytes()).map_err(ReportError::from)?;
+    let text = format!("{:#}\n", page::result_json(experiment, result));
+    write_atomic(&folder.join(RESULT), text.as_bytes()).map_err(ReportError::from)?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Whole runs: the model is that of the simulation, whoever vanishes and whatever is stopped in between.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use veilsum::config::build::{Given, build};
+use veilsum::fl::replay::{Played, Replay};
+use veilsum::net::client::Left;
+use veilsum::net::server::{Ending, STORE, survivors};
+use veilsum::net::store;
+use veilsum::sim::{self, RunOptions, Silent};
+
+use super::{Parties, Town, private, typed};
+
+/// The weights of a simulation of the rounds that a store has.
+fn simulated(config: &str, state: &Path) -> (Vec<f32>, Replay) {
+    let store = store::open(&state.join(STORE).display().to_string()).unwrap();
+    let attempts = store.attempts().unwrap().into_iter().map(|row| {
+        let played = match survivors(&*store, row.round, row.attempt).unwrap() {
+            Some(survivors) => Played::Released { survivors },
+            None => Played::Abandoned,
+        };
+        (row.round, row.attempt, played)
+    });
+    let replay = Replay { attempts: attempts.collect() };
+    let mut experiment = build(&typed(config), Path::new("."), Given::default()).unwrap();
+    experiment.replay = Some(Arc::new(replay.clone()));
+    let options = RunOptions { folder: None, resume: false, interrupt: &AtomicBool::new(false) };
+    (sim::run(&experiment, &options, &mut Silent).unwrap().weights, replay)
+}
+
+fn same_bits(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    let differing = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    assert_eq!(differing, 0, "of {} weights", a.len());
+}
+
+/// Waits until a page of the server says so.
+fn until(what: &str, mut there: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !there() {
+        assert!(since.elapsed() < Duration::from_secs(120), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_over_sockets_is_that_of_the_simulation() {
+    let config = private(3, "");
+    let town = Town::new();
+    let server = town.serve(&config);
+    let folders = [town.clients(0..12), town.holders(1..=3)].concat();
+    let options = server.options(Some(7));
+    let parties = Parties::join(options, folders);
+    for outcome in parties.outcomes() {
+        assert!(matches!(outcome, Ok(Left::Finished(_))), "{outcome:?}");
+    }
+    let served = server.served();
+    assert!(matches!(served.ending, Ending::Finished(_)), "{:?}", served.ending);
+    assert_eq!(served.result.rounds, 3);
+    let (weights, replay) = simulated(&config, &town.path("state"));
+    same_bits(&served.result.weights, &weights);
+    assert!(
+        replay.attempts.iter().all(|(_, _, p)| matches!(p, Played::Released { survivors } if survivors.len() == 12))
+    );
+    // Nothing of the rounds is left but what is on record.
+    let model = veilsum::model::weights::load(&town.path("state").join("model.safetensors")).unwrap();
+    same_bits(&model.weights, &weights);
+}
+
+#[test]
+fn clients_vanish_and_come_back_and_the_server_is_stopped_in_between() {
+    let config = private(4, r#", "federation": {"phase_seconds": 8, "gather_seconds": 0.5}"#);
+    let town = Town::new();
+    let server = town.serve(&config);
+    let steady = [town.clients(0..9), town.holders(1..=3)].concat();
+    let fickle = town.clients(9..12);
+    let mut options = server.options(Some(7));
+    let first = Parties::join(options.clone(), steady.clone());
+    let second = Parties::join(options.clone(), fickle.clone());
+    let round = |n: u64| {
+        move |status: &str| {
+            let status: serde_json::Value = serde_json::from_str(status).unwrap();
+            status["history"].as_array().is_some_and(|history| history.len() as u64 >= n)
+        }
+    };
+    until("the first round", || round(1)(&server.page("/status.json")));
+    for outcome in second.stopped() {
+        assert_eq!(outcome.unwrap(), Left::Stopped);
+    }
+    until("the second round", || round(2)(&server.page("/status.json")));
+    let served = server.drained();
+    assert_eq!(served.ending, Ending::Drained);
+    let before = served.result.rounds;
+    assert!((2..4).contains(&before), "{before}");
+    assert!(first.stopped().into_iter().all(|outcome| outcome.unwrap() == Left::Stopped));
+
+    let server = town.serve(&config);
+    options.address = server.options(None).address;
+    let all = Parties::join(options, [steady, fickle].concat());
+    for outcome in all.outcomes() {
+        assert!(matches!(outcome, Ok(Left::Finished(_))), "{outcome:?}");
+    }
+    let served = server.served();
+    assert_eq!(served.result.rounds, 4);
+    let (weights, replay) = simulated(&config, &town.path("state"));
+    same_bits(&served.result.weights, &weights);
+    let without =
+        |p: &Played| matches!(p, Played::Released { survivors } if survivors.iter().all(|&client| client < 9));
+    assert!(replay.attempts.iter().any(|(.., played)| without(played)), "{replay:?}");
+}
