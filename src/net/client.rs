@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 pub use self::enrol::enrol;
+use self::enrol::renew;
 pub use self::link::{Address, PORT};
 use self::link::{Link, back_off, failed, status};
 use self::offer::{Asked, Standing, keep_keys};
@@ -227,6 +228,7 @@ impl Taking {
         };
         let about = link.calls.hello(hello).await.map_err(|e| failed(&e))?.into_inner();
         self.learn(&about)?;
+        renew(&mut self.keys, self.role, &mut link).await;
         let (round, attempt, next) =
             self.work.as_ref().map_or((0, 0, 0), |work| (work.round, work.attempt, work.taken()));
         let listen = v1::ListenRequest { round, attempt, next };

@@ -218,6 +218,7 @@ pub fn serve(
         started: Instant::now(),
         pending: None,
         pause: None,
+        shown: false,
         gathered: None,
     };
     let outcome = driver.run();

@@ -33,8 +33,8 @@ use crate::fl::coordinator::{Action, Charge, Coordinator, Finish, RoundSummary};
 use crate::fl::spend::{Attempt, Spend};
 use crate::net::hub::End;
 use crate::net::objects::Limits;
-use crate::net::status::State;
 use crate::net::status::board::Outcome;
+use crate::net::status::{Round, State};
 use crate::net::store::{AttemptRow, AttemptState, EntryBody, NewEntry};
 use crate::net::wire::v1;
 use crate::net::wire::v1::receipt::Status as Said;
@@ -84,6 +84,8 @@ pub(super) struct Driver {
     pub(super) pending: Option<RoundRecord>,
     /// Nothing is begun before.
     pub(super) pause: Option<Instant>,
+    /// Whether the board has the rounds before this process.
+    pub(super) shown: bool,
     /// When the least number of clients was there.
     pub(super) gathered: Option<Instant>,
 }
@@ -178,12 +180,26 @@ impl Driver {
                 Err(e) => return Err(NetError::Record { round: row.round, problem: e.to_string() }),
             }
         }
+        if !std::mem::replace(&mut self.shown, true) {
+            self.show_history()?;
+        }
         self.shared.round.store(coordinator.round(), Ordering::Relaxed);
         if let Ok(epsilon) = coordinator.epsilon() {
             let finite = |x: f64| x.is_finite().then_some(x);
             self.shared.board.charged(finite(epsilon.public.epsilon), finite(epsilon.server.epsilon));
         }
         Ok(coordinator)
+    }
+
+    /// The finished rounds on the board, as it had them before this process began.
+    fn show_history(&self) -> Result<(), NetError> {
+        let mut rounds = Vec::new();
+        for record in &self.history {
+            let kept = self.shared.store.meta(&board_name(record.round))?;
+            rounds.push(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_else(|| bare(record)));
+        }
+        self.shared.board.restore(rounds);
+        Ok(())
     }
 
     /// Takes the lease, or renews it where it is due.
@@ -245,6 +261,9 @@ impl Driver {
         let outcome = Outcome { survivors: record.survivors as u64, accuracy: record.accuracy, loss: record.loss };
         self.shared.board.charged(record.epsilon, record.epsilon_server_view);
         self.shared.board.round_finished(&outcome, now());
+        if let Some(shown) = self.shared.board.snapshot(now()).history.last() {
+            self.shared.store.set_meta(&board_name(round), &serde_json::to_vec(shown).unwrap_or_default())?;
+        }
         self.shared.round.store(round, Ordering::Relaxed);
         self.shared.hub.close(End::Round(v1::RoundEnd { round, attempt, released: true }));
         info!(
@@ -269,6 +288,26 @@ impl Driver {
         self.shared.board.phase(state, &reason, None, now());
         let rounds = self.history.last().map_or(0, |record| record.round);
         self.shared.hub.close(End::Finished(v1::Finished { rounds, reason }));
+    }
+}
+
+/// What the store calls the line of a round on the board.
+fn board_name(round: u32) -> String {
+    format!("board {round}")
+}
+
+/// The line of a round whose own was not kept: it is for people, and costs no round.
+fn bare(record: &RoundRecord) -> Round {
+    Round {
+        round: record.round.into(),
+        attempt: u64::from(record.attempt) + 1,
+        accuracy: record.accuracy,
+        loss: record.loss,
+        epsilon_public: record.epsilon,
+        epsilon_server: record.epsilon_server_view,
+        cohort: record.cohort as u64,
+        survivors: record.survivors as u64,
+        ..Round::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use veilsum::net::NetError;
 use veilsum::net::client::enrol;
-use veilsum::net::keys::{Role, TokenRole};
+use veilsum::net::keys::{PartyKeys, Role, TokenRole, Validity};
 
 use super::{Parties, Town, private};
 
@@ -57,4 +57,41 @@ fn a_policy_is_the_last_word() {
     );
     others.stopped();
     server.drain.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_renewed_and_a_party_that_is_shut_out_stays_out() {
+    let town = Town::new();
+    let server = town.serve(&private(1, ""));
+    let folder = town.party("old", Role::Client(0));
+    let now = veilsum::net::now().as_secs();
+    let validity = Validity { not_before: now - 80 * 86_400, not_after: now + 10 * 86_400 };
+    let mut keys = PartyKeys::open(&folder).unwrap();
+    let old = town.authority.issue_within(Role::Client(0), &keys.public(), &[], validity).unwrap();
+    assert_eq!(keys.install(&old, &town.authority.pem()).unwrap().not_after, validity.not_after);
+    let parties = Parties::join(server.options(None), vec![folder.clone()]);
+    let renewed = || PartyKeys::open(&folder).unwrap().certificate().unwrap().not_after > validity.not_after;
+    let since = std::time::Instant::now();
+    while !renewed() {
+        assert!(since.elapsed().as_secs() < 60, "no new certificate came");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    parties.stopped();
+
+    let store = veilsum::net::store::open(&town.path("state").join("federation.sqlite").display().to_string()).unwrap();
+    store.revoke(Role::Client(0)).unwrap();
+    // The server looks every few seconds; until then the party is let in, and stays.
+    let refused = || {
+        let outcomes = {
+            let parties = Parties::join(server.options(None), vec![folder.clone()]);
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            parties.stopped()
+        };
+        matches!(&outcomes[..], [Err(NetError::Refused { reason })] if reason.contains("revoked"))
+    };
+    let since = std::time::Instant::now();
+    while !refused() {
+        assert!(since.elapsed().as_secs() < 60, "it was not shut out");
+    }
+    server.drained();
 }
