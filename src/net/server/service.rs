@@ -87,6 +87,7 @@ pub(super) struct Shared {
     /// Objects that may be fetched: the model and the roster of the present attempt.
     pub(super) offered: RwLock<HashMap<[u8; 32], Bytes>>,
     known: RwLock<HashMap<Role, Known>>,
+    refreshing: Mutex<()>,
     rates: Mutex<HashMap<Role, Rate>>,
     /// Uploads of each party that are in no message yet.
     uploads: Mutex<HashMap<Role, HashMap<ObjectId, u64>>>,
@@ -122,6 +123,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             offered: RwLock::default(),
             known: RwLock::default(),
+            refreshing: Mutex::default(),
             rates: Mutex::default(),
             uploads: Mutex::default(),
         }
@@ -129,6 +131,8 @@ impl Shared {
 
     /// Reads the parties of the store anew.
     pub(super) fn refresh(&self) -> Result<(), StoreError> {
+        // One at a time: what was read first must not be written last.
+        let _turn = lock(&self.refreshing);
         let rows = self.store.parties()?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.clear();
@@ -168,7 +172,8 @@ impl Shared {
                 )));
             }
             Some(_) => {}
-            None => return Err(Status::failed_precondition("Hello comes first")),
+            // A caller that says Hello on its next connection is let in.
+            None => return Err(Status::unavailable("Hello comes first")),
         }
         let mut rates = lock(&self.rates);
         let (most, now) = (self.limits.calls_per_second * BURST, Instant::now());
