@@ -48,7 +48,12 @@ impl NetError {
         matches!(
             self,
             Self::Store(StoreError::Full { .. } | StoreError::Busy { .. } | StoreError::Io { .. })
-                | Self::Object(ObjectError::Full { .. } | ObjectError::Quota { .. } | ObjectError::Io { .. })
+                | Self::Object(
+                    ObjectError::Full { .. }
+                        | ObjectError::Quota { .. }
+                        | ObjectError::Reserve { .. }
+                        | ObjectError::Io { .. }
+                )
                 | Self::Report(_)
                 | Self::Sim(SimError::Report(_) | SimError::Ledger(LedgerError::Io { .. }))
                 | Self::Io { .. }

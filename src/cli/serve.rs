@@ -129,6 +129,7 @@ impl From<NetError> for Failure {
             NetError::Sim(e) => e.into(),
             NetError::Config(e) => e.into(),
             NetError::Keys(e) => Self::new(Exit::Usage, e),
+            NetError::Tls(e) => Self::new(Exit::Usage, format!("the keys cannot be used: {e}")),
             e @ (NetError::OtherRun { .. } | NetError::Unsupported { .. }) => Self::new(Exit::Usage, e),
             e @ (NetError::Policy { .. } | NetError::Refused { .. } | NetError::Dishonest { .. }) => {
                 Self::new(Exit::Refused, e)

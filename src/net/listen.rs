@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -19,7 +19,9 @@ use super::keys::Peer;
 use super::status::board::Board;
 use super::tls;
 
-/// How long a handshake may take.
+/// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a handshake may take, and the preface behind it.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes that wait to be served.
 const BACKLOG: usize = 256;
@@ -37,7 +39,9 @@ pub struct Caller {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
-    _permit: OwnedSemaphorePermit,
+    /// Bytes of the preface that were read already and are still to be handed on.
+    preface: &'static [u8],
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Connected for Connection {
@@ -50,6 +54,12 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.preface.is_empty() {
+            let (now, later) = self.preface.split_at(self.preface.len().min(buf.remaining()));
+            buf.put_slice(now);
+            self.preface = later;
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -78,6 +88,8 @@ pub async fn accept(
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(BACKLOG);
     let permits = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+    // Callers without a certificate take no party's place.
+    let strangers = Arc::new(Semaphore::new((most / 8).clamp(4, 1024)));
     tokio::spawn(async move {
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -95,10 +107,16 @@ pub async fn accept(
                 return;
             }
             let (acceptor, ready, board) = (TlsAcceptor::from(Arc::clone(&config)), ready.clone(), Arc::clone(&board));
+            let strangers = Arc::clone(&strangers);
             tokio::spawn(async move {
                 match handshake(stream, address, acceptor).await {
                     Ok((stream, caller)) => {
-                        drop(ready.send(Ok(Connection { stream, caller, _permit: permit })).await);
+                        let second = if caller.peer.is_some() { None } else { strangers.try_acquire_owned().ok() };
+                        if caller.peer.is_none() && second.is_none() {
+                            return board.refused("too-many-strangers");
+                        }
+                        let _permits = [Some(permit), second];
+                        drop(ready.send(Ok(Connection { stream, caller, preface: PREFACE, _permits })).await);
                     }
                     Err(reason) => board.refused(reason),
                 }
@@ -114,7 +132,7 @@ async fn handshake(
     acceptor: TlsAcceptor,
 ) -> Result<(TlsStream<TcpStream>, Caller), &'static str> {
     drop(stream.set_nodelay(true));
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let mut stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) => return Err("handshake"),
         Err(_) => return Err("handshake-too-slow"),
@@ -123,5 +141,10 @@ async fn handshake(
         Some(chain) => Some(tls::peer(chain).map_err(|_| "handshake-without-a-role")?),
         None => None,
     };
-    Ok((stream, Caller { peer, address }))
+    let mut preface = [0; PREFACE.len()];
+    match tokio::time::timeout(HANDSHAKE, stream.read_exact(&mut preface)).await {
+        Ok(Ok(_)) if preface == *PREFACE => Ok((stream, Caller { peer, address })),
+        Ok(_) => Err("not-http2"),
+        Err(_) => Err("handshake-too-slow"),
+    }
 }
