@@ -96,7 +96,6 @@ impl Driver {
         self.hold_lease(true)?;
         let mut coordinator = self.restore()?;
         loop {
-            self.hold_lease(false)?;
             match self.step(&mut coordinator) {
                 Ok(None) => {}
                 Ok(Some(ending)) => return Ok((coordinator, ending)),
@@ -108,6 +107,7 @@ impl Driver {
 
     /// The next thing to do; how the thread ends, if it does.
     fn step(&mut self, coordinator: &mut Coordinator) -> Result<Option<Ending>, NetError> {
+        self.hold_lease(false)?;
         if coordinator.is_resting() && !self.gather(coordinator)? {
             return Ok(Some(Ending::Drained));
         }
