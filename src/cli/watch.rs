@@ -16,8 +16,8 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use self::fetch::{Server, WatchError};
 use self::screen::App;
 use crate::cli::{Exit, Failure};
+use crate::net::now;
 use crate::net::status::Status;
-use crate::net::status::format::unix_now;
 
 /// The screen is drawn at least this often, for what counts seconds.
 const TICK: Duration = Duration::from_millis(250);
@@ -117,11 +117,11 @@ fn watch(server: Server, every: Duration) -> Result<(), Failure> {
     let mut screen = Screen::open()?;
     while !ended.load(Ordering::Relaxed) {
         while let Ok(answer) = answers.try_recv() {
-            app.answered(answer, unix_now());
+            app.answered(answer, now());
         }
         screen
             .0
-            .draw(|frame| app.draw(frame, unix_now()))
+            .draw(|frame| app.draw(frame, now()))
             .map_err(|source| WatchError::Terminal { action: "draw on", source })?;
         if key(&mut app).map_err(|source| WatchError::Terminal { action: "read from", source })? {
             break;

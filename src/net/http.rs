@@ -29,7 +29,6 @@ use sha2::{Digest, Sha256};
 
 use crate::net::status::Status;
 use crate::net::status::board::Board;
-use crate::net::status::format::unix_now;
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -42,7 +41,7 @@ struct Shared {
 
 impl Shared {
     fn status(&self) -> Status {
-        self.board.snapshot(unix_now())
+        self.board.snapshot(crate::net::now())
     }
 }
 

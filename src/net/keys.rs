@@ -39,7 +39,7 @@ pub use token::{Token, TokenError, TokenRole};
 /// The present, in seconds since 1970; 0 where the clock stands before that.
 #[must_use]
 pub fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    super::now().as_secs()
 }
 
 #[cfg(test)]

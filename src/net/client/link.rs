@@ -174,7 +174,7 @@ impl Link {
         }
     }
 
-    /// Fetches an object of the present round. What is cut is fetched from there on the next connection by the caller.
+    /// Fetches an object of the present round. What is cut is fetched anew on the next connection.
     ///
     /// # Errors
     /// As [`connect`]; bytes of another length or hash.

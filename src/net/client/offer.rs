@@ -37,7 +37,7 @@ pub(super) struct Asked<'a> {
 /// A run.
 struct RunKnown {
     key: ([u8; 16], [u8; 32]),
-    config: Config,
+    config: Arc<Config>,
     party: Arc<Experiment>,
     dealt: Option<Arc<Partition>>,
     /// Epsilon to everybody and to the server after so many rounds; `None` without a bound.
@@ -69,7 +69,13 @@ impl Standing {
             ..Given::default()
         };
         let party = Arc::new(federate(&config, Path::new("."), given, Seat::Party { session: key.0 })?);
-        *run = Some(RunKnown { key, config, party: Arc::clone(&party), dealt: None, epsilon: HashMap::new() });
+        *run = Some(RunKnown {
+            key,
+            config: Arc::new(config),
+            party: Arc::clone(&party),
+            dealt: None,
+            epsilon: HashMap::new(),
+        });
         Ok(party)
     }
 
@@ -121,7 +127,7 @@ impl Standing {
         let Asked { experiment, task, parties, previous } = asked;
         let plan = &experiment.plan;
         let (epsilon_public, epsilon_server) = self.epsilon(experiment, task.id.round)?;
-        let config = self.run().as_ref().map(|known| known.config.clone());
+        let config = self.run().as_ref().map(|known| Arc::clone(&known.config));
         let Some(config) = config else { return Err(NetError::Refused { reason: "the run is not known yet".into() }) };
         let at = now().as_secs();
         Ok(Offer {
@@ -174,7 +180,7 @@ fn numbered(parties: &Parties) -> BTreeMap<u64, [u8; 32]> {
     (0..).zip(parties.clients.iter().map(|key| key.0)).collect()
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Kept {
     clients: BTreeMap<u64, Key>,
 }

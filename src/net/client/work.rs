@@ -79,21 +79,15 @@ impl Journal {
         Ok(Self { writer, plans })
     }
 
-    /// Puts a plan on record; true if it was there before.
+    /// Puts a plan on record, if it is not there.
     ///
     /// # Errors
     /// Another plan under these numbers; a file that cannot be written.
-    pub(super) fn accept(
-        &mut self,
-        session: &[u8; 16],
-        round: u32,
-        attempt: u32,
-        body: &[u8],
-    ) -> Result<bool, NetError> {
+    pub(super) fn accept(&mut self, session: &[u8; 16], round: u32, attempt: u32, body: &[u8]) -> Result<(), NetError> {
         let (session, plan) = (hex::encode(session), hex::encode(Sha256::digest(body)));
         if let Some(known) = self.plans.get(&(session.clone(), round, attempt)) {
             if *known == plan {
-                return Ok(true);
+                return Ok(());
             }
             return Err(NetError::Dishonest {
                 what: "a second plan of one attempt",
@@ -105,7 +99,7 @@ impl Journal {
         self.writer.write(&line)?;
         self.writer.sync()?;
         self.plans.insert((session, round, attempt), plan);
-        Ok(false)
+        Ok(())
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Runs rounds to the end of the run, or until it shall end.
     pub(super) fn run(&mut self) -> Result<(Coordinator, Ending), NetError> {
-        self.hold_lease(true)?;
+        self.hold_lease()?;
         let mut coordinator = self.restore()?;
         loop {
             match self.step(&mut coordinator) {
@@ -107,7 +107,7 @@ impl Driver {
 
     /// The next thing to do; how the thread ends, if it does.
     fn step(&mut self, coordinator: &mut Coordinator) -> Result<Option<Ending>, NetError> {
-        self.hold_lease(false)?;
+        self.hold_lease()?;
         if coordinator.is_resting() && !self.gather(coordinator)? {
             return Ok(Some(Ending::Drained));
         }
@@ -203,8 +203,8 @@ impl Driver {
     }
 
     /// Takes the lease, or renews it where it is due.
-    fn hold_lease(&mut self, first: bool) -> Result<(), NetError> {
-        if !first && self.lease.is_some_and(|at| at.elapsed() < RENEWAL) {
+    fn hold_lease(&mut self) -> Result<(), NetError> {
+        if self.lease.is_some_and(|at| at.elapsed() < RENEWAL) {
             return Ok(());
         }
         self.shared.store.lease(&self.owner, LEASE, now().as_secs())?;
@@ -260,10 +260,8 @@ impl Driver {
         self.shared.store.release(round, attempt, &text, Some((id, len)))?;
         let outcome = Outcome { survivors: record.survivors as u64, accuracy: record.accuracy, loss: record.loss };
         self.shared.board.charged(record.epsilon, record.epsilon_server_view);
-        self.shared.board.round_finished(&outcome, now());
-        if let Some(shown) = self.shared.board.snapshot(now()).history.last() {
-            self.shared.store.set_meta(&board_name(round), &serde_json::to_vec(shown).unwrap_or_default())?;
-        }
+        let shown = self.shared.board.round_finished(&outcome, now());
+        self.shared.store.set_meta(&board_name(round), &serde_json::to_vec(&shown).unwrap_or_default())?;
         self.shared.round.store(round, Ordering::Relaxed);
         self.shared.hub.close(End::Round(v1::RoundEnd { round, attempt, released: true }));
         info!(

@@ -224,13 +224,6 @@ impl Shared {
 #[derive(Clone)]
 pub(super) struct Service(pub(super) Arc<Shared>);
 
-fn stored(error: &StoreError) -> Status {
-    match error {
-        StoreError::Full { .. } => Status::resource_exhausted(error.to_string()),
-        _ => Status::unavailable(error.to_string()),
-    }
-}
-
 fn spooled(error: &ObjectError) -> Status {
     match error {
         ObjectError::Quota { .. } | ObjectError::Full { .. } | ObjectError::Reserve { .. } => {
@@ -464,6 +457,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
-        stored(&error)
+        match error {
+            StoreError::Full { .. } => Self::resource_exhausted(error.to_string()),
+            _ => Self::unavailable(error.to_string()),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The recorder that a server updates while it runs.
 //!
 //! Every method takes a lock for a short while, never blocks on anything else, and takes the time as an argument: the time
-//! since the Unix epoch ([`crate::net::status::format::unix_now`]). A clock that goes back makes durations of 0, nothing worse.
+//! since the Unix epoch ([`crate::net::now`]). A clock that goes back makes durations of 0, nothing worse.
 //! Memory is bounded: [`MOST_PARTIES`] parties, a thinned history, short texts, reasons that are constants of the program.
 
 mod round;
@@ -258,8 +258,9 @@ impl Board {
 
     /// The present round is over, and the server waits for the next one: what passes until [`Board::phase`] or
     /// [`Board::round_began`] counts as waiting of that.
-    pub fn round_finished(&self, outcome: &Outcome, now: Duration) {
-        self.lock().finish(outcome, now);
+    /// Returns its line of the history, for whoever keeps it.
+    pub fn round_finished(&self, outcome: &Outcome, now: Duration) -> Round {
+        self.lock().finish(outcome, now)
     }
 
     /// Something that a person should know. The same text again is counted, not listed twice.

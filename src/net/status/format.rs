@@ -1,14 +1,6 @@
 //! Numbers and times as people read them. All functions are total: any input gives a short text.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use crate::net::status::Guarantee;
-
-/// The time now since the Unix epoch; 0 on a clock before it.
-#[must_use]
-pub fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
 
 /// `text` as one line of at most `most` characters: control characters (line breaks, escapes of terminals) and marks that
 /// turn the direction of writing become spaces, what is too long ends in an ellipsis.

@@ -156,7 +156,7 @@ pub enum EntryBody {
     },
     /// The time, as the coordinator was told it.
     Clock {
-        /// Milliseconds since the beginning of 1970.
+        /// Milliseconds since the attempt began, on the coordinator's clock.
         millis: u64,
     },
     /// Anything else that the coordinator was told.
@@ -210,7 +210,7 @@ pub enum StoredBody {
     },
     /// The time, as the coordinator was told it.
     Clock {
-        /// Milliseconds since the beginning of 1970.
+        /// Milliseconds since the attempt began, on the coordinator's clock.
         millis: u64,
     },
     /// Anything else that the coordinator was told.

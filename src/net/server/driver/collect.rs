@@ -19,7 +19,9 @@ use crate::net::plan::{self, ObjectRef, RoundPlan};
 use crate::net::server::service::Inbound;
 use crate::net::status::State;
 use crate::net::status::board::Began;
-use crate::net::store::{AttemptState, EntryBody, NewAttempt, NewEntry, Payload, StoredBody, StoredPayload};
+use crate::net::store::{
+    AttemptState, EntryBody, NewAttempt, NewEntry, Payload, StoreError, StoredBody, StoredPayload,
+};
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::wire::{self, v1};
 use crate::net::{NetError, now};
@@ -35,8 +37,6 @@ struct Collection {
     /// The machine's time when this process took the attempt up.
     millis: u64,
     since: Instant,
-    /// Clients of the cohort.
-    cohort: Vec<Role>,
 }
 
 impl Collection {
@@ -59,11 +59,10 @@ impl Driver {
             ids: HashSet::new(),
             millis: 0,
             since: Instant::now(),
-            cohort,
         };
         let threshold = tasks.iter().map(|task| task.threshold.max(1) as u64).sum();
         let began = Began { round: round.into(), attempt: u64::from(attempt) + 1, threshold, deadline: None };
-        self.shared.board.round_began(&began, &collection.cohort, now());
+        self.shared.board.round_began(&began, &cohort, now());
         let outcome = self.replay(coordinator, &mut collection).and_then(|()| {
             self.shared.hub.open(round, attempt, plans);
             self.collect(coordinator, &mut collection)
@@ -89,25 +88,27 @@ impl Driver {
         let model = plan::weight_bytes(&first.weights);
         let parties = self.parties()?.unwrap_or_default().to_bytes();
         let reference = |bytes: &[u8]| ObjectRef { id: Sha256::digest(bytes).into(), len: bytes.len() as u64 };
-        let stored = self.shared.store.attempts()?.iter().any(|row| (row.round, row.attempt) == (round, attempt));
-        let bodies: Vec<String> = if stored {
-            let bytes = self.shared.store.attempt_plan(round, attempt)?;
-            serde_json::from_slice(&bytes).map_err(|e| NetError::Record { round, problem: e.to_string() })?
-        } else {
-            let body = |task: &RoundTask| RoundPlan {
-                session,
-                plan: self.shared.about.plan,
-                notice: coordinator.notice(task),
-                model: reference(&model),
-                parties: reference(&parties),
-            };
-            let bodies = tasks.iter().map(|task| serde_json::to_string(&body(task))).collect::<Result<Vec<_>, _>>();
-            let bodies = bodies.map_err(|e| NetError::Record { round, problem: e.to_string() })?;
-            let bytes = serde_json::to_vec(&bodies).map_err(|e| NetError::Record { round, problem: e.to_string() })?;
-            self.shared.store.begin(&NewAttempt { round, attempt, input: first.input, plan: bytes })?;
-            bodies
+        let named = (reference(&model), reference(&parties));
+        let unreadable = |e: serde_json::Error| NetError::Record { round, problem: e.to_string() };
+        let bodies: Vec<String> = match self.shared.store.attempt_plan(round, attempt) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(unreadable)?,
+            Err(StoreError::UnknownAttempt { .. }) => {
+                let body = |task: &RoundTask| RoundPlan {
+                    session,
+                    plan: self.shared.about.plan,
+                    notice: coordinator.notice(task),
+                    model: named.0,
+                    parties: named.1,
+                };
+                let bodies = tasks.iter().map(|task| serde_json::to_string(&body(task))).collect::<Result<Vec<_>, _>>();
+                let bodies = bodies.map_err(unreadable)?;
+                let bytes = serde_json::to_vec(&bodies).map_err(unreadable)?;
+                self.shared.store.begin(&NewAttempt { round, attempt, input: first.input, plan: bytes })?;
+                bodies
+            }
+            Err(error) => return Err(error.into()),
         };
-        let offered = [model, parties].map(|bytes| (Sha256::digest(&bytes).into(), bytes.into()));
+        let offered = [(named.0.id, model.into()), (named.1.id, parties.into())];
         *self.shared.offered.write().unwrap_or_else(PoisonError::into_inner) = HashMap::from(offered);
         self.shared.longest.store(longest(tasks), Ordering::Relaxed);
         let identity = self.identity.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -162,7 +163,7 @@ impl Driver {
             if !coordinator.is_collecting() {
                 return Ok(());
             }
-            self.hold_lease(false)?;
+            self.hold_lease()?;
             let elapsed = collection.elapsed();
             if said_phase != deadline {
                 said_phase = deadline;

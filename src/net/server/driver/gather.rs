@@ -20,7 +20,7 @@ impl Driver {
     pub(super) fn gather(&mut self, coordinator: &mut Coordinator) -> Result<bool, NetError> {
         let open = self.shared.store.attempts()?.into_iter().any(|row| row.state.is_open());
         loop {
-            self.hold_lease(false)?;
+            self.hold_lease()?;
             if self.drain.load(Ordering::Relaxed) && !open {
                 self.shared.draining.store(true, Ordering::Relaxed);
                 self.shared.board.phase(State::Draining, "", None, now());
@@ -53,10 +53,17 @@ impl Driver {
             self.shared.board.phase(State::WaitingForClients, &sentence, None, now());
             return Ok(false);
         };
-        coordinator.pin(parties.directory().map_err(FlError::from)?, self.federation.patience());
-        if open {
-            return Ok(true);
+        if !open && !self.enough_listen(coordinator) {
+            return Ok(false);
         }
+        // Keys are decoded once a round, and not at every look.
+        coordinator.pin(parties.directory().map_err(FlError::from)?, self.federation.patience());
+        Ok(true)
+    }
+
+    /// True if enough parties are connected, and those that are missing had their time.
+    fn enough_listen(&mut self, coordinator: &Coordinator) -> bool {
+        let (clients, holders) = (self.experiment.plan.clients, self.shared.about.holders);
         let listening = self.shared.hub.listening();
         let online = listening.iter().filter(|role| matches!(role, Role::Client(_))).count() as u64;
         let serving = listening.len() as u64 - online;
@@ -67,15 +74,15 @@ impl Driver {
             let sentence =
                 format!("{online} clients are connected and {least} are needed; {serving} of {needed} key holders");
             self.shared.board.phase(State::WaitingForClients, &sentence, None, now());
-            return Ok(false);
+            return false;
         }
         let since = *self.gathered.get_or_insert_with(Instant::now);
         let all = online == clients && serving == u64::from(holders);
         if all || since.elapsed().as_secs_f64() >= self.federation.gather_seconds {
             self.gathered = None;
-            return Ok(true);
+            return true;
         }
-        Ok(false)
+        false
     }
 
     /// Clients without whom no round of the expected size can be opened.

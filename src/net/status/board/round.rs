@@ -117,7 +117,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn finish(&mut self, outcome: &Outcome, now: Duration) {
+    pub(super) fn finish(&mut self, outcome: &Outcome, now: Duration) -> Round {
         self.settle(true);
         self.current.seconds.spend(self.state, now.saturating_sub(self.since));
         // What comes until the next phase is waiting, whatever the state still says.
@@ -144,7 +144,8 @@ impl Inner {
             abandoned: std::mem::take(&mut current.abandoned),
         };
         self.totals.seconds.add(&round.seconds);
-        self.keep(round);
+        self.keep(round.clone());
+        round
     }
 
     /// Appends a finished round; bytes, seconds and abandoned attempts have been added to the totals.
