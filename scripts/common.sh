@@ -48,6 +48,19 @@ prepare_software_adapter() {
     install_packages mesa-vulkan-drivers libvulkan1 || true
 }
 
+# What a build with the feature `mpi` needs, and what starts it.
+prepare_mpi() {
+    local missing=()
+    if ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null; then
+        missing+=(libopenmpi-dev openmpi-bin)
+    fi
+    ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so' || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        missing+=(libclang-dev)
+    if [ "${#missing[@]}" -gt 0 ]; then
+        install_packages "${missing[@]}"
+    fi
+}
+
 # What every build needs. Cargo is not installed behind anybody's back.
 prepare_build() {
     if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then

@@ -329,16 +329,25 @@ pub struct OpenOptions {
     /// Takes a software adapter (a GPU played by the CPU, many times slower than `simd`) where there is no
     /// other: for tests.
     pub allow_software: bool,
+    /// Which of several devices that are as good, from 0; beyond the last it begins again. Processes that share a machine take
+    /// one each.
+    pub device: usize,
 }
 
 impl OpenOptions {
     /// The variable of the environment that sets `allow_software` if it is `1`.
     pub const ALLOW_SOFTWARE: &str = "VEILSUM_ALLOW_SOFTWARE";
 
+    /// The same, with a software adapter if that is asked for.
+    #[must_use]
+    pub const fn or_software(self, asked: bool) -> Self {
+        Self { allow_software: self.allow_software || asked, ..self }
+    }
+
     /// The options of the environment.
     #[must_use]
     pub fn from_env() -> Self {
-        Self { allow_software: std::env::var(Self::ALLOW_SOFTWARE).is_ok_and(|v| v == "1") }
+        Self { allow_software: std::env::var(Self::ALLOW_SOFTWARE).is_ok_and(|v| v == "1"), device: 0 }
     }
 }
 
@@ -355,7 +364,7 @@ pub fn open_with(kind: Option<BackendKind>, options: &OpenOptions) -> Result<Arc
         BackendKind::Scalar => Ok(Arc::new(scalar::Scalar)),
         BackendKind::Simd => Ok(Arc::new(simd::Simd::new())),
         BackendKind::Wgpu => Ok(Arc::new(device::DeviceBackend::new(Arc::new(wgpu::Wgpu::open(options)?)))),
-        BackendKind::Cuda => Ok(Arc::new(device::DeviceBackend::new(Arc::new(cuda::Cuda::open(0)?)))),
+        BackendKind::Cuda => Ok(Arc::new(device::DeviceBackend::new(Arc::new(cuda::Cuda::open_any(options.device)?)))),
     }
 }
 

@@ -11,8 +11,10 @@ pub mod mphe;
 mod oneshot;
 pub mod page;
 pub mod query;
+pub mod ranks;
 pub mod run_dir;
 pub mod samples;
+mod shared;
 pub mod sweep;
 mod training;
 pub mod work;
@@ -42,6 +44,7 @@ use crate::secagg::SessionId;
 use ledger::{LedgerState, RunLedger};
 use loss::{DeviceLoss, Recovery};
 use mphe::Holders;
+use ranks::{Alone, Ranks, Share};
 use run_dir::RunDir;
 use samples::GradientRecord;
 
@@ -234,6 +237,12 @@ pub enum SimError {
     /// A config was refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Ranks cannot share this run, or do not agree.
+    #[error("the ranks cannot share this run: {problem}")]
+    Ranks {
+        /// What is wrong and what would be right.
+        problem: String,
+    },
     /// A run folder cannot be used.
     #[error("{folder}: {problem}")]
     Folder {
@@ -264,13 +273,38 @@ pub fn run(
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<RunResult, SimError> {
-    let folder = match options.folder {
+    run_shared(experiment, &Alone, options, observer)
+}
+
+/// The same by several processes, each of which plays some of the clients ([`ranks`]). All of them have the same experiment; the run
+/// folder, Ctrl-C and the observer are those of rank 0, and only its result has the evaluation, the ledger and the reason of
+/// the end. The weights, and the lines of `metrics.jsonl` but for their seconds, have the same bits for any number of ranks of
+/// machines that compute alike.
+///
+/// # Errors
+/// As [`run`]. The others then wait for this rank: whoever calls has to end them. [`SimError::Ranks`] for clients that keep something
+/// between rounds, and for ranks whose models differ. The loss of a device ends such a run; it can be resumed.
+pub fn run_shared(
+    experiment: &Experiment,
+    ranks: &dyn Ranks,
+    options: &RunOptions<'_>,
+    observer: &mut dyn Observer,
+) -> Result<RunResult, SimError> {
+    let first = ranks.rank() == 0;
+    if ranks.size() > 1 && keeps(experiment) {
+        let problem =
+            "its clients keep something between rounds (error feedback, scaffold), which takes one process".into();
+        return Err(SimError::Ranks { problem });
+    }
+    let folder = match options.folder.filter(|_| first) {
         Some(path) => Some(RunDir::open(path, experiment, options.resume)?),
         None => None,
     };
-    let journal = folder.as_ref().map(RunDir::journal).unwrap_or_default();
+    let before = shared::Before::of(folder.as_ref())?.told(ranks)?;
+    let journal = before.journal;
     let lost = folder.as_ref().and_then(RunDir::loss);
     let mut run = Run {
+        ranks,
         experiment: Experiment { residuals: Arc::default(), gradients: Arc::default(), ..experiment.clone() },
         folder,
         ledger: None,
@@ -289,7 +323,9 @@ pub fn run(
     let attempts = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a)));
     let charged: Vec<_> = attempts.filter(|(_, attempt)| attempt.charged).collect();
     let spend = Spend::new(&experiment.plan, journal)?;
-    run.ledger = RunLedger::open(experiment, options.folder, &charged, spend.costs())?;
+    if first {
+        run.ledger = RunLedger::open(experiment, options.folder, &charged, spend.costs())?;
+    }
     let spend = spend.on(run.ledger.as_ref().map(RunLedger::tab));
     let weights = experiment.trainer.init(&experiment.init_key());
     let mut coordinator = Coordinator::new(
@@ -299,12 +335,12 @@ pub fn run(
         weights,
         spend,
     )?;
+    if let Some(mut checkpoint) = before.checkpoint {
+        let (kept, round) = (std::mem::take(&mut checkpoint.residuals), checkpoint.round);
+        coordinator.restore(checkpoint)?;
+        run.experiment.residuals = Arc::new(Mutex::new(residuals_of(experiment, &kept, round)?));
+    }
     if let Some(dir) = &mut run.folder {
-        if let Some(mut checkpoint) = dir.checkpoint()? {
-            let (kept, round) = (std::mem::take(&mut checkpoint.residuals), checkpoint.round);
-            coordinator.restore(checkpoint)?;
-            run.experiment.residuals = Arc::new(Mutex::new(residuals_of(experiment, &kept, round)?));
-        }
         run.history = dir.truncate(coordinator.round())?;
     }
     run.tell_kept(&mut coordinator);
@@ -328,7 +364,8 @@ fn residuals_of(experiment: &Experiment, sealed: &[u8], round: u32) -> Result<Re
 }
 
 /// A run in progress.
-struct Run {
+struct Run<'a> {
+    ranks: &'a dyn Ranks,
     experiment: Experiment,
     folder: Option<RunDir>,
     ledger: Option<RunLedger>,
@@ -345,7 +382,7 @@ struct Run {
     started: Instant,
 }
 
-impl Run {
+impl Run<'_> {
     fn drive(
         &mut self,
         coordinator: &mut Coordinator,
@@ -360,6 +397,11 @@ impl Run {
                 }
                 return Err(FlError::OutOfOrder { event: "nothing", state: "waiting for its driver" }.into());
             };
+            if let Some(ending) = shared::agree(self.ranks, &action, interrupt)? {
+                return Ok(ending);
+            }
+            // Ranks that share a round finish it together.
+            let interrupt = if self.ranks.size() > 1 { &AtomicBool::new(false) } else { interrupt };
             match action {
                 // A round that is charged is reported first.
                 Action::Begin(_) | Action::MakeKey(_) if interrupt.load(Ordering::Relaxed) => {
@@ -367,7 +409,9 @@ impl Run {
                 }
                 Action::MakeKey(wanted) => {
                     self.current = (wanted.round, wanted.attempt);
-                    if let Err(e) = mphe::make_key(&self.experiment, coordinator, &mut self.holders, interrupt) {
+                    if let Err(e) =
+                        mphe::share_key(&self.experiment, self.ranks, coordinator, &mut self.holders, interrupt)
+                    {
                         self.recover(e, Recovery::Restarted, coordinator, observer)?;
                     }
                 }
@@ -389,6 +433,7 @@ impl Run {
                         self.charge(&charge, coordinator)?;
                     }
                 }
+                Action::Evaluate(_) if self.ranks.rank() > 0 => coordinator.unevaluated()?,
                 Action::Evaluate(weights) => {
                     let evaluation = match self.evaluate(&weights) {
                         Ok(evaluation) => evaluation,
@@ -436,9 +481,9 @@ impl Run {
             }
         }
         self.residuals().give_up();
-        let report = work::play_round(&self.experiment, tasks, coordinator, &mut self.holders, interrupt)?;
+        let report = work::share_round(&self.experiment, self.ranks, tasks, coordinator, &mut self.holders, interrupt)?;
+        let (report, gradients) = Share(self.ranks).reports(report, samples::take_report(&self.experiment))?;
         self.clients.merge(&report);
-        let gradients = samples::take_report(&self.experiment);
         self.gradients.merge(&gradients);
         let delivering = || tasks.iter().map(|task| work::delivering(&self.experiment, task).len()).sum();
         match &mut self.folder {
@@ -462,6 +507,8 @@ impl Run {
         if let Some(ledger) = &mut self.ledger {
             ledger.charge(charge)?;
         }
+        // Nobody reveals before that.
+        self.ranks.broadcast(&mut Vec::new());
         work::take_out_excess(&self.experiment, coordinator)?;
         if coordinator.wants_root() {
             let update = training::root_update(&self.experiment, &coordinator.weights(), charge.round)?;
@@ -508,7 +555,10 @@ impl Run {
         coordinator: &mut Coordinator,
         observer: &mut dyn Observer,
     ) -> Result<(), SimError> {
-        let (Some(BackendError::DeviceLost { backend, reason }), None) = (error.backend(), &self.device_lost) else {
+        let alone = self.ranks.size() == 1;
+        let (Some(BackendError::DeviceLost { backend, reason }), None, true) =
+            (error.backend(), &self.device_lost, alone)
+        else {
             return Err(error);
         };
         let (backend, reason) = ((*backend).to_owned(), reason.clone());
@@ -554,7 +604,7 @@ impl Run {
         });
         // A run that its budget stopped between two evaluations is evaluated where it stands.
         let stale = last.is_none_or(|r| r.round != coordinator.round());
-        if stale && matches!(ending, Ending::Finished(_)) {
+        if stale && matches!(ending, Ending::Finished(_)) && self.ranks.rank() == 0 {
             let trainer = self.experiment.trainer.as_ref();
             let weights = coordinator.weights();
             evaluation =

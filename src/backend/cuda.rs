@@ -83,6 +83,19 @@ impl Cuda {
         Ok(Self { driver, modules: Modules::default(), clock: Clock::default(), limits, id: next_id() })
     }
 
+    /// The device with this number among those that the kernels run on; beyond the last it begins again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_any(number: usize) -> Result<Self, BackendError> {
+        let usable: Vec<usize> = match probe::probe() {
+            Ok(found) => found.into_iter().filter(|info| info.refused().is_none()).map(|info| info.ordinal).collect(),
+            // `open` says why.
+            Err(_) => Vec::new(),
+        };
+        Self::open(usable.get(number % usable.len().max(1)).copied().unwrap_or(0))
+    }
+
     /// What the driver says about it.
     #[must_use]
     pub fn info(&self) -> &CudaInfo {

@@ -163,7 +163,7 @@ fn planned(args: &Args) -> Result<Vec<Case>, BenchError> {
         stages: args.stages.clone(),
         backends: args.backend.clone(),
         isas: args.isa.clone(),
-        devices: OpenOptions { allow_software: args.allow_software || OpenOptions::from_env().allow_software },
+        devices: OpenOptions::from_env().or_software(args.allow_software),
         sizes,
         rows: args.rows.map(|rows| rows as usize),
     })

@@ -37,7 +37,7 @@ pub struct Args {
 /// # Errors
 /// Exit 1 if stdout cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let found = probe(&OpenOptions { allow_software: args.allow_software || OpenOptions::from_env().allow_software });
+    let found = probe(&OpenOptions::from_env().or_software(args.allow_software));
     let cuda = Cuda::look();
     let text = if args.json { json(&found, &cuda) } else { table(&found) + &cuda.lines() };
     match std::io::stdout().lock().write_all(text.as_bytes()) {

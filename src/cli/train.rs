@@ -1,19 +1,23 @@
 //! `veilsum train`.
 
+mod opening;
+mod shared;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use self::opening::Opening;
 use super::{Exit, Failure};
-use crate::config::build::{Experiment, Given, build};
-use crate::config::{Config, ConfigError, LedgerConfig, overrides};
+use crate::config::build::Experiment;
+use crate::config::{Config, ConfigError, overrides};
 use crate::fl::FlError;
-use crate::fl::replay::Replay;
 use crate::report::progress::Progress;
 use crate::report::terminal::{Align, Table};
 use crate::sim::loss::DeviceLoss;
+use crate::sim::ranks::{Alone, Ranks};
 use crate::sim::{self, Ending, Observer, RoundRecord, RunOptions, SimError, page, run_dir};
 
 /// Arguments of `veilsum train`.
@@ -25,6 +29,7 @@ use crate::sim::{self, Ending, Observer, RoundRecord, RunOptions, SimError, page
   veilsum train --set privacy.mechanism=matrix --set sampling=round-robin   noise correlated over rounds (DP-FTRL)
   veilsum train --set privacy.adaptive_clip={}     a clip bound that follows the clients' median norm
   veilsum train --resume runs/quickstart           after Ctrl-C, a crash or a power cut
+  mpirun -n 4 veilsum train --mpi configs/smm_mnist.json    clients shared by four processes, the same model (feature mpi)
 
 The run folder holds config.json (resolved), metrics.jsonl (a line a round), model.safetensors,
 report.html, journal.jsonl (attempts and charges of this run), ledger.jsonl (what its releases cost; unless
@@ -53,6 +58,10 @@ pub struct Args {
     /// Whose privacy it is: a name in the ledger.
     #[arg(long, value_name = "NAME", requires = "ledger")]
     pub principal: Option<String>,
+    /// Shares the clients among the processes that mpirun or Slurm has started, on one machine or several. The model has the same bits
+    /// for any number of them. Needs a build with the feature `mpi`; see docs/mpi.md.
+    #[arg(long)]
+    pub mpi: bool,
     /// No progress; one JSON object a round and one at the end on stdout.
     #[arg(long)]
     pub json: bool,
@@ -60,17 +69,36 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let (experiment, folder) = match &args.resume {
-        Some(folder) => (reopen(folder, !args.json)?, folder.clone()),
-        None => open(&args)?,
-    };
+    if args.mpi {
+        return shared::run(&args);
+    }
+    shared::refuse_unasked()?;
+    train(&args, &Alone, 0)
+}
+
+/// Trains with the other ranks, on one of the devices of its machine.
+fn train(args: &Args, ranks: &dyn Ranks, device: usize) -> Result<(), Failure> {
+    let first = ranks.rank() == 0;
+    let opening = if first { Some(Opening::of(args)?) } else { None };
+    let (experiment, folder) = opening::share(opening, ranks)?.build(ranks, first && !args.json, device)?;
+    if !first {
+        let options = RunOptions { folder: None, resume: false, interrupt: &AtomicBool::new(false) };
+        let result = sim::run_shared(&experiment, ranks, &options, &mut sim::Silent)?;
+        return match result.ending {
+            Ending::Interrupted => Err(Failure::new(Exit::Interrupted, "interrupted")),
+            Ending::Finished(_) => Ok(()),
+        };
+    }
     if !args.json {
         announce(&experiment, &folder);
+        if ranks.size() > 1 {
+            eprintln!("shared by {} ranks", ranks.size());
+        }
     }
     let interrupt = on_ctrl_c();
     let options = RunOptions { folder: Some(&folder), resume: args.resume.is_some(), interrupt: &interrupt };
     let mut watch = Watch { json: args.json, progress: None, accuracy: None };
-    let result = sim::run(&experiment, &options, &mut watch)?;
+    let result = sim::run_shared(&experiment, ranks, &options, &mut watch)?;
     if let Some(progress) = watch.progress.take() {
         progress.finish();
     }
@@ -136,64 +164,6 @@ pub(super) fn read_config(path: Option<&Path>, set: &[String]) -> Result<(Config
         overrides::set(&mut value, item)?;
     }
     Ok((overrides::typed(&value, &origin)?, base))
-}
-
-fn open(args: &Args) -> Result<(Experiment, PathBuf), Failure> {
-    let (mut config, base) = read_config(args.config.as_deref(), &args.set)?;
-    if let (Some(file), Some(principal)) = (&args.ledger, &args.principal) {
-        // Given on the command line: it starts from here, not from the config's folder.
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        config.ledger = Some(LedgerConfig { file, principal: principal.clone() });
-    }
-    let folder = match &args.out {
-        Some(folder) => folder.clone(),
-        None => free_folder(&config.name),
-    };
-    if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        let message = format!(
-            "the output folder {} exists and is not empty; name another with --out, or continue that run with --resume",
-            folder.display()
-        );
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let mut experiment = build(&config, &base, Given { progress: !args.json, ..Given::default() })?;
-    if let Some(path) = &args.replay {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
-        let replay: Replay = serde_json::from_str(&text).map_err(|e| {
-            Failure::new(Exit::Usage, format!("{}: {e}; expected `veilsum rounds export`", path.display()))
-        })?;
-        experiment.replay = Some(Arc::new(replay));
-    }
-    Ok((experiment, folder))
-}
-
-/// `runs/NAME`, or the first `runs/NAME-2`, `-3`, ... that does not exist.
-fn free_folder(name: &str) -> PathBuf {
-    let first = Path::new("runs").join(name);
-    if !first.exists() {
-        return first;
-    }
-    let mut number = 2u32;
-    loop {
-        let folder = Path::new("runs").join(format!("{name}-{number}"));
-        if !folder.exists() {
-            return folder;
-        }
-        number += 1;
-    }
-}
-
-fn reopen(folder: &Path, progress: bool) -> Result<Experiment, Failure> {
-    let path = folder.join(run_dir::CONFIG);
-    if !path.exists() {
-        let message = format!("{} is no run folder: it has no {}", folder.display(), run_dir::CONFIG);
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let (mut config, _) = read_config(Some(&path), &[])?;
-    run_dir::without_lost_device(folder, &mut config)?;
-    // Data paths were made absolute when the run began.
-    let given = Given { secret: Some(run_dir::read_secret(folder)?), progress, ..Given::default() };
-    Ok(build(&config, Path::new("."), given)?)
 }
 
 fn announce(experiment: &Experiment, folder: &Path) {

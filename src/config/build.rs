@@ -3,6 +3,7 @@
 
 mod federate;
 mod notes;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,14 +12,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use self::federate::{Seat, deal, deal_key, federate, seat_client};
+use self::tools::{Tools, Trainers};
 use super::asynchrony;
 use super::resolve::{Resolved, Setting, resolve};
 use super::samples;
-use super::{
-    Algorithm, BackendName, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig,
-    TrainOn,
-};
-use crate::backend::{self, Backend, BackendKind};
+use super::{Algorithm, CipherName, ClientWeights, Config, ConfigError, LedgerConfig, MechanismName, PrivacyConfig};
+use crate::backend::{self, Backend};
 use crate::data::partition::{self, Partition, PartitionConfig};
 use crate::data::{self, Dataset, Features, Split};
 use crate::fl::asynchrony::ReleaseWhen;
@@ -33,7 +32,7 @@ use crate::fl::replay::Replay;
 use crate::fl::{FlError, SERVER, nova};
 use crate::math::prg::{Address, Cipher, Purpose, Secret, StreamKey};
 use crate::model::architecture::ModelConfig;
-use crate::model::{LocalConfig, LocalTrainer, StartConfig, trainer_for, trainer_from, trainer_on};
+use crate::model::{LocalConfig, LocalTrainer, StartConfig};
 
 /// What a client does with its shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,47 +132,6 @@ impl Experiment {
     }
 }
 
-/// Who trains, and what.
-struct Trainers {
-    trainer: Arc<dyn LocalTrainer>,
-    trainer_on_cpu: Option<Arc<dyn LocalTrainer>>,
-    model: Option<ModelConfig>,
-    /// With the hash of the file.
-    start: Option<StartConfig>,
-}
-
-/// The trainer that is given or configured, with a device on that, too.
-fn trainers(
-    config: &Config,
-    base: &Path,
-    given: Option<Arc<dyn LocalTrainer>>,
-    device: Option<&Arc<dyn Backend>>,
-) -> Result<Trainers, ConfigError> {
-    let (model, start) = match (given, &config.model, &config.start) {
-        (Some(trainer), ..) => return Ok(Trainers { trainer, trainer_on_cpu: None, model: None, start: None }),
-        (None, None, _) => return Err(invalid("model", "the name of a model, or {\"mlp\": [sizes]}", "absent")),
-        (None, Some(model), start) => (model.clone(), start),
-    };
-    if let Some(start) = start {
-        if device.is_some() {
-            return Err(invalid("train_on", "cpu with `start`", "backend"));
-        }
-        let (trainer, sha256) = trainer_from(&model, &start.rebased(base))?;
-        let start = Some(StartConfig { sha256: Some(sha256), ..start.clone() });
-        return Ok(Trainers { trainer, trainer_on_cpu: None, model: Some(model), start });
-    }
-    let on_cpu = trainer_for(&model)?;
-    Ok(match device {
-        Some(device) => Trainers {
-            trainer: trainer_on(&model, device.clone())?,
-            trainer_on_cpu: Some(on_cpu),
-            model: Some(model),
-            start: None,
-        },
-        None => Trainers { trainer: on_cpu, trainer_on_cpu: None, model: Some(model), start: None },
-    })
-}
-
 fn server_key(secret: &Secret, session: &[u8; 16], purpose: Purpose, cipher: Cipher) -> StreamKey {
     secret.derive(session, Address { client: SERVER, ..Address::default() }, purpose, cipher)
 }
@@ -197,41 +155,8 @@ pub struct Given {
     pub trainer: Option<Arc<dyn LocalTrainer>>,
     /// Show downloads on stderr.
     pub progress: bool,
-}
-
-/// What runs the kernels, and who trains.
-struct Tools {
-    backend: Arc<dyn Backend>,
-    trainers: Trainers,
-    /// Where the clients train, written down.
-    train_on: Option<TrainOn>,
-    on_device: bool,
-}
-
-impl Tools {
-    fn open(config: &Config, base: &Path, given: Option<Arc<dyn LocalTrainer>>) -> Result<Self, ConfigError> {
-        let backend = backend::open(config.backend.map(|b| match b {
-            BackendName::Scalar => BackendKind::Scalar,
-            BackendName::Simd => BackendKind::Simd,
-            BackendName::Wgpu => BackendKind::Wgpu,
-            BackendName::Cuda => BackendKind::Cuda,
-        }))?;
-        let train_on = if given.is_some() { config.train_on } else { train_on(config) };
-        let on_device =
-            train_on == Some(TrainOn::Backend) && matches!(backend.kind(), BackendKind::Wgpu | BackendKind::Cuda);
-        if on_device && matches!(config.algorithm, Algorithm::Scaffold { .. }) {
-            return Err(invalid("train_on", "cpu with `scaffold`", "backend"));
-        }
-        let trainers = trainers(config, base, given, on_device.then_some(&backend))?;
-        Ok(Self { backend, trainers, train_on, on_device })
-    }
-
-    fn check_dataset(&self, data: &Dataset) -> Result<(), ConfigError> {
-        match &self.trainers.model {
-            Some(model) => Ok(model.architecture()?.check_dataset(data)?),
-            None => Ok(()),
-        }
-    }
+    /// Which of several devices that are as good ([`backend::OpenOptions::device`]).
+    pub device: usize,
 }
 
 /// Data, and who has them.
@@ -269,7 +194,7 @@ pub fn build(config: &Config, base: &Path, given: Given) -> Result<Experiment, C
         Some(split) => split,
         None => Arc::new(data::load(&config.data, base, given.progress)?),
     };
-    let tools = Tools::open(config, base, given.trainer)?;
+    let tools = Tools::open(config, base, given.trainer, given.device)?;
     tools.check_dataset(&split.train)?;
     let secret = secret(config, given.secret)?;
     let session = session_of(&secret);
@@ -401,16 +326,6 @@ fn resolve_joint(config: &Config, clients: u64, dim: usize) -> Result<Resolved, 
 
 fn invalid(name: &'static str, expected: impl Into<String>, found: impl ToString) -> ConfigError {
     ConfigError::Invalid { name, expected: expected.into(), found: found.to_string() }
-}
-
-/// Where the clients train, written down where the config leaves it open and a device could do it: a run that is continued
-/// trains where it began. On CUDA that takes a compiler beside the driver, which the kernels do without: the config has to ask
-/// for it.
-fn train_on(config: &Config) -> Option<TrainOn> {
-    match config.train_on {
-        None if config.backend == Some(BackendName::Wgpu) && config.start.is_none() => Some(TrainOn::Backend),
-        given => given,
-    }
 }
 
 /// Checks that need no mechanism; `plan` and the mechanisms check the rest.

@@ -29,24 +29,18 @@ pub(super) fn play<C: Party, H: Party + Send>(
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
     let announced = requests(coordinator, task);
     let mut total = EncodeReport::default();
-    for members in delivering(experiment, task).chunks(rows_in_flight(task)) {
+    let own = players.share.own(&delivering(experiment, task));
+    let mut waiting = own.chunks(rows_in_flight(task));
+    // Other ranks may have more.
+    for _ in 0..players.share.most(waiting.len())? {
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
-        let Encoded { members, vectors, report, .. } = players.encoded(&clients, task, members)?;
-        total.merge(&report);
-        let rows: Vec<(&u64, &[u8])> = members.iter().zip(vectors.rows()).collect();
-        let messages = rows
-            .into_par_iter()
-            .map(|(&client, vector)| {
-                let mut machine = seal(&clients, client, vector)?;
-                if let Some(frame) = announced.get(&client) {
-                    machine.handle(PartyId::Server, frame).map_err(FlError::from)?;
-                }
-                Ok(machine.poll_transmit().map(|message| (client, message)))
-            })
-            .collect::<Result<Vec<_>, SimError>>()?;
-        forward(coordinator, messages.into_iter().flatten().collect())?;
+        let messages = match waiting.next() {
+            Some(members) => sealed(players, (task, &clients, &announced), members, &seal, &mut total)?,
+            None => Vec::new(),
+        };
+        forward(coordinator, players.share.all(messages)?)?;
         while pass_on(coordinator, &task.id, holders)? {}
     }
     // Nobody else will deliver; then no other holder will answer.
@@ -55,6 +49,30 @@ pub(super) fn play<C: Party, H: Party + Send>(
         while pass_on(coordinator, &task.id, holders)? {}
     }
     Ok(total)
+}
+
+/// What some clients send in a round, whose vectors are made for it.
+fn sealed<C: Party>(
+    players: &Players<'_>,
+    (task, clients, announced): (&RoundTask, &ClientRound<'_>, &BTreeMap<u64, Vec<u8>>),
+    members: &[u64],
+    seal: &(impl Fn(&ClientRound<'_>, u64, &[u8]) -> Result<C, FlError> + Sync),
+    total: &mut EncodeReport,
+) -> Result<Vec<(u64, Transmit)>, SimError> {
+    let Encoded { members, vectors, report, .. } = players.encoded(clients, task, members)?;
+    total.merge(&report);
+    let rows: Vec<(&u64, &[u8])> = members.iter().zip(vectors.rows()).collect();
+    let messages = rows
+        .into_par_iter()
+        .map(|(&client, vector)| {
+            let mut machine = seal(clients, client, vector)?;
+            if let Some(frame) = announced.get(&client) {
+                machine.handle(PartyId::Server, frame).map_err(FlError::from)?;
+            }
+            Ok(machine.poll_transmit().map(|message| (client, message)))
+        })
+        .collect::<Result<Vec<_>, SimError>>()?;
+    Ok(messages.into_iter().flatten().collect())
 }
 
 /// Brings the holders what the server has for them, and their answers back. True if there was anything.

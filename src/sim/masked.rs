@@ -29,7 +29,8 @@ pub(super) fn play(
 ) -> Result<EncodeReport, SimError> {
     let experiment = players.experiment;
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
-    let made = task.cohort.par_iter().map(|&client| Ok((client, clients.masked(session, client)?)));
+    let own = players.share.own(&task.cohort);
+    let made = own.par_iter().map(|&client| Ok((client, clients.masked(session, client)?)));
     let mut machines = made.collect::<Result<Machines, FlError>>()?;
     let mut total = EncodeReport::default();
     loop {
@@ -38,24 +39,32 @@ pub(super) fn play(
         }
         let asked = requests(coordinator, task);
         let answers = answers(&mut machines, &asked)?;
-        forward(coordinator, answers)?;
+        forward(coordinator, players.share.all(answers)?)?;
         machines.retain(|&client, machine| !(machine.wants_vector() && vanishes(experiment, task, client)));
         let due: Vec<u64> = machines.iter().filter(|(_, m)| m.wants_vector()).map(|(&client, _)| client).collect();
-        for members in due.chunks(rows_in_flight(task)) {
+        let mut waiting = due.chunks(rows_in_flight(task));
+        // Other ranks may have more.
+        let chunks = players.share.most(waiting.len())?;
+        for _ in 0..chunks {
             if interrupt.load(Ordering::Relaxed) {
                 return Ok(total);
             }
+            let mut sent = Vec::new();
+            let Some(members) = waiting.next() else {
+                forward(coordinator, players.share.all(sent)?)?;
+                continue;
+            };
             let Encoded { members, silent, vectors, report } = players.encoded(&clients, task, members)?;
             total.merge(&report);
             silent.iter().for_each(|client| drop(machines.remove(client)));
             for (client, vector) in members.iter().zip(vectors.rows()) {
                 let Some(machine) = machines.get_mut(client) else { continue };
                 machine.submit(vector).map_err(FlError::from)?;
-                let answers = std::iter::from_fn(|| machine.poll_transmit()).map(|answer| (*client, answer)).collect();
-                forward(coordinator, answers)?;
+                sent.extend(std::iter::from_fn(|| machine.poll_transmit()).map(|answer| (*client, answer)));
             }
+            forward(coordinator, players.share.all(sent)?)?;
         }
-        if asked.is_empty() && due.is_empty() {
+        if asked.is_empty() && chunks == 0 {
             // Those who are left have said all they have to say.
             let Some(deadline) = coordinator.poll_timeout(&task.id) else { return Ok(total) };
             coordinator.handle_timeout(&task.id, deadline)?;

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::SimError;
 use super::lattice::{self, pass_on};
+use super::ranks::{Alone, Ranks};
 use super::work::Players;
 use crate::backend::EncodeReport;
 use crate::backend::simd::Simd;
@@ -60,11 +61,29 @@ pub fn make_key(
     holders: &mut Holders,
     interrupt: &AtomicBool,
 ) -> Result<(), SimError> {
+    share_key(experiment, &Alone, coordinator, holders, interrupt)
+}
+
+/// The same in every rank, under the epoch that rank 0 has drawn.
+pub(super) fn share_key(
+    experiment: &Experiment,
+    ranks: &dyn Ranks,
+    coordinator: &mut Coordinator,
+    holders: &mut Holders,
+    interrupt: &AtomicBool,
+) -> Result<(), SimError> {
     let (mut epoch, mut seed) = ([0; 16], [0; 32]);
     let fresh = Secret::fresh().map_err(ConfigError::from)?;
     let stream = fresh.derive(&experiment.plan.session, Address::default(), Purpose::Session, Cipher::ChaCha20);
     stream.fill(0, &mut epoch);
     stream.fill(64, &mut seed);
+    let mut drawn = [&epoch[..], &seed].concat();
+    ranks.broadcast(&mut drawn);
+    if let Some((first, second)) = drawn.split_at_checked(epoch.len()).filter(|(_, second)| second.len() == seed.len())
+    {
+        epoch.copy_from_slice(first);
+        seed.copy_from_slice(second);
+    }
     let session = coordinator.begin_key(epoch, seed)?;
     let id = session.place().id;
     // Whatever becomes of this set-up: nobody answers under the key before any more.

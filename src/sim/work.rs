@@ -1,6 +1,6 @@
 //! The clients' side of a round: local training in chunks, so that memory is O(rows in flight x d).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +10,7 @@ use super::SimError;
 use super::adversary::{self, Forged};
 use super::masked::{forward, requests};
 use super::mphe::Holders;
+use super::ranks::{Alone, Ranks, Share, Subtotals};
 use super::training;
 use crate::backend::{EncodeReport, Packed, Rows};
 use crate::config::build::Experiment;
@@ -27,6 +28,8 @@ use crate::secagg::{Party, PartyId};
 pub(super) struct Players<'a> {
     /// The run.
     pub(super) experiment: &'a Experiment,
+    /// The processes that share them.
+    pub(super) share: Share<'a>,
     /// The vectors of a round that an adversary has seen.
     forged: Option<Forged>,
 }
@@ -86,7 +89,7 @@ impl Players<'_> {
 /// As training and encoding have.
 pub fn encode_one(experiment: &Experiment, task: &RoundTask, client: u64) -> Result<Option<Vec<u8>>, SimError> {
     let clients = ClientRound::new(&experiment.plan, task, &experiment.secret, experiment.backend.clone())?;
-    let encoded = Players { experiment, forged: None }.encoded(&clients, task, &[client])?;
+    let encoded = Players { experiment, share: Share(&Alone), forged: None }.encoded(&clients, task, &[client])?;
     Ok((!encoded.members.is_empty()).then_some(encoded.vectors.bytes))
 }
 
@@ -119,6 +122,9 @@ pub(super) struct Encoded {
 
 /// Lets every client of the groups train, encode and deliver, and the holders of a collective key open the sum. Returns early,
 /// with the round unfinished, once `interrupt` is set.
+///
+/// # Errors
+/// Those of training, of the kernels and of the protocols.
 pub fn play_round(
     experiment: &Experiment,
     tasks: &[RoundTask],
@@ -126,7 +132,20 @@ pub fn play_round(
     holders: &mut Holders,
     interrupt: &AtomicBool,
 ) -> Result<EncodeReport, SimError> {
-    let players = Players { experiment, forged: adversary::prepare(experiment, tasks)? };
+    share_round(experiment, &Alone, tasks, coordinator, holders, interrupt)
+}
+
+/// The same with other ranks, of whom each plays some of the clients and has the others' frames or sums from them. The report is of
+/// those that are played here. `interrupt` has to be set in all of them, or in none.
+pub(super) fn share_round(
+    experiment: &Experiment,
+    ranks: &dyn Ranks,
+    tasks: &[RoundTask],
+    coordinator: &mut Coordinator,
+    holders: &mut Holders,
+    interrupt: &AtomicBool,
+) -> Result<EncodeReport, SimError> {
+    let players = Players { experiment, share: Share(ranks), forged: adversary::prepare(experiment, tasks)? };
     let mut total = EncodeReport::default();
     let mut plain: Vec<&RoundTask> = Vec::new();
     for task in tasks {
@@ -167,15 +186,21 @@ fn play_plain(
     let Some(&first) = tasks.first() else { return Ok(total) };
     let experiment = players.experiment;
     let clients = ClientRound::new(&experiment.plan, first, &experiment.secret, experiment.backend.clone())?;
-    let mut announcements = HashMap::new();
-    for task in tasks {
-        announcements.extend(requests(coordinator, task));
-    }
     let all: Vec<(u64, &RoundTask)> = tasks
         .iter()
         .flat_map(|&task| delivering(experiment, task).into_iter().map(move |client| (client, task)))
         .collect();
-    for chunk in all.chunks(rows_in_flight(first)) {
+    let own = players.share.own(&all);
+    let mut subtotals = match players.share.is_alone() {
+        true => None,
+        false => Some(Subtotals::new(&own, tasks, &experiment.backend)?),
+    };
+    let mut announcements = BTreeMap::new();
+    match &mut subtotals {
+        Some(subtotals) => announcements = subtotals.requests(),
+        None => tasks.iter().for_each(|task| announcements.extend(requests(coordinator, task))),
+    }
+    for chunk in own.chunks(rows_in_flight(first)) {
         if interrupt.load(Ordering::Relaxed) {
             return Ok(total);
         }
@@ -194,7 +219,15 @@ fn play_plain(
                 Ok(party.poll_transmit().map(|answer| (client, answer)))
             })
             .collect::<Result<Vec<_>, SimError>>()?;
-        forward(coordinator, answers.into_iter().flatten().collect())?;
+        let answers = answers.into_iter().flatten().collect();
+        match &mut subtotals {
+            Some(subtotals) => subtotals.take(answers)?,
+            None => forward(coordinator, answers)?,
+        }
+    }
+    if let Some(subtotals) = subtotals {
+        subtotals.deliver(players.share, coordinator)?;
+        return Ok(total);
     }
     for task in tasks {
         // Nobody else will deliver.

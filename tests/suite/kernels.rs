@@ -164,7 +164,7 @@ fn wanted_devices(cuda: bool, wgpu: bool, software: bool) -> Vec<DeviceBackend> 
         take(Cuda::open(0).map(|device| DeviceBackend::new(Arc::new(device))));
     }
     if wgpu {
-        let options = OpenOptions { allow_software: software };
+        let options = OpenOptions { allow_software: software, device: 0 };
         take(Wgpu::open(&options).map(|device| DeviceBackend::new(Arc::new(device))));
     }
     assert!(!devices.is_empty(), "VEILSUM_GPU asks for a device that is not here: {}", missing.join("; "));
@@ -184,7 +184,7 @@ fn open_devices() -> Vec<DeviceBackend> {
         Some(why) => eprintln!("SKIPPED on emulated CUDA: {why}"),
     }
     devices.extend(Cuda::open(0).ok().map(|device| DeviceBackend::new(Arc::new(device))));
-    match Wgpu::open(&OpenOptions { allow_software: true }) {
+    match Wgpu::open(&OpenOptions { allow_software: true, device: 0 }) {
         Ok(device) => devices.push(DeviceBackend::new(Arc::new(device))),
         Err(error) => {
             assert!(std::env::var("CI").is_err(), "{error}: CI needs mesa-vulkan-drivers and libvulkan1");

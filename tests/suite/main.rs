@@ -27,6 +27,7 @@ mod model;
 mod network;
 mod protected;
 mod query;
+mod ranks;
 mod regression;
 mod robust;
 mod rounded;

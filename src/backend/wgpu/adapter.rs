@@ -78,16 +78,23 @@ fn refusal(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, options: &OpenOpti
     (threads < least.max_compute_invocations_per_workgroup).then(|| format!("groups of {threads} threads, 256 needed"))
 }
 
-/// The best adapter that is not refused.
+/// The best adapter that is not refused, or one of several of its kind.
 pub(super) fn pick(options: &OpenOptions) -> Result<(wgpu::Instance, wgpu::Adapter), BackendError> {
-    let mut reasons = Vec::new();
+    let (mut reasons, mut best) = (Vec::new(), Vec::new());
     let (instance, adapters) = all();
     for adapter in adapters {
         let info = adapter.get_info();
         match refusal(&adapter, &info, options) {
-            None => return Ok((instance, adapter)),
+            None if best.first().is_none_or(|(kind, _)| *kind == info.device_type) => {
+                best.push((info.device_type, adapter));
+            }
+            None => {}
             Some(reason) => reasons.push(format!("{}: {reason}", info.name)),
         }
+    }
+    if !best.is_empty() {
+        let (_, adapter) = best.swap_remove(options.device % best.len());
+        return Ok((instance, adapter));
     }
     if reasons.is_empty() {
         reasons.push(NO_ADAPTER.into());

@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let message = format!("--backend is {}, expected {}", args.backend, kinds.map(BackendKind::name).join(", "));
         return Err(Failure::new(Exit::Usage, message));
     };
-    let options = OpenOptions { allow_software: args.allow_software || OpenOptions::from_env().allow_software };
+    let options = OpenOptions::from_env().or_software(args.allow_software);
     let backend = backend::open_with(Some(kind), &options).map_err(BenchError::from)?;
     let threads = super::threads(args.threads)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();

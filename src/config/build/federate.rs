@@ -46,7 +46,7 @@ pub fn deal(config: &Config, data: &Dataset, key: [u8; 32]) -> Result<Partition,
 pub fn federate(config: &Config, base: &Path, given: Given, seat: Seat) -> Result<Experiment, ConfigError> {
     let clients = federation::check(config)?;
     let evaluates = config.federation.as_ref().is_none_or(|federation| federation.evaluate);
-    let tools = Tools::open(config, base, given.trainer)?;
+    let tools = Tools::open(config, base, given.trainer, given.device)?;
     let secret = secret(config, given.secret)?;
     let split = match (seat, given.split) {
         (_, Some(split)) => split,

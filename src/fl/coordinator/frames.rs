@@ -2,6 +2,7 @@
 
 use super::{Coordinator, ExcessNoise, State};
 use crate::fl::FlError;
+use crate::fl::protocol::RoundProtocol;
 use crate::math::prg::StreamKey;
 use crate::secagg::{Party, PartyId, SecAggError, SessionId, Transmit, frame};
 
@@ -41,6 +42,40 @@ impl Coordinator {
                 self.received.0 += bytes.len() as u64;
             }
         }
+        self.collect()
+    }
+
+    /// Takes the sum of an aggregation of `plain` whose driver plays the clients and has added their vectors itself, in place of
+    /// their frames: `words` mod `2^bits`, and the clients that they are of, ascending.
+    ///
+    /// # Errors
+    /// [`FlError::Aborted`] if too few have delivered; another protocol, length or client than the aggregation's.
+    pub fn added(&mut self, id: &SessionId, words: Vec<u64>, survivors: Vec<u64>) -> Result<(), FlError> {
+        let State::Collecting(groups) = &mut self.state else { return Err(self.out_of_order("a sum")) };
+        let Some(group) = groups.iter_mut().find(|group| group.task.id == *id) else {
+            return Err(FlError::OutOfOrder { event: "a sum", state: "collecting, and not for this aggregation" });
+        };
+        let task = &group.task;
+        if !matches!(task.protocol, RoundProtocol::Plain) {
+            return Err(FlError::OutOfOrder { event: "a sum", state: "collecting by a protocol that adds itself" });
+        }
+        if words.len() != task.shape.len as usize {
+            let (expected, found) = (format!("{} words", task.shape.len), words.len().to_string());
+            return Err(FlError::OutOfRange { name: "the sum of a group", expected, found });
+        }
+        let known = |client: &u64| task.cohort.binary_search(client).is_ok();
+        if let Some(&client) = survivors.iter().find(|client| !known(client)) {
+            return Err(SecAggError::UnknownSender { from: PartyId::Client(client) }.into());
+        }
+        if survivors.len() < task.threshold {
+            let (round, threshold) = (id.round, task.threshold);
+            return Err(FlError::Aborted { round, survivors: survivors.len(), threshold });
+        }
+        let count = survivors.len() as u64;
+        // What their frames would have had.
+        self.received.0 += count * (frame::HEADER + task.shape.packed_len()) as u64;
+        self.received.1 += count;
+        group.sum = Some((words, survivors));
         self.collect()
     }
 
