@@ -18,7 +18,7 @@ use veilsum::net::NetError;
 use veilsum::net::client::{Address, JoinOptions, Left, LocalData, join};
 use veilsum::net::keys::{Authority, PartyKeys, Role};
 use veilsum::net::policy::Policy;
-use veilsum::net::server::{ServeOptions, Served, serve};
+use veilsum::net::server::{LEASE, ServeOptions, Served, serve};
 
 /// An authority, a server's keys, and the folders of parties that have certificates.
 struct Town {
@@ -69,6 +69,7 @@ impl Town {
             http: Some("127.0.0.1:0".parse().unwrap()),
             store: None,
             objects: None,
+            lease: LEASE,
         };
         let federation = config.federation.clone().unwrap_or_default();
         let drain = Arc::new(AtomicBool::new(false));
