@@ -55,6 +55,8 @@ pub const STORE: &str = "federation.sqlite";
 pub const OBJECTS: &str = "objects";
 /// What the store calls the number of its run.
 const NUMBER: &str = "run";
+/// What the store calls that all parties know that the run is over.
+const TOLD: &str = "told";
 /// The note of an attempt that lists the clients in its sum.
 const SURVIVORS: u8 = 1;
 /// Messages between the calls and the coordinator; more make their senders wait.
@@ -277,12 +279,20 @@ fn look(shared: &Shared, signer: &RwLock<Identity>, reloader: &Reloader, keys: &
     }
 }
 
-/// Waits until every party knows that the run is over, also one that dials again after a while; no longer than that takes.
+/// Waits until every party knows that the run is over, also one that dials again after a while; no longer than that takes, and not
+/// where all have been told before: by a server that stood by, or stands by now.
 fn tell_all(driver: &Driver, drain: &AtomicBool) {
+    if matches!(driver.shared.store.meta(TOLD), Ok(Some(_))) {
+        return;
+    }
     let parties = driver.shared.store.parties().map_or(0, |rows| rows.iter().filter(|row| !row.revoked).count());
     let until = Instant::now() + LINGER;
     while driver.shared.hub.told() < parties && Instant::now() < until && !drain.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(100));
+    }
+    if driver.shared.hub.told() >= parties {
+        // Lost, it costs the wait of the next server.
+        drop(driver.shared.store.set_meta(TOLD, b"all"));
     }
 }
 

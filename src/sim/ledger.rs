@@ -89,11 +89,7 @@ impl RunLedger {
     ///
     /// # Errors
     /// Those of [`LedgerFile::charge`], also where the ledger has no room for what was released.
-    pub fn catch_up(
-        &mut self,
-        charged: &[(u32, Attempt)],
-        released: &BTreeSet<(u32, u32)>,
-    ) -> Result<(), SimError> {
+    pub fn catch_up(&mut self, charged: &[(u32, Attempt)], released: &BTreeSet<(u32, u32)>) -> Result<(), SimError> {
         for (round, attempt) in charged {
             match self.file.charge(&mut self.tab, self.run.release(*round, attempt)) {
                 Err(LedgerError::Overspent { .. }) if !released.contains(&(*round, attempt.attempt)) => {}

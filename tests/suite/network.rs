@@ -2,6 +2,7 @@
 
 mod generated;
 mod runs;
+mod standby;
 mod wire;
 
 use std::net::SocketAddr;
@@ -87,6 +88,18 @@ impl Town {
     }
 }
 
+/// How parties take part that call this port.
+fn joining(port: u16, seed: Option<u64>) -> JoinOptions {
+    JoinOptions {
+        address: Address::parse(&format!("https://localhost:{port}")).unwrap(),
+        name: "a test".to_owned(),
+        data: LocalData::Dealt(Arc::new(data::load(&DataConfig::named("digits"), Path::new("."), false).unwrap())),
+        policy: Arc::new(Policy::default()),
+        seed,
+        trainings: 2,
+    }
+}
+
 /// A server that runs.
 struct Server {
     address: SocketAddr,
@@ -97,14 +110,7 @@ struct Server {
 
 impl Server {
     fn options(&self, seed: Option<u64>) -> JoinOptions {
-        JoinOptions {
-            address: Address::parse(&format!("https://localhost:{}", self.address.port())).unwrap(),
-            name: "a test".to_owned(),
-            data: LocalData::Dealt(Arc::new(data::load(&DataConfig::named("digits"), Path::new("."), false).unwrap())),
-            policy: Arc::new(Policy::default()),
-            seed,
-            trainings: 2,
-        }
+        joining(self.address.port(), seed)
     }
 
     /// What it has come to, once the run is over.

@@ -344,3 +344,27 @@ pub(super) fn sweep(folder: &Path, keep: Option<(u32, u32)>) -> Result<(), NetEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_knows_after_a_restart_when_a_round_was_begun_last() {
+        let folder = tempfile::tempdir().unwrap();
+        // Of a version that did not write it down.
+        let old = format!(r#"{{"session":"{}","round":1,"attempt":0,"plan":"x"}}"#, hex::encode([7; 16]));
+        std::fs::write(folder.path().join(JOURNAL), old + "\n").unwrap();
+        let (session, before) = ([7; 16], crate::net::now().as_secs());
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert!(journal.has(&session, 1, 0) && journal.previous(&session, 2, 0).is_none());
+        journal.accept(&session, 2, 0, b"plan").unwrap();
+        for mut journal in [journal, Journal::open(folder.path()).unwrap()] {
+            // The same again is no other round: it is not refused for coming too soon.
+            journal.accept(&session, 2, 0, b"plan").unwrap();
+            assert_eq!(journal.previous(&session, 2, 0), None);
+            assert!(journal.previous(&session, 2, 1).is_some_and(|at| at >= before));
+            assert!(journal.accept(&session, 2, 0, b"another").is_err());
+        }
+    }
+}

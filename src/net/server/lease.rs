@@ -240,7 +240,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("other")).unwrap();
         let mut first = claim(&path, folder.path());
         first.take().unwrap();
-        let mut second = claim(&path, &folder.path().join("other"));
+        let second = claim(&path, &folder.path().join("other"));
         second.store.lease("a machine whose clock is ahead", 2, now().as_secs() + 3).unwrap();
         let since = std::time::Instant::now();
         let lost = loop {

@@ -50,16 +50,32 @@ impl Driver {
         match self.claim.take()? {
             None => self.begin(),
             Some(other) => {
-                self.told(&other, None);
-                let config = self.shared.store.meta("config")?;
-                if config.is_some_and(|config| config != self.shared.about.config.as_bytes()) {
-                    let text = "the config of the server that coordinates is another one: they should be the same file";
-                    warn!("{text}");
-                    self.shared.board.warn(text, now());
-                }
-                Ok(())
+                // People are told below, where it waits.
+                self.told(&other, Some(&other.owner));
+                self.compare()
             }
         }
+    }
+
+    /// Says what would keep this server from taking over, while there is time to mend it.
+    fn compare(&self) -> Result<(), NetError> {
+        let config = self.shared.store.meta("config")?;
+        let checkpoint = self.shared.store.latest_checkpoint()?;
+        let missing =
+            checkpoint.map(|(_, id, _)| self.shared.objects.len(id)).transpose()?.is_some_and(|len| len.is_none());
+        for text in [
+            config
+                .is_some_and(|config| config != self.shared.about.config.as_bytes())
+                .then_some("the config of the server that coordinates is another one: they should be the same file"),
+            missing.then_some("the last model is not in this server's object store: it needs the --objects of the one that coordinates"),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            warn!("{text}");
+            self.shared.board.warn(text, now());
+        }
+        Ok(())
     }
 
     /// Takes calls from now on.
@@ -73,7 +89,7 @@ impl Driver {
     /// Waits for the lease; false if the thread shall end.
     fn stand_by(&mut self) -> Result<bool, NetError> {
         self.stood = true;
-        let mut last = None;
+        let mut last: Option<String> = None;
         loop {
             if self.drain.load(Ordering::Relaxed) {
                 return Ok(false);
@@ -84,7 +100,10 @@ impl Driver {
                     self.begin()?;
                     return Ok(true);
                 }
-                Ok(Some(other)) => last = Some(self.told(&other, last)),
+                Ok(Some(other)) => {
+                    self.told(&other, last.as_deref());
+                    last = Some(other.owner);
+                }
                 Err(error) if error.is_passing() => {
                     warn!(%error, "the lease cannot be asked for");
                     self.shared.board.warn(&format!("the lease cannot be asked for: {error}"), now());
@@ -96,14 +115,13 @@ impl Driver {
     }
 
     /// Says who coordinates, to people once.
-    fn told(&self, other: &Other, last: Option<String>) -> String {
+    fn told(&self, other: &Other, last: Option<&str>) {
         let Other { owner, seconds } = other;
-        if last.as_ref() != Some(owner) {
+        if last != Some(owner) {
             info!("{owner} coordinates the run and has its lease for {seconds} more seconds; standing by");
         }
         let sentence = format!("{owner} coordinates the run; this server takes over when that one is gone");
         self.shared.board.phase(State::StandingBy, &sentence, None, now());
-        owner.clone()
     }
 
     /// Ends to coordinate: nothing of it is left but what is stored.
