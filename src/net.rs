@@ -39,6 +39,12 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The threads on which sockets are served.
+fn runtime() -> Result<tokio::runtime::Runtime, NetError> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|source| NetError::Io { action: "start", what: "the runtime".to_owned(), source })
+}
+
 impl NetError {
     /// True for what may pass, with more room on a disk or less to do; nothing was lost by it.
     #[must_use]
@@ -117,7 +123,7 @@ pub enum NetError {
     },
     /// A store that belongs to another run.
     #[error(
-        "{place} belongs to another run: name an empty --state folder, or serve the config (and seed) that the run was begun with"
+        "{place} belongs to another run: name an empty --state folder, or serve the config (and seed) that the run was begun with, with the same --keys"
     )]
     OtherRun {
         /// The store.

@@ -27,6 +27,7 @@ use crate::sim::RoundRecord;
   veilsum rounds revoke runs/federation-server client:17
   veilsum rounds backup runs/federation-server backups/monday
   veilsum rounds restore backups/monday runs/federation-server
+  veilsum rounds verify runs/federation-server --store postgres://user@db/veilsum --objects s3://bucket/federation
 
 All but restore work beside a running server. A backup is older than what follows it: releases that were made after it are not in
 its accounts, so that a run that goes on from it may release more than its budget; the ledger of the run, kept elsewhere, knows.
@@ -77,8 +78,9 @@ pub enum Command {
     Restore {
         /// The backup.
         from: PathBuf,
-        /// A state folder that does not exist or is empty.
-        to: PathBuf,
+        /// Where it goes: a state folder that does not exist or is empty, or an empty store and object store.
+        #[command(flatten)]
+        place: Place,
     },
 }
 
@@ -90,6 +92,9 @@ pub struct Place {
     /// The store, where it is not in the state folder: postgres://...
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// Where large messages lie, if not in the state folder: a folder, or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "URL")]
+    pub objects: Option<String>,
     /// JSON on stdout.
     #[arg(long)]
     pub json: bool,
@@ -109,7 +114,11 @@ impl Place {
     }
 
     fn objects(&self) -> Result<Objects, Failure> {
-        Ok(Objects::folder(&self.state.join(OBJECTS))?)
+        let folder = self.state.join(OBJECTS);
+        Ok(match &self.objects {
+            Some(address) => Objects::open(address, &folder)?,
+            None => Objects::folder(&folder)?,
+        })
     }
 }
 
@@ -131,7 +140,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             say(place.json, &json!(copied), &format!("{}: {}", to.display(), summary(&copied)));
             Ok(())
         }
-        Command::Restore { from, to } => restore(from, to),
+        Command::Restore { from, place } => restore(from, place),
     }
 }
 
@@ -139,11 +148,12 @@ fn backup_failure(e: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failure, e)
 }
 
-fn restore(from: &Path, to: &Path) -> Result<(), Failure> {
+fn restore(from: &Path, place: &Place) -> Result<(), Failure> {
+    let to = &place.state;
     std::fs::create_dir_all(to).map_err(|e| Failure::new(Exit::Failure, format!("{}: {e}", to.display())))?;
-    let store = store::open(&to.join(STORE).display().to_string())?;
-    let copied = backup::restore(from, &*store, &Objects::folder(&to.join(OBJECTS))?).map_err(backup_failure)?;
-    println!("{}: {}", to.display(), summary(&copied));
+    let address = place.store.clone().unwrap_or_else(|| to.join(STORE).display().to_string());
+    let copied = backup::restore(from, &*store::open(&address)?, &place.objects()?).map_err(backup_failure)?;
+    say(place.json, &json!(copied), &format!("{}: {}", to.display(), summary(&copied)));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::{Exit, Failure};
 use crate::config::build::{Experiment, Given, Seat, federate};
 use crate::net::NetError;
 use crate::net::objects::ObjectError;
-use crate::net::server::{Ending, ServeOptions, Serving, serve};
+use crate::net::server::{Ending, LEASE, ServeOptions, Serving, serve};
 use crate::net::store::StoreError;
 use crate::report::terminal::{Align, Table};
 use crate::sim::page;
@@ -25,7 +25,8 @@ use crate::sim::page;
 
 Rounds begin when every client and key holder has enrolled and enough are connected. What is accepted is on disk before it is
 acknowledged: a server that is killed goes on where it was. Ctrl-C or SIGTERM ends it when the present round is over; the same
-command goes on with the run. The dashboard is at the --http address; it needs no login, so that it belongs behind one.
+command goes on with the run. A second server on the same store (--store, --objects, the same --keys) stands by and takes over when
+the first is gone: /healthz says 503 at the one that stands by. The dashboard is at the --http address; it needs no login, so that it belongs behind one.
 
 Exit codes: 0 finished (or stopped by its budget, or drained), 1 failure, 2 bad config or keys, 3 refused, 4 no data.")]
 pub struct Args {
@@ -43,7 +44,7 @@ pub struct Args {
     /// Where parties call.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
     pub listen: SocketAddr,
-    /// Where the dashboard, /metrics and /healthz are.
+    /// Where the dashboard, /metrics, /healthz (takes callers) and /livez (lives) are.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7444")]
     pub http: SocketAddr,
     /// The store: a path, or postgres://... Default: SQLite in the state folder.
@@ -52,6 +53,9 @@ pub struct Args {
     /// Where large messages lie: a folder, or s3://BUCKET/PREFIX. Default: a folder in the state folder.
     #[arg(long, value_name = "URL")]
     pub objects: Option<String>,
+    /// Seconds after which a server that stands by on the same store takes over from this one, should this one be gone: 2 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = LEASE, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    pub lease: u64,
     /// One JSON object at the end on stdout; logs as JSON on stderr.
     #[arg(long)]
     pub json: bool,
@@ -75,6 +79,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         http: Some(args.http),
         store: args.store.clone(),
         objects: args.objects.clone(),
+        lease: args.lease,
     };
     // Without a seed the randomness of the server comes from its keys and its store: the run goes on after a restart.
     let secret = if config.seed.is_some() { None } else { Some(options.secret()?) };
@@ -84,19 +89,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let federation = config.federation.clone().unwrap_or_default();
     let shown = experiment.clone();
     let served = serve(experiment, federation, &options, &drain, |serving| announce(&shown, &options.state, serving))?;
+    let Some(result) = &served.result else {
+        if args.json {
+            println!("{}", json!({"name": shown.name, "ending": "stood by", "state": options.state}));
+        }
+        eprintln!("stood by until it was ended");
+        return Ok(());
+    };
     if args.json {
-        let mut value = page::result_json(&shown, &served.result);
+        let mut value = page::result_json(&shown, result);
         value["state"] = json!(options.state);
         println!("{value}");
     } else {
         let mut table = Table::new(["run", shown.name.as_str()]).with_align([Align::Left, Align::Left]);
-        for (name, value) in page::summary(&shown, &served.result) {
+        for (name, value) in page::summary(&shown, result) {
             table.push([name, value]);
         }
         println!("{table}");
     }
     if served.ending == Ending::Drained {
-        eprintln!("drained after round {}; the same command goes on", served.result.rounds);
+        eprintln!("drained after round {}; the same command goes on", result.rounds);
     }
     Ok(())
 }

@@ -115,6 +115,7 @@ fn watch(server: Server, every: Duration) -> Result<(), Failure> {
     let mut app = App::new(server.base());
     let (answers, _stop) = poll(server, every);
     let mut screen = Screen::open()?;
+    end_with_the_terminal();
     while !ended.load(Ordering::Relaxed) {
         while let Ok(answer) = answers.try_recv() {
             app.answered(answer, now());
@@ -128,6 +129,16 @@ fn watch(server: Server, every: Duration) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Ends the process when the terminal is gone. What reads keys does not notice: it would look for one for ever, at full speed.
+fn end_with_the_terminal() {
+    std::thread::spawn(|| {
+        while std::io::stdout().is_terminal() {
+            std::thread::sleep(TICK);
+        }
+        std::process::exit(Exit::Failure as i32);
+    });
 }
 
 /// Waits for a key for [`TICK`] at most and takes what has come; true if somebody leaves.

@@ -147,6 +147,15 @@ pub fn check(config: &Config) -> Result<u64, ConfigError> {
     if matches!(config.secagg, Protocol::Mphe(_)) {
         return refuse("secagg", "oneshot, masks or plain", "mphe");
     }
+    if let (Some(size), Protocol::Oneshot(_)) = (config.group_size, &config.secagg) {
+        // A key holder is told of one sum a round.
+        let found = size.to_string();
+        return refuse(
+            "group_size",
+            "absent under oneshot; groups have sums of their own under masks or plain",
+            &found,
+        );
+    }
     if config.asynchrony.is_some() {
         return refuse("asynchrony", "absent: every round waits for its cohort", "given");
     }

@@ -21,7 +21,7 @@ pub use self::enrol::enrol;
 use self::enrol::renew;
 pub use self::link::{Address, PORT};
 use self::link::{Link, back_off, failed, status};
-use self::offer::{Asked, Standing, keep_keys};
+use self::offer::{Asked, Standing, keep_keys, kept_keys};
 use self::program::Program;
 use self::work::{Journal, Work, Worker, sweep};
 use super::keys::{PartyKeys, Role};
@@ -95,11 +95,7 @@ pub fn join(
     folders: &[PathBuf],
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<Result<Left, NetError>>, NetError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| NetError::Io {
-        action: "start",
-        what: "the runtime".to_owned(),
-        source,
-    })?;
+    let runtime = super::runtime()?;
     let trainings = Arc::new(Semaphore::new(options.trainings.clamp(1, 4096)));
     let standing = Arc::new(Standing::default());
     let outcomes = runtime.block_on(async {
@@ -155,7 +151,6 @@ struct Taking {
     known: Option<Known>,
     work: Option<Work>,
     training: Option<Training>,
-    previous: Option<u64>,
     /// The program that trains for it.
     program: Arc<Program>,
 }
@@ -189,7 +184,6 @@ impl Taking {
             known: None,
             work: None,
             training: None,
-            previous: None,
             program: Arc::default(),
         })
     }
@@ -354,8 +348,10 @@ impl Taking {
         let weights = plan::weights(&model).unwrap_or_default();
         let directory = parties.directory().map_err(crate::fl::FlError::from)?;
         let task = round_plan.notice.task(&known.experiment.plan, &directory, weights)?;
-        let asked = Asked { experiment: &known.experiment, task: &task, parties: &parties, previous: self.previous };
-        let offer = self.standing.offer(&asked, &self.keys, &self.folder)?;
+        let previous = self.journal.previous(&known.session, round, attempt);
+        let kept = kept_keys(&self.folder)?;
+        let asked = Asked { experiment: &known.experiment, task: &task, parties: &parties, kept: &kept, previous };
+        let offer = self.standing.offer(&asked, &self.keys)?;
         if let Err(refusals) = self.options.policy.check(&offer) {
             if refusals.iter().all(Refusal::passes) {
                 // It is the time that does not fit: another round may.
@@ -364,7 +360,7 @@ impl Taking {
             }
             return Err(NetError::Policy { reasons: refusals.iter().map(ToString::to_string).collect() });
         }
-        keep_keys(&self.folder, &parties)?;
+        keep_keys(&self.folder, kept, &parties)?;
         if self.journal.has(&known.session, round, attempt) && !Work::is_open(&self.folder, round, attempt) {
             self.journal.accept(&known.session, round, attempt, &signed.body)?;
             warn!(party = %self.role, round, attempt, "this round was taken part in before: nothing is computed again");
@@ -374,7 +370,6 @@ impl Taking {
         let task = Arc::new(task);
         let mut work = Work::begin(&self.folder, &known.worker, Arc::clone(&task))?;
         self.journal.accept(&known.session, round, attempt, &signed.body)?;
-        self.previous = Some(super::now().as_secs());
         info!(party = %self.role, round, attempt, cohort = task.cohort.len(), "a round begins");
         self.training = None;
         if let Role::Client(client) = self.role {

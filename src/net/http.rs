@@ -6,7 +6,8 @@
 //! | `/rounds`, `/rounds/N` | all rounds that are kept; one of them |
 //! | `/status.json` | [`crate::net::status::Status`] |
 //! | `/metrics` | the text format 0.0.4 of Prometheus |
-//! | `/healthz` | 200 `ok`, or 503 with the reason |
+//! | `/healthz` | 200 `ok`, or 503 with the reason: whether callers belong here |
+//! | `/livez` | 200 `alive`, also while the server drains or stands by |
 //!
 //! Nothing can be changed over it, so that there is neither a login nor a cookie. It belongs on a loopback address or behind
 //! a proxy that asks who is there: its readers see which clients take part, hence have the server's view of the releases.
@@ -55,6 +56,7 @@ pub fn router(board: Arc<Board>, ready: impl Fn() -> bool + Send + Sync + 'stati
         .route("/status.json", get(status_json))
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(health))
+        .route("/livez", get(alive))
         .fallback(absent)
         .method_not_allowed_fallback(read_only)
         .layer(axum::middleware::map_response(protect))
@@ -97,8 +99,12 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, reason)
 }
 
+async fn alive() -> Response {
+    answer(StatusCode::OK, TEXT, "alive\n".to_owned())
+}
+
 async fn absent() -> Response {
-    let paths = "/, /rounds, /rounds/N, /status.json, /metrics, /healthz";
+    let paths = "/, /rounds, /rounds/N, /status.json, /metrics, /healthz, /livez";
     answer(StatusCode::NOT_FOUND, TEXT, format!("nothing is here; there are {paths}\n"))
 }
 
@@ -194,6 +200,7 @@ mod tests {
             ("GET", "/status.json", 200),
             ("GET", "/metrics", 200),
             ("GET", "/healthz", 200),
+            ("GET", "/livez", 200),
             ("GET", "/etc/passwd", 404),
             ("HEAD", "/", 200),
             ("POST", "/", 405),
@@ -240,6 +247,7 @@ mod tests {
         let (code, _, body) = ask(&router, "GET", "/healthz").await;
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.starts_with("not ready: waiting for clients: 0 clients are connected"), "{body}");
+        assert_eq!(ask(&router, "GET", "/livez").await.2, "alive\n");
         ready.store(true, Ordering::Relaxed);
         assert_eq!(ask(&router, "GET", "/healthz").await.2, "ok\n");
     }

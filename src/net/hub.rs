@@ -52,6 +52,8 @@ struct State {
     listeners: HashMap<Role, (u32, Arc<Notify>)>,
     /// Who knows that the run is over.
     told: HashSet<Role>,
+    /// How often everybody was sent away.
+    dismissals: u64,
 }
 
 /// The boxes, shared by the coordinator and all connections.
@@ -69,6 +71,8 @@ pub struct Seen {
     pub next: u64,
     /// Ends that it has been told.
     pub ends: u64,
+    /// Dismissals before it came.
+    pub dismissals: u64,
 }
 
 impl Hub {
@@ -126,6 +130,22 @@ impl Hub {
         let waking: Vec<_> = state.listeners.values().map(|listener| listener.1.clone()).collect();
         drop(state);
         waking.iter().for_each(|listener| listener.notify_waiters());
+    }
+
+    /// Sends everybody away, and forgets the attempt and how the last one ended: another server knows.
+    pub fn dismiss(&self) {
+        let mut state = self.state();
+        (state.open, state.spool, state.end) = (None, None, None);
+        state.dismissals += 1;
+        let waking: Vec<_> = state.listeners.values().map(|listener| listener.1.clone()).collect();
+        drop(state);
+        waking.iter().for_each(|listener| listener.notify_waiters());
+    }
+
+    /// Whether a listener was sent away.
+    #[must_use]
+    pub fn dismissed(&self, seen: &Seen) -> bool {
+        self.state().dismissals != seen.dismissals
     }
 
     /// The attempt that is open.
@@ -232,6 +252,7 @@ impl Seen {
         // Whoever has nothing needs no old news, but that the run is over.
         let news = finished || (claimed.is_some() && present != claimed);
         let ends = if news { state.ends.wrapping_sub(1) } else { state.ends };
-        Self { attempt: claimed, next: if claimed.is_some() { next } else { 0 }, ends }
+        let next = if claimed.is_some() { next } else { 0 };
+        Self { attempt: claimed, next, ends, dismissals: state.dismissals }
     }
 }

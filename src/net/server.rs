@@ -2,6 +2,7 @@
 
 mod driver;
 mod enrol;
+mod lease;
 mod service;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use tracing::info;
 
 use self::driver::Driver;
 pub use self::driver::Ending;
+use self::lease::Claim;
 use self::service::{Description, Service, Shared};
 use super::hub::Hub;
 use super::keys::{Authority, PartyKeys};
@@ -53,6 +55,8 @@ pub const STORE: &str = "federation.sqlite";
 pub const OBJECTS: &str = "objects";
 /// What the store calls the number of its run.
 const NUMBER: &str = "run";
+/// What the store calls that all parties know that the run is over.
+const TOLD: &str = "told";
 /// The note of an attempt that lists the clients in its sum.
 const SURVIVORS: u8 = 1;
 /// Messages between the calls and the coordinator; more make their senders wait.
@@ -61,6 +65,8 @@ const INBOX: usize = 256;
 const ROTATION: Duration = Duration::from_secs(5);
 /// How long the server stays for parties that are away when the run ends: the longest that one waits before it dials.
 const LINGER: Duration = Duration::from_secs(45);
+/// Seconds of a lease where nothing else is said; 2 to 3600 are possible.
+pub const LEASE: u64 = 30;
 /// How long open calls have to end once the run is over.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -81,6 +87,9 @@ pub struct ServeOptions {
     pub store: Option<String>,
     /// The address of the object store; `None`: a folder in the state folder.
     pub objects: Option<String>,
+    /// Seconds after which another server on the same store takes over from this one, should it no longer say that it lives; see
+    /// [`LEASE`].
+    pub lease: u64,
 }
 
 /// A server that listens.
@@ -96,8 +105,8 @@ pub struct Serving {
 pub struct Served {
     /// Why the server ended.
     pub ending: Ending,
-    /// The run so far.
-    pub result: RunResult,
+    /// The run so far; `None` if another server coordinated it at the end.
+    pub result: Option<RunResult>,
 }
 
 impl ServeOptions {
@@ -132,7 +141,8 @@ impl ServeOptions {
     }
 }
 
-/// Serves a run until it is over or `drain` is set and no round goes on. `ready` is called once with the addresses.
+/// Serves a run until it is over or `drain` is set and no round goes on. `ready` is called once with the addresses. Where another server
+/// has the lease of the store it stands by, takes over when that one is gone, and stands by again when it was itself taken over from.
 ///
 /// Must be called outside of an asynchronous context.
 ///
@@ -157,12 +167,9 @@ pub fn serve(
     let about = describe(&experiment)?;
     claim(&*store, &about)?;
     let board = Arc::new(board(&experiment, &about));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| NetError::Io {
-        action: "start",
-        what: "the runtime".to_owned(),
-        source,
-    })?;
+    let runtime = super::runtime()?;
     let (inbox, messages) = mpsc::channel(INBOX);
+    let most = federation.limits.all_connections as usize;
     let hub = Arc::new(Hub::default());
     let shared =
         Arc::new(Shared::new(hub, store, objects, Arc::clone(&board), authority, about, federation.limits, inbox));
@@ -176,15 +183,35 @@ pub fn serve(
         listener.local_addr().map_err(|source| NetError::Io { action: "listen at", what: "a port".to_owned(), source })
     };
     let (calls, http) = (bind(options.listen)?, options.http.map(bind).transpose()?);
+    let mut driver = Driver {
+        claim: Claim::new(Arc::clone(&shared.store), &options.state, options.lease.clamp(2, 3600)),
+        experiment,
+        federation,
+        shared: Arc::clone(&shared),
+        inbox: messages,
+        runtime: runtime.handle().clone(),
+        identity: Arc::clone(&identity),
+        state: options.state.clone(),
+        drain: Arc::clone(drain),
+        ledger: None,
+        history: Vec::new(),
+        started: Instant::now(),
+        pending: None,
+        pause: None,
+        shown: 0,
+        gathered: None,
+        placed: None,
+        stood: false,
+    };
+    driver.claim()?;
     ready(&Serving { address: local(&calls)?, http: http.as_ref().map(local).transpose()? });
     if let Some(http) = http {
         let drained = Arc::clone(&shared);
-        let ready = move || !drained.draining.load(Ordering::Relaxed);
+        let ready = move || drained.coordinates() && !drained.draining.load(Ordering::Relaxed);
         let router = super::http::router(Arc::clone(&board), ready);
         runtime.spawn(async move { drop(axum::serve(http, router).await) });
     }
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let most = federation.limits.all_connections as usize;
     let service = Service(Arc::clone(&shared));
     let calls = runtime.spawn(async move {
         let connections = listen::accept(calls, tls, most, board).await;
@@ -202,25 +229,6 @@ pub fn serve(
         drop(served.await);
     });
     look_around(&runtime, Arc::clone(&shared), Arc::clone(&identity), reloader, options.keys.clone());
-    let mut driver = Driver {
-        owner: owner(&options.state),
-        experiment,
-        federation,
-        shared,
-        inbox: messages,
-        runtime: runtime.handle().clone(),
-        identity,
-        state: options.state.clone(),
-        drain: Arc::clone(drain),
-        ledger: None,
-        history: Vec::new(),
-        lease: None,
-        started: Instant::now(),
-        pending: None,
-        pause: None,
-        shown: false,
-        gathered: None,
-    };
     let outcome = driver.run();
     if matches!(outcome, Ok((_, Ending::Finished(_)))) {
         tell_all(&driver, drain);
@@ -229,8 +237,8 @@ pub fn serve(
     let _ = stop.send(());
     runtime.block_on(async { drop(tokio::time::timeout(GRACE, calls).await) });
     let (coordinator, ending) = outcome?;
-    let result = result(&driver, &coordinator, ending)?;
-    drop(driver.shared.store.end_lease());
+    let result = coordinator.map(|coordinator| result(&driver, &coordinator, ending)).transpose()?;
+    driver.claim.give_back();
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(Served { ending, result })
 }
@@ -271,20 +279,21 @@ fn look(shared: &Shared, signer: &RwLock<Identity>, reloader: &Reloader, keys: &
     }
 }
 
-/// Waits until every party knows that the run is over, also one that dials again after a while; no longer than that takes.
+/// Waits until every party knows that the run is over, also one that dials again after a while; no longer than that takes, and not
+/// where all have been told before: by a server that stood by, or stands by now.
 fn tell_all(driver: &Driver, drain: &AtomicBool) {
+    if matches!(driver.shared.store.meta(TOLD), Ok(Some(_))) {
+        return;
+    }
     let parties = driver.shared.store.parties().map_or(0, |rows| rows.iter().filter(|row| !row.revoked).count());
     let until = Instant::now() + LINGER;
     while driver.shared.hub.told() < parties && Instant::now() < until && !drain.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// A name that the lease knows this state folder by: the same after a restart.
-fn owner(state: &Path) -> String {
-    let state = std::path::absolute(state).unwrap_or_else(|_| state.to_path_buf());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", host.trim(), state.display())
+    if driver.shared.hub.told() >= parties {
+        // Lost, it costs the wait of the next server.
+        drop(driver.shared.store.set_meta(TOLD, b"all"));
+    }
 }
 
 fn describe(experiment: &Experiment) -> Result<Description, NetError> {
@@ -324,8 +333,7 @@ fn claim(store: &dyn Store, about: &Description) -> Result<(), NetError> {
         }
     }
     store.create_meta("session", &about.session)?;
-    store.create_meta("plan", &about.plan)?;
-    Ok(store.set_meta("config", about.config.as_bytes())?)
+    Ok(store.create_meta("plan", &about.plan)?)
 }
 
 fn board(experiment: &Experiment, about: &Description) -> Board {

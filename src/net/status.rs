@@ -53,11 +53,13 @@ pub enum State {
     Finished,
     /// One more release would pass the budget.
     StoppedByBudget,
+    /// Another server coordinates the run; this one waits to take over.
+    StandingBy,
 }
 
 impl State {
     /// All of them, in the order in which a round meets them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::WaitingForClients,
         Self::MakingKey,
         Self::Collecting,
@@ -67,6 +69,7 @@ impl State {
         Self::Draining,
         Self::Finished,
         Self::StoppedByBudget,
+        Self::StandingBy,
     ];
 
     /// The words for people.
@@ -82,6 +85,7 @@ impl State {
             Self::Draining => "draining",
             Self::Finished => "finished",
             Self::StoppedByBudget => "stopped by the budget",
+            Self::StandingBy => "standing by",
         }
     }
 
@@ -98,6 +102,7 @@ impl State {
             Self::Draining => "draining",
             Self::Finished => "finished",
             Self::StoppedByBudget => "stopped-by-budget",
+            Self::StandingBy => "standing-by",
         }
     }
 
@@ -167,7 +172,7 @@ impl Status {
     #[must_use]
     pub fn seconds_to_go(&self) -> Option<f64> {
         const PACE: usize = 20;
-        if self.state.is_final() || self.state == State::Draining {
+        if self.state.is_final() || matches!(self.state, State::Draining | State::StandingBy) {
             return None;
         }
         let last = &self.history[self.history.len().saturating_sub(PACE)..];

@@ -207,6 +207,10 @@ pub trait Store: Send + Sync {
     /// [`StoreError::LeaseLost`].
     fn end_lease(&self) -> Result<(), StoreError>;
 
+    /// Forgets that this handle had a lease, which another took over: it may ask for one again. Until it has one it is a handle that
+    /// never asked.
+    fn forget_lease(&self);
+
     /// The lease that was given out last, expired or not; `None` if none was or it was given back.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The ledger that a run charges: the one that its config names, or one of its own in the run folder.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -81,6 +82,21 @@ impl RunLedger {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// Enters charges that were made where another ledger was at hand: on the machine of a coordinator that was taken over from. One
+    /// that led to no release yet is entered if there is room for it; whoever releases it is asked again.
+    ///
+    /// # Errors
+    /// Those of [`LedgerFile::charge`], also where the ledger has no room for what was released.
+    pub fn catch_up(&mut self, charged: &[(u32, Attempt)], released: &BTreeSet<(u32, u32)>) -> Result<(), SimError> {
+        for (round, attempt) in charged {
+            match self.file.charge(&mut self.tab, self.run.release(*round, attempt)) {
+                Err(LedgerError::Overspent { .. }) if !released.contains(&(*round, attempt.attempt)) => {}
+                charged => charged?,
+            }
+        }
+        Ok(())
     }
 
     fn account(

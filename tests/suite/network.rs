@@ -2,6 +2,7 @@
 
 mod generated;
 mod runs;
+mod standby;
 mod wire;
 
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use veilsum::net::NetError;
 use veilsum::net::client::{Address, JoinOptions, Left, LocalData, join};
 use veilsum::net::keys::{Authority, PartyKeys, Role};
 use veilsum::net::policy::Policy;
-use veilsum::net::server::{ServeOptions, Served, serve};
+use veilsum::net::server::{LEASE, ServeOptions, Served, serve};
 
 /// An authority, a server's keys, and the folders of parties that have certificates.
 struct Town {
@@ -69,6 +70,7 @@ impl Town {
             http: Some("127.0.0.1:0".parse().unwrap()),
             store: None,
             objects: None,
+            lease: LEASE,
         };
         let federation = config.federation.clone().unwrap_or_default();
         let drain = Arc::new(AtomicBool::new(false));
@@ -86,6 +88,18 @@ impl Town {
     }
 }
 
+/// How parties take part that call this port.
+fn joining(port: u16, seed: Option<u64>) -> JoinOptions {
+    JoinOptions {
+        address: Address::parse(&format!("https://localhost:{port}")).unwrap(),
+        name: "a test".to_owned(),
+        data: LocalData::Dealt(Arc::new(data::load(&DataConfig::named("digits"), Path::new("."), false).unwrap())),
+        policy: Arc::new(Policy::default()),
+        seed,
+        trainings: 2,
+    }
+}
+
 /// A server that runs.
 struct Server {
     address: SocketAddr,
@@ -96,14 +110,7 @@ struct Server {
 
 impl Server {
     fn options(&self, seed: Option<u64>) -> JoinOptions {
-        JoinOptions {
-            address: Address::parse(&format!("https://localhost:{}", self.address.port())).unwrap(),
-            name: "a test".to_owned(),
-            data: LocalData::Dealt(Arc::new(data::load(&DataConfig::named("digits"), Path::new("."), false).unwrap())),
-            policy: Arc::new(Policy::default()),
-            seed,
-            trainings: 2,
-        }
+        joining(self.address.port(), seed)
     }
 
     /// What it has come to, once the run is over.

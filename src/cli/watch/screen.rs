@@ -145,7 +145,7 @@ fn places(body: Rect, status: &Status) -> (Rect, Rect, Rect) {
 
 fn badge(state: State) -> Style {
     let colour = match state {
-        State::WaitingForClients | State::Draining => Color::Gray,
+        State::WaitingForClients | State::Draining | State::StandingBy => Color::Gray,
         State::MakingKey | State::Collecting | State::Opening | State::Releasing | State::Evaluating => Color::Cyan,
         State::Finished => Color::Green,
         State::StoppedByBudget => Color::Yellow,

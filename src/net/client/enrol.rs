@@ -25,10 +25,7 @@ pub fn enrol(address: &Address, token: &str, folder: &Path, name: &str) -> Resul
     } else {
         PartyKeys::create(folder)?
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| NetError::Io { action: "start", what: "the runtime".to_owned(), source })?;
+    let runtime = crate::net::runtime()?;
     let identity = keys.identity();
     let answer = runtime.block_on(async {
         let mut link = connect(address, tls::enrol_config(peek.authority)?).await?;

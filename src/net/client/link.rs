@@ -68,7 +68,11 @@ pub(super) struct Link {
 pub(super) async fn connect(address: &Address, config: Arc<ClientConfig>) -> Result<Link, NetError> {
     let unreachable = |reason: String| NetError::Unreachable { reason };
     let dialled = async {
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        let mut places: Vec<_> = tokio::net::lookup_host((address.host.as_str(), address.port)).await?.collect();
+        // Of servers under one name, one coordinates and the others stand by: not always the same is called first.
+        let first = rand::rng().next_u64() as usize % places.len().max(1);
+        places.rotate_left(first);
+        let stream = TcpStream::connect(&places[..]).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(address.host.clone()).map_err(std::io::Error::other)?;
         TlsConnector::from(config).connect(name, stream).await

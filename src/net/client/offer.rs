@@ -30,6 +30,8 @@ pub(super) struct Asked<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) task: &'a RoundTask,
     pub(super) parties: &'a Parties,
+    /// The keys of clients that were seen first.
+    pub(super) kept: &'a BTreeMap<u64, [u8; 32]>,
     /// When this party was asked before, seconds since 1970.
     pub(super) previous: Option<u64>,
 }
@@ -123,8 +125,8 @@ impl Standing {
     }
 
     /// The round as the policy is asked about it.
-    pub(super) fn offer(&self, asked: &Asked<'_>, keys: &PartyKeys, folder: &Path) -> Result<Offer, NetError> {
-        let Asked { experiment, task, parties, previous } = asked;
+    pub(super) fn offer(&self, asked: &Asked<'_>, keys: &PartyKeys) -> Result<Offer, NetError> {
+        let Asked { experiment, task, parties, kept, previous } = asked;
         let plan = &experiment.plan;
         let (epsilon_public, epsilon_server) = self.epsilon(experiment, task.id.round)?;
         let config = self.run().as_ref().map(|known| Arc::clone(&known.config));
@@ -158,7 +160,7 @@ impl Standing {
             round: task.id.round,
             authority: Fingerprint(keys.authority().map_or([0; 32], |authority| authority.fingerprint)),
             roster: Fingerprint(Sha256::digest(parties.to_bytes()).into()),
-            changed: changed_keys(&kept_keys(folder)?, &numbered(parties)),
+            changed: changed_keys(kept, &numbered(parties)),
             previous: *previous,
             now: at,
             local: LocalTime::at(at),
@@ -186,7 +188,7 @@ struct Kept {
 }
 
 /// The keys that were seen first.
-fn kept_keys(folder: &Path) -> Result<BTreeMap<u64, [u8; 32]>, NetError> {
+pub(super) fn kept_keys(folder: &Path) -> Result<BTreeMap<u64, [u8; 32]>, NetError> {
     let path = folder.join(KEYS);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -201,9 +203,8 @@ fn kept_keys(folder: &Path) -> Result<BTreeMap<u64, [u8; 32]>, NetError> {
     Ok(kept.clients.into_iter().map(|(client, key)| (client, key.0)).collect())
 }
 
-/// Keeps the keys of clients that are new.
-pub(super) fn keep_keys(folder: &Path, parties: &Parties) -> Result<(), NetError> {
-    let mut kept = kept_keys(folder)?;
+/// Keeps the keys of clients that are new beside those that are kept.
+pub(super) fn keep_keys(folder: &Path, mut kept: BTreeMap<u64, [u8; 32]>, parties: &Parties) -> Result<(), NetError> {
     let known = kept.len();
     for (client, key) in numbered(parties) {
         kept.entry(client).or_insert(key);

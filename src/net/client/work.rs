@@ -53,13 +53,21 @@ struct Accepted {
     round: u32,
     attempt: u32,
     plan: String,
+    /// When, seconds since 1970; plans of an older version lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
 }
 
 /// Every plan that a party has accepted.
 pub(super) struct Journal {
     writer: JsonlWriter,
-    plans: HashMap<(String, u32, u32), String>,
+    plans: HashMap<Name, String>,
+    /// The last two attempts that were begun, and when: the policy asks after the one before.
+    last: [Option<(Name, u64)>; 2],
 }
+
+/// Session, round and attempt.
+type Name = (String, u32, u32);
 
 impl Journal {
     /// True if a plan is on record under these numbers.
@@ -75,8 +83,23 @@ impl Journal {
         let path = folder.join(JOURNAL);
         let writer = JsonlWriter::open_truncated(&path, |_| true)?;
         let lines = jsonl::read::<Accepted>(&path)?;
-        let plans = lines.into_iter().map(|line| ((line.session, line.round, line.attempt), line.plan)).collect();
-        Ok(Self { writer, plans })
+        let mut journal = Self { writer, plans: HashMap::new(), last: [None, None] };
+        lines.into_iter().for_each(|line| journal.enter(line));
+        Ok(journal)
+    }
+
+    fn enter(&mut self, line: Accepted) {
+        let name = (line.session, line.round, line.attempt);
+        if let Some(at) = line.at {
+            self.last = [self.last[1].take(), Some((name.clone(), at))];
+        }
+        self.plans.insert(name, line.plan);
+    }
+
+    /// When the last attempt was begun that is not this one, seconds since 1970.
+    pub(super) fn previous(&self, session: &[u8; 16], round: u32, attempt: u32) -> Option<u64> {
+        let this = (hex::encode(session), round, attempt);
+        self.last.iter().flatten().filter(|(name, _)| *name != this).map(|(_, at)| *at).next_back()
     }
 
     /// Puts a plan on record, if it is not there.
@@ -95,10 +118,10 @@ impl Journal {
                 found: plan,
             });
         }
-        let line = Accepted { session: session.clone(), round, attempt, plan: plan.clone() };
+        let line = Accepted { session, round, attempt, plan, at: Some(crate::net::now().as_secs()) };
         self.writer.write(&line)?;
         self.writer.sync()?;
-        self.plans.insert((session, round, attempt), plan);
+        self.enter(line);
         Ok(())
     }
 }
@@ -320,4 +343,28 @@ pub(super) fn sweep(folder: &Path, keep: Option<(u32, u32)>) -> Result<(), NetEr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_knows_after_a_restart_when_a_round_was_begun_last() {
+        let folder = tempfile::tempdir().unwrap();
+        // Of a version that did not write it down.
+        let old = format!(r#"{{"session":"{}","round":1,"attempt":0,"plan":"x"}}"#, hex::encode([7; 16]));
+        std::fs::write(folder.path().join(JOURNAL), old + "\n").unwrap();
+        let (session, before) = ([7; 16], crate::net::now().as_secs());
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert!(journal.has(&session, 1, 0) && journal.previous(&session, 2, 0).is_none());
+        journal.accept(&session, 2, 0, b"plan").unwrap();
+        for mut journal in [journal, Journal::open(folder.path()).unwrap()] {
+            // The same again is no other round: it is not refused for coming too soon.
+            journal.accept(&session, 2, 0, b"plan").unwrap();
+            assert_eq!(journal.previous(&session, 2, 0), None);
+            assert!(journal.previous(&session, 2, 1).is_some_and(|at| at >= before));
+            assert!(journal.accept(&session, 2, 0, b"another").is_err());
+        }
+    }
 }

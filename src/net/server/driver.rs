@@ -12,8 +12,9 @@
 
 mod collect;
 mod gather;
+mod standby;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -24,6 +25,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use self::gather::Placed;
+use super::lease::Claim;
 use super::service::{Inbound, Shared};
 use crate::config::build::Experiment;
 use crate::config::federation::FederationConfig;
@@ -49,9 +52,6 @@ const BATCH: usize = 64;
 const CHECKPOINTS: u32 = 2;
 /// How often the thread looks whether it shall end, or whether clients have come.
 const TICK: Duration = Duration::from_millis(100);
-/// Seconds of the lease on the store, and after how many it is renewed.
-const LEASE: u64 = 30;
-const RENEWAL: Duration = Duration::from_secs(10);
 /// How long nothing new is begun after an attempt was given up, and after the store refused.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -75,26 +75,29 @@ pub(super) struct Driver {
     pub(super) identity: Arc<RwLock<Identity>>,
     pub(super) state: PathBuf,
     pub(super) drain: Arc<AtomicBool>,
-    pub(super) owner: String,
+    /// To coordinate.
+    pub(super) claim: Claim,
     pub(super) ledger: Option<RunLedger>,
     pub(super) history: Vec<RoundRecord>,
-    pub(super) lease: Option<Instant>,
     pub(super) started: Instant,
     /// The record of the round that is about to be released.
     pub(super) pending: Option<RoundRecord>,
     /// Nothing is begun before.
     pub(super) pause: Option<Instant>,
-    /// Whether the board has the rounds before this process.
-    pub(super) shown: bool,
+    /// The last round on the board.
+    pub(super) shown: u32,
     /// When the least number of clients was there.
     pub(super) gathered: Option<Instant>,
+    /// Who has a place, and of which reading of the parties that is.
+    pub(super) placed: Option<(u64, Placed)>,
+    /// Whether it ever stood by.
+    pub(super) stood: bool,
 }
 
 impl Driver {
-    /// Runs rounds to the end of the run, or until it shall end.
-    pub(super) fn run(&mut self) -> Result<(Coordinator, Ending), NetError> {
-        self.hold_lease()?;
-        let mut coordinator = self.restore()?;
+    /// Runs rounds to the end of the run, or until it shall end. The lease is held.
+    fn coordinate(&mut self) -> Result<(Coordinator, Ending), NetError> {
+        let mut coordinator = self.take_up()?;
         loop {
             match self.step(&mut coordinator) {
                 Ok(None) => {}
@@ -107,7 +110,7 @@ impl Driver {
 
     /// The next thing to do; how the thread ends, if it does.
     fn step(&mut self, coordinator: &mut Coordinator) -> Result<Option<Ending>, NetError> {
-        self.hold_lease()?;
+        self.claim.check()?;
         if coordinator.is_resting() && !self.gather(coordinator)? {
             return Ok(Some(Ending::Drained));
         }
@@ -136,11 +139,7 @@ impl Driver {
             self.shared.hub.close(End::Round(v1::RoundEnd { round, attempt, released: false }));
         }
         loop {
-            let until = Instant::now() + PAUSE;
-            while Instant::now() < until {
-                self.turn_away();
-                std::thread::sleep(TICK);
-            }
+            self.rest(PAUSE, Self::turn_away);
             match self.restore() {
                 Ok(coordinator) => return Ok(coordinator),
                 Err(error) if error.is_passing() && !self.drain.load(Ordering::Relaxed) => {
@@ -151,12 +150,25 @@ impl Driver {
         }
     }
 
+    /// Does this again and again for a while.
+    fn rest(&mut self, pause: Duration, turn: impl Fn(&mut Self)) {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            turn(self);
+            std::thread::sleep(TICK);
+        }
+    }
+
     /// The coordinator as the store has it.
     fn restore(&mut self) -> Result<Coordinator, NetError> {
         let mut journal: BTreeMap<u32, Vec<Attempt>> = BTreeMap::new();
+        let mut released = BTreeSet::new();
         for AttemptRow { round, attempt, input, state, .. } in self.shared.store.attempts()? {
             let charged = matches!(state, AttemptState::Charged | AttemptState::Released);
             let abandoned = state == AttemptState::Abandoned;
+            if state == AttemptState::Released {
+                released.insert((round, attempt));
+            }
             journal.entry(round).or_default().push(Attempt { attempt, input, charged, abandoned });
         }
         let attempts = journal.iter().flat_map(|(&round, v)| v.iter().map(move |&a| (round, a)));
@@ -166,6 +178,9 @@ impl Driver {
         (self.ledger, self.pending) = (None, None);
         self.history.clear();
         self.ledger = RunLedger::open(&self.experiment, Some(&self.state), &charged, spend.costs())?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.catch_up(&charged, &released)?;
+        }
         let spend = spend.on(self.ledger.as_ref().map(RunLedger::tab));
         let weights = self.experiment.trainer.init(&self.experiment.init_key());
         let Experiment { plan, secret, backend, .. } = &self.experiment;
@@ -180,9 +195,7 @@ impl Driver {
                 Err(e) => return Err(NetError::Record { round: row.round, problem: e.to_string() }),
             }
         }
-        if !std::mem::replace(&mut self.shown, true) {
-            self.show_history()?;
-        }
+        self.show_history()?;
         self.shared.round.store(coordinator.round(), Ordering::Relaxed);
         if let Ok(epsilon) = coordinator.epsilon() {
             let finite = |x: f64| x.is_finite().then_some(x);
@@ -191,24 +204,15 @@ impl Driver {
         Ok(coordinator)
     }
 
-    /// The finished rounds on the board, as it had them before this process began.
-    fn show_history(&self) -> Result<(), NetError> {
+    /// The finished rounds on the board that are not there, as the process had them that coordinated.
+    fn show_history(&mut self) -> Result<(), NetError> {
         let mut rounds = Vec::new();
-        for record in &self.history {
+        for record in self.history.iter().filter(|record| record.round > self.shown) {
             let kept = self.shared.store.meta(&board_name(record.round))?;
             rounds.push(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_else(|| bare(record)));
         }
         self.shared.board.restore(rounds);
-        Ok(())
-    }
-
-    /// Takes the lease, or renews it where it is due.
-    fn hold_lease(&mut self) -> Result<(), NetError> {
-        if self.lease.is_some_and(|at| at.elapsed() < RENEWAL) {
-            return Ok(());
-        }
-        self.shared.store.lease(&self.owner, LEASE, now().as_secs())?;
-        self.lease = Some(Instant::now());
+        self.shown = self.history.last().map_or(0, |record| record.round);
         Ok(())
     }
 
@@ -261,6 +265,7 @@ impl Driver {
         let outcome = Outcome { survivors: record.survivors as u64, accuracy: record.accuracy, loss: record.loss };
         self.shared.board.charged(record.epsilon, record.epsilon_server_view);
         let shown = self.shared.board.round_finished(&outcome, now());
+        self.shown = round;
         self.shared.store.set_meta(&board_name(round), &serde_json::to_vec(&shown).unwrap_or_default())?;
         self.shared.round.store(round, Ordering::Relaxed);
         self.shared.hub.close(End::Round(v1::RoundEnd { round, attempt, released: true }));

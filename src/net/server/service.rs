@@ -21,7 +21,7 @@ use crate::net::listen::Caller;
 use crate::net::now;
 use crate::net::objects::{Limits as ObjectLimits, ObjectError, ObjectId, Objects};
 use crate::net::status::board::Board;
-use crate::net::store::{NewParty, Payload, Store, StoreError};
+use crate::net::store::{NewParty, PartyRow, Payload, Store, StoreError};
 use crate::net::wire::v1::federation_server::Federation;
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::wire::v1::submit_request::Payload as Submitted;
@@ -84,9 +84,13 @@ pub(super) struct Shared {
     /// Longest message of the present attempt, bytes.
     pub(super) longest: AtomicU64,
     pub(super) draining: AtomicBool,
+    /// Whether this server has the lease; one that has not stands by and takes nothing.
+    coordinates: AtomicBool,
     /// Objects that may be fetched: the model and the roster of the present attempt.
     pub(super) offered: RwLock<HashMap<[u8; 32], Bytes>>,
     known: RwLock<HashMap<Role, Known>>,
+    /// The parties as they were read last, and how often that was something new.
+    rows: RwLock<(u64, Arc<Vec<PartyRow>>)>,
     refreshing: Mutex<()>,
     rates: Mutex<HashMap<Role, Rate>>,
     /// Uploads of each party that are in no message yet.
@@ -121,8 +125,10 @@ impl Shared {
             round: AtomicU32::new(0),
             longest: AtomicU64::new(INLINE as u64),
             draining: AtomicBool::new(false),
+            coordinates: AtomicBool::new(false),
             offered: RwLock::default(),
             known: RwLock::default(),
+            rows: RwLock::default(),
             refreshing: Mutex::default(),
             rates: Mutex::default(),
             uploads: Mutex::default(),
@@ -134,13 +140,44 @@ impl Shared {
         // One at a time: what was read first must not be written last.
         let _turn = lock(&self.refreshing);
         let rows = self.store.parties()?;
+        if *self.parties().1 == rows {
+            return Ok(());
+        }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.clear();
-        for row in rows {
+        for row in &rows {
             self.board.enrolled(row.party.role, &row.party.name);
             known.insert(row.party.role, Known { identity: row.party.identity, revoked: row.revoked });
         }
+        drop(known);
+        let mut kept = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = (kept.0 + 1, Arc::new(rows));
         Ok(())
+    }
+
+    /// The parties as they were read last; the number grows when they change.
+    pub(super) fn parties(&self) -> (u64, Arc<Vec<PartyRow>>) {
+        self.rows.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether this server has the lease.
+    pub(super) fn coordinates(&self) -> bool {
+        self.coordinates.load(Ordering::Relaxed)
+    }
+
+    /// Begins or ends to take calls; whoever listens when that ends is sent away.
+    pub(super) fn coordinate(&self, coordinates: bool) {
+        self.coordinates.store(coordinates, Ordering::Relaxed);
+        if !coordinates {
+            self.hub.dismiss();
+            lock(&self.uploads).clear();
+            self.offered.write().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    /// Refuses a call where this server stands by. A caller tries again, here or wherever its next connection ends.
+    pub(super) fn here(&self) -> Result<(), Status> {
+        if self.coordinates() { Ok(()) } else { Err(elsewhere()) }
     }
 
     fn known(&self, role: Role) -> Option<Known> {
@@ -155,6 +192,7 @@ impl Shared {
     /// Who calls, if it is a party of the run: its certificate is of the run's authority (TLS has checked that), its key is the
     /// one that is known, and it has not spent its rate.
     fn admit<T>(&self, request: &Request<T>) -> Result<Role, Status> {
+        self.here()?;
         let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.as_ref());
         let Some(peer) = peer else {
             return Err(Status::unauthenticated("a client certificate is needed: enrol first (veilsum join --token)"));
@@ -220,6 +258,11 @@ impl Shared {
     }
 }
 
+/// What parties are told by a server that stands by, or no longer takes anything.
+fn elsewhere() -> Status {
+    Status::unavailable("this server does not coordinate the run now: another one may, or this one soon; try again")
+}
+
 /// The service of one server.
 #[derive(Clone)]
 pub(super) struct Service(pub(super) Arc<Shared>);
@@ -250,6 +293,7 @@ impl Federation for Service {
     type DownloadStream = Chunks;
 
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
+        self.0.here()?;
         let shared = Arc::clone(&self.0);
         let request = request.into_inner();
         let answer = blocking(move || enrol::enrol(&shared, &request)).await??;
@@ -275,6 +319,7 @@ impl Federation for Service {
                 wire::VERSION
             )));
         }
+        self.0.here()?;
         let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
         if let Some(peer) = peer.filter(|peer| self.0.known(peer.role).is_none()) {
             let shared = Arc::clone(&self.0);
@@ -320,6 +365,10 @@ impl Federation for Service {
                 tokio::pin!(woken);
                 // Before the box is looked into: nothing is missed in between.
                 woken.as_mut().enable();
+                if shared.hub.dismissed(&seen) {
+                    drop(events.send(Err(elsewhere())).await);
+                    break;
+                }
                 let event = match shared.hub.next(role, &mut seen) {
                     Ok(Some(event)) => Ok(v1::Event { event: Some(event) }),
                     Ok(None) => {
@@ -362,7 +411,9 @@ impl Federation for Service {
             Some(Submitted::Object(named)) => {
                 let (id, len) = object(Some(named))?;
                 if lock(&self.0.uploads).get(&role).and_then(|mine| mine.get(&id)) != Some(&len) {
-                    return Err(Status::failed_precondition("the object was not uploaded in this attempt"));
+                    // It may have been at another server, or before the round ended: its sender uploads it again, or hears so.
+                    let reason = "the object was not uploaded in this attempt".to_owned();
+                    return Ok(Response::new(v1::Receipt { status: Said::Retry.into(), reason }));
                 }
                 (id.0, Payload::Object { id, len })
             }
@@ -372,8 +423,8 @@ impl Federation for Service {
         let id = wire::message_id(role, round, attempt, &sha256);
         let inbound = Inbound { from: role, round, attempt, id, payload, reply };
         // A full inbox makes callers wait, and their uploads with them.
-        self.0.inbox.send(inbound).await.map_err(|_| Status::unavailable("the server is about to end"))?;
-        let receipt = answer.await.map_err(|_| Status::unavailable("the server is about to end"))?;
+        self.0.inbox.send(inbound).await.map_err(|_| elsewhere())?;
+        let receipt = answer.await.map_err(|_| elsewhere())?;
         match Said::try_from(receipt.status) {
             Ok(Said::Accepted) => self.0.board.accepted(),
             Ok(Said::Duplicate) => self.0.board.duplicate(),
@@ -419,6 +470,7 @@ impl Federation for Service {
         }
         let mut next = Some(first.bytes);
         while let Some(bytes) = next {
+            self.0.here()?;
             self.0.board.heard(role, bytes.len() as u64, now());
             tokio::task::block_in_place(|| upload.append(&bytes)).map_err(|e| spooled(&e))?;
             // A caller that sends nothing for a minute has gone; what is there waits for it.

@@ -359,6 +359,9 @@ fn fencing(open: Open<'_>) {
     assert!(matches!(first.end_lease(), Err(StoreError::LeaseLost { .. })));
     assert!(first.entries(1, 0).unwrap().is_empty());
     second.append(1, 0, &[frame(1, b"x")]).unwrap();
+    // It may stand by, and is one of many.
+    first.forget_lease();
+    assert!(matches!(first.lease("a", 30, 1031), Err(StoreError::LeaseHeld { seconds: 29, .. })));
     // A command beside the server never had a lease.
     command.set_meta("a", b"1").unwrap();
     // A server that was killed begins again under its name at once.

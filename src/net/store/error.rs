@@ -218,7 +218,7 @@ pub enum StoreError {
         seconds: u64,
     },
     /// Another coordinator took over.
-    #[error("`{owner}` has taken over this federation (fencing number {fence}, ours was {mine}): stop, and start anew")]
+    #[error("`{owner}` has taken over this federation (fencing number {fence}, ours was {mine})")]
     LeaseLost {
         /// Who has it; empty if nobody.
         owner: String,

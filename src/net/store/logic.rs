@@ -166,6 +166,10 @@ impl<E: Engine> Store for E {
         Ok(())
     }
 
+    fn forget_lease(&self) {
+        self.fence().set(None);
+    }
+
     fn lease_holder(&self) -> Result<Option<Lease>, StoreError> {
         Ok(self.read(get_lease)?.filter(|lease| !lease.owner.is_empty()))
     }

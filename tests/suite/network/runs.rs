@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use veilsum::config::build::{Given, build};
+use veilsum::config::build::{Given, Seat, build, federate};
 use veilsum::fl::replay::{Played, Replay};
 use veilsum::net::client::Left;
 use veilsum::net::server::{Ending, STORE, survivors};
@@ -15,8 +15,8 @@ use veilsum::sim::{self, RunOptions, Silent};
 use super::{Parties, Town, private, typed};
 
 /// The weights of a simulation of the rounds that a store has.
-fn simulated(config: &str, state: &Path) -> (Vec<f32>, Replay) {
-    let store = store::open(&state.join(STORE).display().to_string()).unwrap();
+pub(super) fn simulated(config: &str, store: &str) -> (Vec<f32>, Replay) {
+    let store = store::open(store).unwrap();
     let attempts = store.attempts().unwrap().into_iter().map(|row| {
         let played = match survivors(&*store, row.round, row.attempt).unwrap() {
             Some(survivors) => Played::Released { survivors },
@@ -31,14 +31,14 @@ fn simulated(config: &str, state: &Path) -> (Vec<f32>, Replay) {
     (sim::run(&experiment, &options, &mut Silent).unwrap().weights, replay)
 }
 
-fn same_bits(a: &[f32], b: &[f32]) {
+pub(super) fn same_bits(a: &[f32], b: &[f32]) {
     assert_eq!(a.len(), b.len());
     let differing = a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
     assert_eq!(differing, 0, "of {} weights", a.len());
 }
 
 /// Waits until a page of the server says so.
-fn until(what: &str, mut there: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut there: impl FnMut() -> bool) {
     let since = Instant::now();
     while !there() {
         assert!(since.elapsed() < Duration::from_secs(120), "{what} did not come");
@@ -59,9 +59,9 @@ fn a_run_over_sockets_is_that_of_the_simulation() {
     }
     let served = server.served();
     assert!(matches!(served.ending, Ending::Finished(_)), "{:?}", served.ending);
-    assert_eq!(served.result.rounds, 3);
-    let (weights, replay) = simulated(&config, &town.path("state"));
-    same_bits(&served.result.weights, &weights);
+    assert_eq!(served.result.as_ref().unwrap().rounds, 3);
+    let (weights, replay) = simulated(&config, &town.path("state").join(STORE).display().to_string());
+    same_bits(&served.result.as_ref().unwrap().weights, &weights);
     assert!(
         replay.attempts.iter().all(|(_, _, p)| matches!(p, Played::Released { survivors } if survivors.len() == 12))
     );
@@ -93,7 +93,7 @@ fn clients_vanish_and_come_back_and_the_server_is_stopped_in_between() {
     until("the second round", || round(2)(&server.page("/status.json")));
     let served = server.drained();
     assert_eq!(served.ending, Ending::Drained);
-    let before = served.result.rounds;
+    let before = served.result.as_ref().unwrap().rounds;
     assert!((2..4).contains(&before), "{before}");
     assert!(first.stopped().into_iter().all(|outcome| outcome.unwrap() == Left::Stopped));
 
@@ -104,10 +104,30 @@ fn clients_vanish_and_come_back_and_the_server_is_stopped_in_between() {
         assert!(matches!(outcome, Ok(Left::Finished(_))), "{outcome:?}");
     }
     let served = server.served();
-    assert_eq!(served.result.rounds, 4);
-    let (weights, replay) = simulated(&config, &town.path("state"));
-    same_bits(&served.result.weights, &weights);
+    assert_eq!(served.result.as_ref().unwrap().rounds, 4);
+    let (weights, replay) = simulated(&config, &town.path("state").join(STORE).display().to_string());
+    same_bits(&served.result.as_ref().unwrap().weights, &weights);
     let without =
         |p: &Played| matches!(p, Played::Released { survivors } if survivors.iter().all(|&client| client < 9));
     assert!(replay.attempts.iter().any(|(.., played)| without(played)), "{replay:?}");
+}
+
+/// A key holder is told of one sum a round.
+#[test]
+fn groups_under_oneshot_are_refused_with_what_works() {
+    let config = |secagg: &str, group: u32| {
+        let (mut config, oneshot) = (private(1, ""), r#"{"oneshot": {"holders": 3, "corrupt_holders": 1}}"#);
+        assert!(config.contains(oneshot));
+        config = config
+            .replace(oneshot, secagg)
+            .replace(r#""cohort": 12,"#, &format!(r#""cohort": 12, "group_size": {group},"#));
+        federate(&typed(&config), Path::new("."), Given::default(), Seat::Server)
+            .map(|experiment| experiment.plan.rounds)
+    };
+    let refused = config(r#"{"oneshot": {"holders": 3, "corrupt_holders": 1}}"#, 4).unwrap_err().to_string();
+    assert!(
+        refused.contains("group_size is 4, expected absent under oneshot; groups have sums of their own"),
+        "{refused}"
+    );
+    assert_eq!(config(r#""plain""#, 4).unwrap(), 1);
 }

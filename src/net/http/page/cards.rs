@@ -28,7 +28,7 @@ pub(super) fn head(status: &Status) -> String {
 /// The class of a state's colour.
 const fn badge(state: State) -> &'static str {
     match state {
-        State::WaitingForClients | State::Draining => "calm",
+        State::WaitingForClients | State::Draining | State::StandingBy => "calm",
         State::MakingKey | State::Collecting | State::Opening | State::Releasing | State::Evaluating => "busy",
         State::Finished => "good",
         State::StoppedByBudget => "warn",

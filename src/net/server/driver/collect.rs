@@ -86,7 +86,7 @@ impl Driver {
         let (round, attempt) = (first.id.round, first.id.attempt);
         let session = self.experiment.plan.session;
         let model = plan::weight_bytes(&first.weights);
-        let parties = self.parties()?.unwrap_or_default().to_bytes();
+        let parties = self.placed().parties.unwrap_or_default().to_bytes();
         let reference = |bytes: &[u8]| ObjectRef { id: Sha256::digest(bytes).into(), len: bytes.len() as u64 };
         let named = (reference(&model), reference(&parties));
         let unreadable = |e: serde_json::Error| NetError::Record { round, problem: e.to_string() };
@@ -163,7 +163,7 @@ impl Driver {
             if !coordinator.is_collecting() {
                 return Ok(());
             }
-            self.hold_lease()?;
+            self.claim.check()?;
             let elapsed = collection.elapsed();
             if said_phase != deadline {
                 said_phase = deadline;

@@ -1,6 +1,7 @@
 //! Between two rounds: who has a place, who is connected, and whether that is enough.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -12,15 +13,29 @@ use crate::net::keys::Role;
 use crate::net::plan::{Holder, Key, Parties};
 use crate::net::server::service::Inbound;
 use crate::net::status::State;
+use crate::net::store::PartyRow;
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::{NetError, now};
+
+/// Who has a place.
+#[derive(Clone)]
+pub(in crate::net::server) struct Placed {
+    /// The keys of all parties; `None` as long as one has no place.
+    pub(super) parties: Option<Arc<Parties>>,
+    /// Clients that have one.
+    enrolled: usize,
+    /// Key holders.
+    serving: usize,
+}
 
 impl Driver {
     /// Waits until a round can begin; false if the thread shall end. An attempt that the store has begun is taken up at once.
     pub(super) fn gather(&mut self, coordinator: &mut Coordinator) -> Result<bool, NetError> {
+        // What a command beside the server has changed since the last look.
+        self.shared.refresh()?;
         let open = self.shared.store.attempts()?.into_iter().any(|row| row.state.is_open());
         loop {
-            self.hold_lease()?;
+            self.claim.check()?;
             if self.drain.load(Ordering::Relaxed) && !open {
                 self.shared.draining.store(true, Ordering::Relaxed);
                 self.shared.board.phase(State::Draining, "", None, now());
@@ -41,14 +56,10 @@ impl Driver {
     /// Pins the parties, once all have their places; true if enough of them are connected.
     fn may_begin(&mut self, coordinator: &mut Coordinator, open: bool) -> Result<bool, NetError> {
         let (clients, holders) = (self.experiment.plan.clients, self.shared.about.holders);
-        let Some(parties) = self.parties()? else {
-            let rows = self.shared.store.parties()?;
-            let there =
-                |client: bool| rows.iter().filter(|row| matches!(row.party.role, Role::Client(_)) == client).count();
+        let Placed { parties: Some(parties), .. } = self.placed() else {
+            let Placed { enrolled, serving, .. } = self.placed();
             let sentence = format!(
-                "{} of {clients} clients and {} of {holders} key holders have enrolled; rounds begin when all have",
-                there(true),
-                there(false)
+                "{enrolled} of {clients} clients and {serving} of {holders} key holders have enrolled; rounds begin when all have"
             );
             self.shared.board.phase(State::WaitingForClients, &sentence, None, now());
             return Ok(false);
@@ -100,11 +111,23 @@ impl Driver {
         }
     }
 
-    /// The keys of all parties; `None` as long as one has no place.
-    pub(super) fn parties(&self) -> Result<Option<Parties>, NetError> {
+    /// Who has a place, worked out anew where that has changed.
+    pub(super) fn placed(&mut self) -> Placed {
+        let (version, rows) = self.shared.parties();
+        match &self.placed {
+            Some((known, placed)) if *known == version => placed.clone(),
+            _ => {
+                let placed = self.place(&rows);
+                self.placed = Some((version, placed.clone()));
+                placed
+            }
+        }
+    }
+
+    fn place(&self, rows: &[PartyRow]) -> Placed {
         let mut clients: BTreeMap<u64, Key> = BTreeMap::new();
         let mut holders: BTreeMap<u16, Holder> = BTreeMap::new();
-        for row in self.shared.store.parties()?.into_iter().filter(|row| !row.revoked) {
+        for row in rows.iter().filter(|row| !row.revoked) {
             match (row.party.role, row.party.channel) {
                 (Role::Client(number), _) => {
                     clients.insert(number, Key(row.party.identity));
@@ -117,8 +140,9 @@ impl Driver {
         }
         let complete = clients.len() as u64 == self.experiment.plan.clients
             && holders.len() == usize::from(self.shared.about.holders);
+        let (enrolled, serving) = (clients.len(), holders.len());
         let parties = Parties { clients: clients.into_values().collect(), holders: holders.into_values().collect() };
-        Ok(complete.then_some(parties))
+        Placed { parties: complete.then(|| Arc::new(parties)), enrolled, serving }
     }
 
     /// Answers messages that come between rounds.

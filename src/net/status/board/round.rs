@@ -47,7 +47,7 @@ impl PhaseSeconds {
             State::Opening => &mut self.open,
             State::Releasing => &mut self.release,
             State::Evaluating => &mut self.evaluate,
-            State::Draining | State::Finished | State::StoppedByBudget => return,
+            State::Draining | State::Finished | State::StoppedByBudget | State::StandingBy => return,
         };
         *phase += time.as_secs_f64();
     }

@@ -96,6 +96,9 @@ impl Inner {
             State::StoppedByBudget => {
                 "One more release would pass the privacy budget; no further round begins.".to_owned()
             }
+            State::StandingBy => {
+                "Another server coordinates this run; this one takes over when that one is gone.".to_owned()
+            }
         }
     }
 }
