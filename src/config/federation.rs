@@ -52,7 +52,7 @@ pub struct Limits {
     /// Bytes of uploads that have begun and are not yet part of a round.
     #[serde(default = "four_gib")]
     pub pending_bytes: u64,
-    /// Connections of one party at a time.
+    /// Connections of one party that listen at a time; it has four times as many in all.
     #[serde(default = "four")]
     pub connections: u32,
     /// Connections of all parties, and of those that are none yet.
@@ -118,6 +118,11 @@ impl FederationConfig {
     }
 }
 
+/// Most clients of a run: as many as a roster that is fetched has room for.
+pub const MOST_CLIENTS: u64 = 1 << 20;
+/// Most rounds of a run.
+pub const MOST_ROUNDS: u32 = 1 << 20;
+
 /// Clients of a config whose parties are processes: the number that its partition names.
 ///
 /// # Errors
@@ -179,13 +184,23 @@ pub fn check(config: &Config) -> Result<u64, ConfigError> {
         }
         _ => {}
     }
-    match config.partition {
+    // A party calculates from what a server says: nothing is made by a number that is not bounded.
+    if config.rounds > MOST_ROUNDS {
+        return refuse("rounds", &format!("at most {MOST_ROUNDS}"), &config.rounds.to_string());
+    }
+    let clients = match config.partition {
         PartitionConfig::Iid { clients }
         | PartitionConfig::Dirichlet { clients, .. }
-        | PartitionConfig::LabelShards { clients, .. } => Ok(clients as u64),
+        | PartitionConfig::LabelShards { clients, .. } => clients as u64,
         PartitionConfig::PerSample {} => {
-            refuse("partition", "iid, dirichlet or label-shards, with `clients`", "per-sample")
+            return refuse("partition", "iid, dirichlet or label-shards, with `clients`", "per-sample");
         }
-        PartitionConfig::Natural {} => refuse("partition", "iid, dirichlet or label-shards, with `clients`", "natural"),
+        PartitionConfig::Natural {} => {
+            return refuse("partition", "iid, dirichlet or label-shards, with `clients`", "natural");
+        }
+    };
+    if clients > MOST_CLIENTS {
+        return refuse("partition.clients", &format!("at most {MOST_CLIENTS}"), &clients.to_string());
     }
+    Ok(clients)
 }

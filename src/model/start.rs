@@ -83,7 +83,12 @@ impl Start {
         let path = &config.file;
         let whole = model.architecture()?;
         let architecture = whole.tuned(config.train)?;
-        let bytes = fs::read(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+        let io = |source| ModelError::Io { path: path.clone(), source };
+        // A party reads the name that a server says: a device would never end.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a file")));
+        }
+        let bytes = fs::read(path).map_err(io)?;
         let found = hex::encode(Sha256::digest(&bytes));
         if let Some(expected) = config.sha256.as_ref().filter(|expected| !expected.eq_ignore_ascii_case(&found)) {
             return Err(ModelError::StartHash { path: path.clone(), expected: expected.clone(), found });

@@ -135,8 +135,15 @@ struct Known {
     worker: Arc<Worker>,
 }
 
-/// A training that goes on, or has ended.
-type Training = JoinHandle<Result<Option<Vec<u8>>, NetError>>;
+/// A training that waits, goes on, or has ended. Whoever drops it waits for none: a server that says one plan after the other has
+/// no more in memory than the trainings that go on.
+struct Training(JoinHandle<Result<Option<Vec<u8>>, NetError>>);
+
+impl Drop for Training {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// A party in the middle of a run.
 struct Taking {
@@ -191,8 +198,14 @@ impl Taking {
     /// Connects again and again until the run is over.
     async fn until_over(&mut self) -> Result<Left, NetError> {
         let mut tries = 0;
+        let stop = Arc::clone(&self.stop);
         loop {
-            match self.connection(&mut tries).await {
+            // A server that does not answer keeps nobody from leaving. What is cut off here is what a crash may cut off.
+            let outcome = tokio::select! {
+                outcome = self.connection(&mut tries) => outcome,
+                () = stopped(&stop) => return Ok(Left::Stopped),
+            };
+            match outcome {
                 Ok(left) => return Ok(left),
                 Err(NetError::Unreachable { reason }) => {
                     debug!(party = %self.role, %reason, "not connected");
@@ -394,11 +407,15 @@ impl Taking {
             LocalData::Command(command) => Some(command.clone()),
             _ => None,
         };
-        tokio::spawn(async move {
-            let _turn = trainings.acquire_owned().await;
-            let work = tokio::task::spawn_blocking(move || match command {
-                None => Ok(encode_one(&experiment, &task, client)?),
-                Some(command) => program.vector(&command, &experiment, &task, client),
+        Training(tokio::spawn(async move {
+            let turn = trainings.acquire_owned().await;
+            let work = tokio::task::spawn_blocking(move || {
+                // What has begun cannot be cut off: its turn ends with it.
+                let _turn = turn;
+                match command {
+                    None => Ok(encode_one(&experiment, &task, client)?),
+                    Some(command) => program.vector(&command, &experiment, &task, client),
+                }
             });
             match work.await {
                 Ok(vector) => vector,
@@ -406,7 +423,7 @@ impl Taking {
                     Err(NetError::Io { action: "run", what: "a training".into(), source: std::io::Error::other(e) })
                 }
             }
-        })
+        }))
     }
 
     /// Gives the machine what training came to. Nothing comes of a vector that is not finite, without privacy.
@@ -473,7 +490,7 @@ impl Taking {
 /// The vector of a training, when it is there.
 async fn trained(training: &mut Option<Training>) -> Result<Option<Vec<u8>>, NetError> {
     match training {
-        Some(handle) => handle.await.map_err(|e| NetError::Io {
+        Some(Training(handle)) => handle.await.map_err(|e| NetError::Io {
             action: "run",
             what: "a training".into(),
             source: std::io::Error::other(e),

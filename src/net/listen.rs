@@ -1,9 +1,10 @@
-//! The server's socket: TLS handshakes side by side, each with a deadline, and no more connections than it bears.
+//! The server's socket: TLS handshakes side by side, each with a deadline, and no more connections than it bears, of all and of each.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::keys::Peer;
+use super::keys::{Peer, Role};
 use super::status::board::Board;
 use super::tls;
 
@@ -41,7 +42,7 @@ pub struct Connection {
     caller: Caller,
     /// Bytes of the preface that were read already and are still to be handed on.
     preface: &'static [u8],
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Connected for Connection {
@@ -78,18 +79,48 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Accepts connections until the receiver is gone. A caller whose handshake fails or takes too long is counted and dropped;
-/// one more than `most` waits in the kernel's queue.
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Of all parties, and of callers that are none.
+    pub all: usize,
+    /// Of one party: room for those that have died and are not known to be dead yet.
+    pub each: usize,
+}
+
+/// The places of callers beside those of all: of each party, and of those without a certificate.
+struct Places {
+    room: Room,
+    parties: Mutex<HashMap<Role, Arc<Semaphore>>>,
+    /// Callers without a certificate take no party's place.
+    strangers: Arc<Semaphore>,
+}
+
+impl Places {
+    fn take(&self, peer: Option<&Peer>) -> Result<OwnedSemaphorePermit, &'static str> {
+        let Some(peer) = peer else {
+            return Arc::clone(&self.strangers).try_acquire_owned().map_err(|_| "too-many-strangers");
+        };
+        // As many as there are certificates of the authority.
+        let mut parties = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = self.room.each.clamp(1, Semaphore::MAX_PERMITS);
+        let own = parties.entry(peer.role).or_insert_with(|| Arc::new(Semaphore::new(most)));
+        Arc::clone(own).try_acquire_owned().map_err(|_| "too-many-connections")
+    }
+}
+
+/// Accepts connections until the receiver is gone. A caller whose handshake fails or takes too long is counted and dropped, and so is
+/// one more than `room` has for a party; one more than it has for all waits in the kernel's queue.
 pub async fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
-    most: usize,
+    room: Room,
     board: Arc<Board>,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(BACKLOG);
-    let permits = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
-    // Callers without a certificate take no party's place.
-    let strangers = Arc::new(Semaphore::new((most / 8).clamp(4, 1024)));
+    let permits = Arc::new(Semaphore::new(room.all.clamp(1, Semaphore::MAX_PERMITS)));
+    let strangers = Arc::new(Semaphore::new((room.all / 8).clamp(4, 1024)));
+    let places = Arc::new(Places { room, parties: Mutex::default(), strangers });
     tokio::spawn(async move {
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -107,15 +138,15 @@ pub async fn accept(
                 return;
             }
             let (acceptor, ready, board) = (TlsAcceptor::from(Arc::clone(&config)), ready.clone(), Arc::clone(&board));
-            let strangers = Arc::clone(&strangers);
+            let places = Arc::clone(&places);
             tokio::spawn(async move {
                 match handshake(stream, address, acceptor).await {
                     Ok((stream, caller)) => {
-                        let second = if caller.peer.is_some() { None } else { strangers.try_acquire_owned().ok() };
-                        if caller.peer.is_none() && second.is_none() {
-                            return board.refused("too-many-strangers");
-                        }
-                        let _permits = [Some(permit), second];
+                        let own = match places.take(caller.peer.as_ref()) {
+                            Ok(own) => own,
+                            Err(reason) => return board.refused(reason),
+                        };
+                        let _permits = [permit, own];
                         drop(ready.send(Ok(Connection { stream, caller, preface: PREFACE, _permits })).await);
                     }
                     Err(reason) => board.refused(reason),

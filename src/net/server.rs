@@ -61,6 +61,8 @@ const TOLD: &str = "told";
 const SURVIVORS: u8 = 1;
 /// Messages between the calls and the coordinator; more make their senders wait.
 const INBOX: usize = 256;
+/// Connections of a party for each that may listen: a network that drops them leaves some that are not known to be dead yet.
+const DEAD_CONNECTIONS: usize = 4;
 /// How often changed certificates are looked for.
 const ROTATION: Duration = Duration::from_secs(5);
 /// How long the server stays for parties that are away when the run ends: the longest that one waits before it dials.
@@ -169,7 +171,11 @@ pub fn serve(
     let board = Arc::new(board(&experiment, &about));
     let runtime = super::runtime()?;
     let (inbox, messages) = mpsc::channel(INBOX);
-    let most = federation.limits.all_connections as usize;
+    let limits = federation.limits;
+    let room = listen::Room {
+        all: limits.all_connections as usize,
+        each: DEAD_CONNECTIONS.saturating_mul(limits.connections.max(1) as usize),
+    };
     let hub = Arc::new(Hub::default());
     let shared =
         Arc::new(Shared::new(hub, store, objects, Arc::clone(&board), authority, about, federation.limits, inbox));
@@ -214,7 +220,7 @@ pub fn serve(
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let service = Service(Arc::clone(&shared));
     let calls = runtime.spawn(async move {
-        let connections = listen::accept(calls, tls, most, board).await;
+        let connections = listen::accept(calls, tls, room, board).await;
         let service = FederationServer::new(service)
             .max_decoding_message_size(wire::MOST_MESSAGE)
             .max_encoding_message_size(wire::MOST_MESSAGE);

@@ -1,6 +1,7 @@
 //! A federation over real sockets: server and clients in this process, each with keys, folders and a connection of its own.
 
 mod generated;
+mod hostile;
 mod runs;
 mod standby;
 mod wire;

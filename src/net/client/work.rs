@@ -45,6 +45,8 @@ use crate::secagg::{Party, PartyId};
 const JOURNAL: &str = "journal.jsonl";
 const VECTOR: &str = "vector";
 const HEARD: &str = "heard";
+/// Most messages that wait for the vector: `plain` has one, `oneshot` none.
+const MOST_EARLY: usize = 4;
 
 /// A plan that was accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -268,6 +270,10 @@ impl Work {
         if index > self.taken {
             let (expected, found) = (self.taken.to_string(), index.to_string());
             return Err(NetError::Dishonest { what: "the number of a message", expected, found });
+        }
+        if matches!(&self.machine, Machine::Later(frames) if index == self.taken && frames.len() >= MOST_EARLY) {
+            let (expected, found) = (format!("at most {MOST_EARLY}"), "more".to_owned());
+            return Err(NetError::Dishonest { what: "messages to a client that is still training", expected, found });
         }
         let hash: [u8; 32] = Sha256::digest(frame).into();
         match self.known.get(usize::try_from(index).unwrap_or(usize::MAX)) {

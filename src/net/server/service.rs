@@ -483,6 +483,8 @@ impl Federation for Service {
             return Ok(Response::new(v1::UploadState { offset, complete: false }));
         }
         tokio::task::block_in_place(|| upload.finish()).map_err(|e| spooled(&e))?;
+        // Its round may have ended meanwhile: it goes with the uploads of the present one.
+        lock(&self.0.uploads).entry(role).or_default().insert(id, len);
         Ok(Response::new(v1::UploadState { offset, complete: true }))
     }
 

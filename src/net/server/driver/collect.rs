@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tracing::warn;
@@ -217,7 +217,13 @@ impl Driver {
                 continue;
             }
             if (round, attempt) != (collection.round, collection.attempt) || !coordinator.is_collecting() {
-                drop(reply.send(said(Said::Late, format!("round {round} attempt {attempt} is over"))));
+                // What was acknowledged once stays acknowledged, also when its round is over.
+                let receipt = if self.shared.store.has(round, attempt, &id).unwrap_or(false) {
+                    said(Said::Duplicate, String::new())
+                } else {
+                    said(Said::Late, format!("round {round} attempt {attempt} is over"))
+                };
+                drop(reply.send(receipt));
                 continue;
             }
             let bytes = match &payload {
@@ -313,7 +319,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Deletes the messages of a round that is over.
+    /// Deletes the messages of a round that is over, and what was uploaded for it and is in none.
     pub(super) fn forget(&mut self, round: u32) -> Result<(), NetError> {
         let mut gone = self.shared.store.drop_payloads(round)?;
         gone.extend(self.shared.forget_uploads());
@@ -322,6 +328,8 @@ impl Driver {
         for id in gone.into_iter().filter(|id| !kept.contains(id)) {
             self.shared.objects.remove(id)?;
         }
+        // Nobody goes on with an upload of a round that is over. One that is just being written goes after the next round.
+        self.shared.objects.sweep(SystemTime::now())?;
         Ok(())
     }
 }
