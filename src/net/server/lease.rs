@@ -189,8 +189,20 @@ mod tests {
     use super::*;
     use crate::net::store::open;
 
-    fn claim(store: &Path, state: &Path) -> Claim {
-        Claim::new(open(&store.display().to_string()).unwrap(), state, 2)
+    fn claim(store: &Path, state: &Path, seconds: u64) -> Claim {
+        Claim::new(open(&store.display().to_string()).unwrap(), state, seconds)
+    }
+
+    /// Waits a while for what a thread does.
+    fn until<T>(mut there: impl FnMut() -> Option<T>) -> T {
+        let since = std::time::Instant::now();
+        loop {
+            if let Some(found) = there() {
+                return found;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]
@@ -198,15 +210,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
         std::fs::create_dir(folder.path().join("other")).unwrap();
-        let mut first = claim(&path, folder.path());
+        let mut first = claim(&path, folder.path(), 6);
         assert_eq!(first.take().unwrap(), None);
         for state in [folder.path().to_owned(), folder.path().join("other")] {
-            let other = claim(&path, &state).take().unwrap().unwrap();
-            assert!(other.owner.contains(&folder.path().display().to_string()) && other.seconds <= 2, "{other:?}");
+            let other = claim(&path, &state, 6).take().unwrap().unwrap();
+            assert!(other.owner.contains(&folder.path().display().to_string()) && other.seconds <= 6, "{other:?}");
         }
         // Renewed meanwhile, and given back at the end.
-        std::thread::sleep(Duration::from_millis(2500));
-        let mut second = claim(&path, &folder.path().join("other"));
+        let ends = |claim: &Claim| claim.store.lease_holder().unwrap().unwrap().until;
+        let before = ends(&first);
+        until(|| (ends(&first) > before).then_some(()));
+        let mut second = claim(&path, &folder.path().join("other"), 6);
         assert!(second.take().unwrap().is_some());
         drop(first);
         assert_eq!(second.take().unwrap(), None);
@@ -220,17 +234,17 @@ mod tests {
         let killed = |claim: &mut Claim| {
             claim.stop();
         };
-        let mut first = claim(&path, folder.path());
+        let mut first = claim(&path, folder.path(), 600);
         first.take().unwrap();
         killed(&mut first);
-        let mut again = claim(&path, folder.path());
+        let mut again = claim(&path, folder.path(), 600);
         assert_eq!(again.take().unwrap(), None);
         assert!(first.store.set_meta("a", b"b").is_err());
         killed(&mut again);
         // Somebody else in the folder has the lock: the name is not to be had.
         let lock = File::open(folder.path().join(NAME)).unwrap();
         lock.try_lock().unwrap();
-        assert!(claim(&path, folder.path()).take().unwrap().is_some());
+        assert!(claim(&path, folder.path(), 600).take().unwrap().is_some());
     }
 
     #[test]
@@ -238,18 +252,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
         std::fs::create_dir(folder.path().join("other")).unwrap();
-        let mut first = claim(&path, folder.path());
+        let mut first = claim(&path, folder.path(), 3);
         first.take().unwrap();
-        let second = claim(&path, &folder.path().join("other"));
-        second.store.lease("a machine whose clock is ahead", 2, now().as_secs() + 3).unwrap();
-        let since = std::time::Instant::now();
-        let lost = loop {
-            match first.check() {
-                Err(lost) => break lost,
-                Ok(()) => assert!(since.elapsed() < Duration::from_secs(60)),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
+        let second = claim(&path, &folder.path().join("other"), 3);
+        second.store.lease("a machine whose clock is ahead", 600, now().as_secs() + 600).unwrap();
+        let lost = until(|| first.check().err());
         assert!(matches!(lost, StoreError::LeaseLost { .. }), "{lost}");
         first.step_down();
         assert!(first.take().unwrap().is_some());

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use veilsum::fl::replay::Played;
@@ -33,6 +34,7 @@ struct Process {
     calls: SocketAddr,
     http: SocketAddr,
     said: Arc<Mutex<String>>,
+    log: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -52,8 +54,8 @@ impl Process {
             writeln!(said.lock().unwrap(), "{line}").unwrap();
         }
         let log = Arc::clone(&said);
-        std::thread::spawn(move || lines.for_each(|line| writeln!(log.lock().unwrap(), "{line}").unwrap()));
-        Self { child, calls: calls.unwrap(), http: http.unwrap(), said }
+        let log = std::thread::spawn(move || lines.for_each(|line| writeln!(log.lock().unwrap(), "{line}").unwrap()));
+        Self { child, calls: calls.unwrap(), http: http.unwrap(), said, log: Some(log) }
     }
 
     /// What it answers, and with which code; 0 where nothing comes.
@@ -95,6 +97,7 @@ impl Process {
     fn ended(mut self) -> String {
         until("the end of a server", || self.child.try_wait().unwrap().is_some());
         let status = self.child.wait().unwrap();
+        self.log.take().unwrap().join().unwrap();
         assert!(status.success(), "{status}: {}", self.said());
         self.said()
     }
@@ -225,7 +228,8 @@ fn the_first_is_killed(stage: &Stage, store: &str) {
     let first = stage.serve("first", &shared);
     let second = stage.serve("second", &shared);
     until("a server that stands by", || second.stands_by());
-    assert!(first.coordinates() && second.said().contains("standing by"), "{}", second.said());
+    until("word of it", || second.said().contains("standing by"));
+    assert!(first.coordinates());
     stage.balancer.over(&[&first, &second]);
     let steady = stage.in_the_middle(&first);
     drop(first);
