@@ -202,15 +202,16 @@ impl Objects {
         }
         match self.0.place.len(id)? {
             Some(found) if found != len => return Err(ObjectError::Length { id, expected: len, found }),
-            Some(_) => return Ok(Upload { inner: Arc::clone(&self.0), id, len, offset: len, part: None }),
+            Some(_) => return Ok(Upload { inner: Arc::clone(&self.0), id, len, offset: len, part: None, hash: None }),
             None => {}
         }
         self.0.reserve(id, len, limits)?;
         // From here on its drop gives the place in `busy` back.
-        let mut upload = Upload { inner: Arc::clone(&self.0), id, len, offset: 0, part: None };
+        let mut upload = Upload { inner: Arc::clone(&self.0), id, len, offset: 0, part: None, hash: None };
         match self.0.open_part(id, len) {
             Ok((file, offset)) => {
                 (upload.part, upload.offset) = (Some(file), offset);
+                upload.hash = (offset == 0).then(Sha256::new);
                 self.0.check_reserve(len - offset, limits)?;
                 Ok(upload)
             }
@@ -244,6 +245,23 @@ impl Objects {
         self.0.place.reader(id, 0)?.read_to_end(&mut bytes).map_err(io("read the object", id))?;
         let found = ObjectId::of(&bytes);
         if found == id { Ok(bytes) } else { Err(ObjectError::Hash { expected: id, found }) }
+    }
+
+    /// The bytes of an object of `len` bytes, in place of what was in `bytes`. Their hash is not checked: for an object that this process
+    /// has just taken.
+    ///
+    /// # Errors
+    /// [`ObjectError::Missing`]; [`ObjectError::Length`] for one that is longer; [`ObjectError::Io`], also for one that is shorter, and
+    /// those of a remote service.
+    pub fn read_into(&self, id: ObjectId, len: u64, bytes: &mut Vec<u8>) -> Result<(), ObjectError> {
+        let mut reader = self.0.place.reader(id, 0)?;
+        let room = usize::try_from(len).map_err(|_| ObjectError::TooLarge { len, limit: usize::MAX as u64 })?;
+        bytes.resize(room, 0);
+        reader.read_exact(bytes).map_err(io("read the object", id))?;
+        match reader.read(&mut [0]).map_err(io("read the object", id))? {
+            0 => Ok(()),
+            _ => Err(ObjectError::Length { id, expected: len, found: self.0.place.len(id)?.unwrap_or(u64::MAX) }),
+        }
     }
 
     /// Checks an object by its hash, with little memory; its length in bytes.

@@ -14,8 +14,8 @@ use crate::secagg::PartyId;
 pub const VERSION: u32 = 1;
 /// Most bytes of a frame inside a [`v1::SubmitRequest`]; longer ones are uploaded.
 pub const INLINE: usize = 64 << 10;
-/// Bytes of a chunk of an upload or a download.
-pub const CHUNK: usize = 256 << 10;
+/// Bytes of a chunk of an upload or a download. Each layer has some in memory for every party that is served.
+pub const CHUNK: usize = 64 << 10;
 /// Most bytes of one message of the transport: a chunk, a plan, a frame for a key holder, and what wraps them.
 pub const MOST_MESSAGE: usize = 16 << 20;
 /// Program and version, as parties tell each other.

@@ -196,15 +196,6 @@ fn policy(input: &mut Input<'_>) {
 fn addresses(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     drop(Address::parse(&text));
-    drop(veilsum::net::server::ServeOptions {
-        state: text.as_ref().into(),
-        keys: text.as_ref().into(),
-        authority: None,
-        listen: ([127, 0, 0, 1], 0).into(),
-        http: None,
-        store: None,
-        objects: None,
-    });
     if let Ok(Some(role)) = Role::from_uri(&text) {
         assert_eq!(Role::from_uri(&role.uri()), Ok(Some(role)));
     }
@@ -240,7 +231,7 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 }
 
 fn frames(bytes: &[u8]) {
-    drop(frame::session(bytes));
+    let _session = frame::session(bytes);
     if let Ok(checkpoint) = Checkpoint::from_bytes(bytes) {
         assert_eq!(checkpoint.to_bytes().unwrap(), bytes);
     }

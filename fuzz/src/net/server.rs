@@ -138,10 +138,14 @@ impl Decoder for Raw {
 
 /// A connection.
 #[derive(Clone)]
-struct Link(Channel);
+pub struct Link(Channel);
 
 impl Link {
-    async fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+    /// Connects with the certificate of a config.
+    ///
+    /// # Panics
+    /// If nobody answers.
+    pub async fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -150,7 +154,13 @@ impl Link {
             let stream = stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
             async move { stream }
         });
-        Self(Endpoint::from_static("http://veilsum.invalid").connect_with_connector(connector).await.unwrap())
+        Self(Endpoint::from_static("http://veilsum.invalid").connect_with_connector_lazy(connector))
+    }
+
+    /// True if the server answers here.
+    pub async fn served(&self) -> bool {
+        let hello = v1::HelloRequest { version: wire::VERSION, ..Default::default() };
+        self.typed::<v1::HelloResponse>("Hello", &hello).await.is_ok()
     }
 
     async fn ready(&self) -> Result<Grpc<Channel>, Status> {
@@ -283,6 +293,7 @@ impl Server {
             http: None,
             store: None,
             objects: None,
+            lease: veilsum::net::server::LEASE,
         };
         let drain = Arc::new(AtomicBool::new(false));
         let (told, addresses) = std::sync::mpsc::channel();
@@ -305,7 +316,7 @@ impl Server {
     fn end(self) {
         drop((self.lines, self.held));
         let served = self.thread.join().expect("the server has panicked").expect("the server has failed");
-        assert!(served.result.rounds >= ROUNDS);
+        assert!(served.result.is_some_and(|result| result.rounds >= ROUNDS), "it was nobody's");
     }
 
     /// Waits until everybody is in the same attempt.

@@ -83,6 +83,20 @@ fn a_damaged_object_is_noticed_when_it_is_read() {
 }
 
 #[test]
+fn a_part_of_an_object_is_not_taken_for_all_of_it() {
+    let (_folder, objects) = bed();
+    let data = bytes(5000);
+    let id = objects.put(&data, &Limits::NONE).unwrap();
+    let mut read = vec![7; 9000];
+    objects.read_into(id, 5000, &mut read).unwrap();
+    assert_eq!(read, data);
+    let longer = objects.read_into(id, 4999, &mut read).unwrap_err();
+    assert!(matches!(longer, ObjectError::Length { expected: 4999, found: 5000, .. }), "{longer}");
+    assert!(matches!(objects.read_into(id, 5001, &mut read), Err(ObjectError::Io { .. })));
+    assert!(matches!(objects.read_into(ObjectId([1; 32]), 1, &mut read), Err(ObjectError::Missing(_))));
+}
+
+#[test]
 fn the_quota_counts_what_is_stored_announced_and_left_over() {
     let (_folder, objects) = bed();
     let (a, b, c) = (ObjectId([1; 32]), ObjectId([2; 32]), ObjectId([3; 32]));

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::error::io;
 use super::{Inner, ObjectError, ObjectId, hash};
 
@@ -17,6 +19,8 @@ pub struct Upload {
     pub(super) offset: u64,
     /// `None` for an object that was there already.
     pub(super) part: Option<File>,
+    /// Of all bytes so far, where this upload has brought them all: they need not be read again.
+    pub(super) hash: Option<Sha256>,
 }
 
 impl Upload {
@@ -47,10 +51,13 @@ impl Upload {
             return Err(io("write", self.inner.part(self.id).display())(error));
         }
         self.offset += more;
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
         Ok(())
     }
 
-    /// Checks the hash of what lies there, and stores it for good.
+    /// Checks the hash, of what lies there if not all of it came at once, and stores it for good.
     ///
     /// # Errors
     /// [`ObjectError::Short`]: the upload can be continued. [`ObjectError::Hash`]: the part is deleted.
@@ -69,8 +76,13 @@ impl Upload {
     fn settle(&self, file: File, path: &Path) -> Result<(), ObjectError> {
         file.sync_all().map_err(io("sync", path.display()))?;
         drop(file);
-        let mut file = File::open(path).map_err(io("open", path.display()))?;
-        let (found, _) = hash(&mut file).map_err(io("read", path.display()))?;
+        let found = match &self.hash {
+            Some(hash) => ObjectId(hash.clone().finalize().into()),
+            None => {
+                let mut file = File::open(path).map_err(io("open", path.display()))?;
+                hash(&mut file).map_err(io("read", path.display()))?.0
+            }
+        };
         if found != self.id {
             std::fs::remove_file(path).map_err(io("delete", path.display()))?;
             return Err(ObjectError::Hash { expected: self.id, found });

@@ -61,7 +61,7 @@ pub(super) fn enrol(shared: &Shared, request: &v1::EnrolRequest) -> Result<v1::E
         Wanted::Client(_) => Role::Client(enrolled.number),
         Wanted::Holder(_) => Role::Holder(enrolled.number as u16),
     };
-    shared.refresh()?;
+    shared.enter(NewParty { role, identity, channel, samples: None, name: request.name.clone() })?;
     certificate(shared, role, &identity)
 }
 
@@ -101,7 +101,7 @@ pub(super) fn admit(shared: &Shared, party: &NewParty) -> Result<(), Status> {
         return Err(Status::invalid_argument(format!("a name has at most {NAME} bytes")));
     }
     match shared.store.add_party(party) {
-        Ok(()) => Ok(shared.refresh()?),
+        Ok(()) => Ok(shared.enter(party.clone())?),
         Err(e @ (StoreError::NumberTaken { .. } | StoreError::IdentityTaken { .. })) => {
             Err(Status::permission_denied(e.to_string()))
         }

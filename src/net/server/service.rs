@@ -14,6 +14,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::enrol;
+use super::turns::Turns;
 use crate::config::federation::Limits;
 use crate::net::hub::{Hub, Seen};
 use crate::net::keys::{Authority, Role};
@@ -25,7 +26,7 @@ use crate::net::store::{NewParty, PartyRow, Payload, Store, StoreError};
 use crate::net::wire::v1::federation_server::Federation;
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::wire::v1::submit_request::Payload as Submitted;
-use crate::net::wire::{self, CHUNK, INLINE, v1};
+use crate::net::wire::{self, INLINE, v1};
 
 /// How long the same call may be tried at once: what a party saves up, in seconds of its rate.
 const BURST: f64 = 10.0;
@@ -92,6 +93,7 @@ pub(super) struct Shared {
     /// The parties as they were read last, and how often that was something new.
     rows: RwLock<(u64, Arc<Vec<PartyRow>>)>,
     refreshing: Mutex<()>,
+    turns: Turns,
     rates: Mutex<HashMap<Role, Rate>>,
     /// Uploads of each party that are in no message yet.
     uploads: Mutex<HashMap<Role, HashMap<ObjectId, u64>>>,
@@ -130,6 +132,7 @@ impl Shared {
             known: RwLock::default(),
             rows: RwLock::default(),
             refreshing: Mutex::default(),
+            turns: Turns::default(),
             rates: Mutex::default(),
             uploads: Mutex::default(),
         }
@@ -152,6 +155,26 @@ impl Shared {
         drop(known);
         let mut kept = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         *kept = (kept.0 + 1, Arc::new(rows));
+        Ok(())
+    }
+
+    /// Enters a client that has just got its place in the store: to read all of them again for each would cost a crowd that enrols
+    /// the square of its number. A key holder has a key that the store may know better.
+    pub(super) fn enter(&self, party: NewParty) -> Result<(), StoreError> {
+        if !matches!(party.role, Role::Client(_)) {
+            return self.refresh();
+        }
+        // Not between what a refresh reads and what it writes.
+        let _turn = lock(&self.refreshing);
+        if self.known(party.role).is_some_and(|known| known.identity == party.identity) {
+            return Ok(());
+        }
+        self.board.enrolled(party.role, &party.name);
+        let known = Known { identity: party.identity, revoked: false };
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(party.role, known);
+        let mut kept = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        kept.0 += 1;
+        Arc::make_mut(&mut kept.1).push(PartyRow { party, revoked: false });
         Ok(())
     }
 
@@ -497,10 +520,7 @@ impl Federation for Service {
         let Some(bytes) = bytes else { return Err(Status::not_found("no object of the present round")) };
         let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         self.0.board.sent(role, (bytes.len() - offset) as u64);
-        let starts = (offset..bytes.len()).step_by(CHUNK);
-        let chunks: Vec<Bytes> = starts.map(|at| bytes.slice(at..(at + CHUNK).min(bytes.len()))).collect();
-        let stream = tokio_stream::iter(chunks.into_iter().map(|bytes| Ok(v1::DownloadChunk { bytes })));
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(self.0.turns.send(bytes.slice(offset..)))))
     }
 }
 

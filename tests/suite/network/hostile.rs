@@ -23,7 +23,11 @@ fn played(seeds: &[Vec<u8>], cases: u32, play: fn(&[u8])) {
     seeds.iter().for_each(|seed| play(seed));
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let bytes = proptest::collection::vec(any::<u8>(), 0..200);
-    TestRunner::new(config).run(&bytes, |data| Ok(play(&data))).unwrap();
+    let played = TestRunner::new(config).run(&bytes, |data| {
+        play(&data);
+        Ok(())
+    });
+    played.unwrap();
 }
 
 #[test]
@@ -58,4 +62,27 @@ fn a_party_makes_nothing_by_a_number_that_a_server_says() {
     // A name that it reads has to be that of a file: a device has no end.
     #[cfg(unix)]
     refused(r#""algorithm""#, r#""start": {"file": "/dev/zero"}, "algorithm""#, "not a file");
+}
+
+#[test]
+fn a_party_takes_a_bounded_part_of_the_connections() {
+    let town = super::Town::new();
+    let server = town.serve(&super::private(1, ""));
+    let folder = town.party("greedy", super::Role::Client(0));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let served = |link: &server::Link| runtime.block_on(link.served());
+    let dial = || {
+        let (config, _) = veilsum::net::tls::client_config(&folder).unwrap();
+        runtime.block_on(server::Link::dial(server.address, config))
+    };
+    // Four that may listen, and four times as many in all.
+    let links: Vec<server::Link> = (0..16).map(|_| dial()).collect();
+    assert!(links.iter().all(served));
+    assert!(!served(&dial()), "one more than it has room for");
+    assert!(served(&links[0]));
+    let other = town.party("modest", super::Role::Client(1));
+    let (config, _) = veilsum::net::tls::client_config(&other).unwrap();
+    assert!(served(&runtime.block_on(server::Link::dial(server.address, config))));
+    drop(links);
+    server.drained();
 }

@@ -34,6 +34,8 @@ struct Collection {
     sessions: Vec<SessionId>,
     /// Messages that are stored.
     ids: HashSet<[u8; 32]>,
+    /// The message that is looked at, where it was uploaded.
+    message: Vec<u8>,
     /// The machine's time when this process took the attempt up.
     millis: u64,
     since: Instant,
@@ -57,6 +59,7 @@ impl Driver {
             attempt,
             sessions: tasks.iter().map(|task| task.id).collect(),
             ids: HashSet::new(),
+            message: Vec::new(),
             millis: 0,
             since: Instant::now(),
         };
@@ -227,16 +230,19 @@ impl Driver {
                 continue;
             }
             let bytes = match &payload {
-                Payload::Inline(bytes) => bytes.clone(),
-                Payload::Object { id, .. } => match self.shared.objects.read(*id) {
-                    Ok(bytes) => bytes,
-                    Err(e) => {
-                        drop(reply.send(said(Said::Retry, e.to_string())));
-                        continue;
+                Payload::Inline(bytes) => bytes,
+                // Its hash was checked when it came.
+                Payload::Object { id, len } => {
+                    match self.shared.objects.read_into(*id, *len, &mut collection.message) {
+                        Ok(()) => &collection.message,
+                        Err(e) => {
+                            drop(reply.send(said(Said::Retry, e.to_string())));
+                            continue;
+                        }
                     }
-                },
+                }
             };
-            match coordinator.handle(wire::party(from), &bytes) {
+            match coordinator.handle(wire::party(from), bytes) {
                 Ok(()) => {
                     entries.push(NewEntry { id, body: EntryBody::Frame { from, payload } });
                     replies.push((reply, Said::Accepted));
