@@ -244,6 +244,10 @@ fn the_first_is_killed(stage: &Stage, store: &str) {
     // It finds the run finished, and has what a server has that finished it.
     assert!(back.ended().contains("standing by"));
     stage.is_that_of_the_simulation(store, &["first", "second"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
+    command.args(["rounds", "verify"]).arg(stage.town.path("second")).args(shared);
+    let verified = command.output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     let ledgers = ["first", "second"].map(|state| charges(&stage.town.path(state).join("ledger.jsonl")));
     assert_eq!(ledgers[0], ledgers[1]);
     assert_eq!(ledgers[0].len(), 2);

@@ -94,10 +94,11 @@ impl Driver {
             if self.drain.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            match self.claim.take() {
+            let taken = self.claim.take();
+            let taken = taken.and_then(|other| if other.is_none() { self.begin().map(|()| None) } else { Ok(other) });
+            match taken {
                 Ok(None) => {
                     info!("taking over");
-                    self.begin()?;
                     return Ok(true);
                 }
                 Ok(Some(other)) => {
@@ -105,8 +106,9 @@ impl Driver {
                     last = Some(other.owner);
                 }
                 Err(error) if error.is_passing() => {
-                    warn!(%error, "the lease cannot be asked for");
-                    self.shared.board.warn(&format!("the lease cannot be asked for: {error}"), now());
+                    self.claim.give_back();
+                    warn!(%error, "the lease cannot be had");
+                    self.shared.board.warn(&format!("the lease cannot be had: {error}"), now());
                 }
                 Err(error) => return Err(error),
             }
