@@ -128,9 +128,9 @@ impl Balancer {
                 let first = turn % servers.len().max(1);
                 servers.rotate_left(first);
                 std::thread::spawn(move || {
-                    // Every other connection is passed on whoever stands there: callers have to bear that.
+                    // Every fourth connection is passed on whoever stands there: callers have to bear that.
                     let healthy = servers.iter().find(|(_, http)| Process::ask(*http, "/healthz").0 == 200);
-                    let server = if turn % 2 == 0 { healthy.or(servers.first()) } else { servers.first() };
+                    let server = if turn % 4 > 0 { healthy.or(servers.first()) } else { servers.first() };
                     let Some(Ok(server)) = server.map(|(calls, _)| TcpStream::connect(calls)) else { return };
                     let (from, to) = (caller.try_clone().unwrap(), server.try_clone().unwrap());
                     std::thread::spawn(move || pass(from, to));
