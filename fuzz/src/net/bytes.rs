@@ -240,7 +240,7 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 }
 
 fn frames(bytes: &[u8]) {
-    drop(frame::session(bytes));
+    let _session = frame::session(bytes);
     if let Ok(checkpoint) = Checkpoint::from_bytes(bytes) {
         assert_eq!(checkpoint.to_bytes().unwrap(), bytes);
     }

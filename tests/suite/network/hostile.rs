@@ -23,7 +23,11 @@ fn played(seeds: &[Vec<u8>], cases: u32, play: fn(&[u8])) {
     seeds.iter().for_each(|seed| play(seed));
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let bytes = proptest::collection::vec(any::<u8>(), 0..200);
-    TestRunner::new(config).run(&bytes, |data| Ok(play(&data))).unwrap();
+    let played = TestRunner::new(config).run(&bytes, |data| {
+        play(&data);
+        Ok(())
+    });
+    played.unwrap();
 }
 
 #[test]
@@ -33,12 +37,17 @@ fn what_is_read_is_a_value_or_an_error() {
 
 #[test]
 fn hostile_parties_stop_no_round() {
-    let seeds: Vec<Vec<u8>> = server::seeds().into_iter().step_by(2).collect();
-    played(&seeds, 20, server::play);
+    let seeds: Vec<Vec<u8>> = server::seeds().into_iter().step_by(3).collect();
+    played(&seeds, 10, server::play);
 }
 
 #[test]
 fn a_hostile_server_gets_nothing_that_it_should_not() {
+    // Else the promise would be empty: an honest server gets its answer, under every protocol.
+    for config in [0, 2, 3, 4] {
+        let (rounds, outcome) = client::answered(&client::honest(config, &[]));
+        assert_eq!(rounds, 1, "config {config}: {outcome}");
+    }
     let seeds: Vec<Vec<u8>> = client::seeds().into_iter().step_by(2).collect();
     played(&seeds, 20, client::play);
 }
@@ -58,4 +67,27 @@ fn a_party_makes_nothing_by_a_number_that_a_server_says() {
     // A name that it reads has to be that of a file: a device has no end.
     #[cfg(unix)]
     refused(r#""algorithm""#, r#""start": {"file": "/dev/zero"}, "algorithm""#, "not a file");
+}
+
+#[test]
+fn a_party_takes_a_bounded_part_of_the_connections() {
+    let town = super::Town::new();
+    let server = town.serve(&super::private(1, ""));
+    let folder = town.party("greedy", super::Role::Client(0));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let served = |link: &server::Link| runtime.block_on(link.served());
+    let dial = || {
+        let (config, _) = veilsum::net::tls::client_config(&folder).unwrap();
+        runtime.block_on(server::Link::dial(server.address, config))
+    };
+    // Four that may listen, and four times as many in all.
+    let links: Vec<server::Link> = (0..16).map(|_| dial()).collect();
+    assert!(links.iter().all(served));
+    assert!(!served(&dial()), "one more than it has room for");
+    assert!(served(&links[0]));
+    let other = town.party("modest", super::Role::Client(1));
+    let (config, _) = veilsum::net::tls::client_config(&other).unwrap();
+    assert!(served(&runtime.block_on(server::Link::dial(server.address, config))));
+    drop(links);
+    server.drained();
 }
