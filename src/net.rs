@@ -39,9 +39,9 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The threads on which sockets are served.
-fn runtime() -> Result<tokio::runtime::Runtime, NetError> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+/// The threads on which sockets are served; `blocking` beside them may wait for the disk or compute.
+fn runtime(blocking: usize) -> Result<tokio::runtime::Runtime, NetError> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(blocking).build();
     built.map_err(|source| NetError::Io { action: "start", what: "the runtime".to_owned(), source })
 }
 

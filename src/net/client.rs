@@ -42,6 +42,9 @@ use crate::sim::work::encode_one;
 pub const STATE: &str = "rounds";
 /// How often a party looks whether it shall end.
 const TICK: Duration = Duration::from_millis(100);
+/// Trainings at a time, at most; and threads beside theirs that may wait for the disk.
+const MOST_TRAININGS: usize = 4096;
+const BLOCKING: usize = 16;
 /// The longest roster that is fetched, bytes.
 const MOST_ROSTER: u64 = 256 << 20;
 
@@ -95,8 +98,8 @@ pub fn join(
     folders: &[PathBuf],
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<Result<Left, NetError>>, NetError> {
-    let runtime = super::runtime()?;
-    let trainings = Arc::new(Semaphore::new(options.trainings.clamp(1, 4096)));
+    let runtime = super::runtime(BLOCKING + options.trainings.min(MOST_TRAININGS))?;
+    let trainings = Arc::new(Semaphore::new(options.trainings.clamp(1, MOST_TRAININGS)));
     let standing = Arc::new(Standing::default());
     let outcomes = runtime.block_on(async {
         let mut parties = Vec::new();

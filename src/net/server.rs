@@ -64,6 +64,8 @@ const SURVIVORS: u8 = 1;
 const INBOX: usize = 256;
 /// Connections of a party for each that may listen: a network that drops them leaves some that are not known to be dead yet.
 const DEAD_CONNECTIONS: usize = 4;
+/// Threads that may wait for the disk, beside those that serve. Each keeps memory of what it has last worked on.
+const BLOCKING: usize = 16;
 /// Bytes that a party may send before they are asked for: so much can wait in memory of every one that uploads. Enough for 2.5 MB/s
 /// over a tenth of a second.
 const WINDOW: u32 = 256 << 10;
@@ -173,7 +175,7 @@ pub fn serve(
     let about = describe(&experiment)?;
     claim(&*store, &about)?;
     let board = Arc::new(board(&experiment, &about));
-    let runtime = super::runtime()?;
+    let runtime = super::runtime(BLOCKING)?;
     let (inbox, messages) = mpsc::channel(INBOX);
     let limits = federation.limits;
     let room = listen::Room {

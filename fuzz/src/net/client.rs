@@ -25,8 +25,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::input::Input;
 use super::town::{self, CLIENTS, Town};
+use veilsum::backend::scalar::Scalar;
+use veilsum::config::build::Experiment;
 use veilsum::data::{Dataset, Features, Split};
 use veilsum::fl::notice::Notice;
+use veilsum::fl::protocol::RoundProtocol;
 use veilsum::net::client::{Address, JoinOptions, LocalData, channel_key, join};
 use veilsum::net::keys::{PartyKeys, Role};
 use veilsum::net::plan::{self, Holder, Key, ObjectRef, Parties, RoundPlan};
@@ -38,8 +41,10 @@ use veilsum::net::wire::v1::federation_server::{Federation, FederationServer};
 use veilsum::net::wire::v1::submit_request::Payload;
 use veilsum::net::wire::{self, v1};
 use veilsum::net::{listen, now, tls};
-use veilsum::secagg::frame::{Header, KIND_ANNOUNCE, write_header};
-use veilsum::secagg::{SessionId, VectorShape};
+use veilsum::secagg::masks::MasksServer;
+use veilsum::secagg::oneshot::OneshotServer;
+use veilsum::secagg::plain::PlainServer;
+use veilsum::secagg::{Party, PartyId};
 
 /// The run that the server says it is.
 const SESSION: [u8; 16] = [3; 16];
@@ -56,13 +61,35 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = (0..6).map(|config| vec![0, config, 0]).collect();
     seeds.extend((0..60).map(|number| vec![0, number % 6, 1, number, number, 150 + number]));
     for config in 0..6 {
-        for event in 0..9 {
-            // A party, its policy, an honest config, an honest plan, and then something.
-            let head = [1, config, 0, 0, 0, 3];
-            seeds.push([&head[..], &[0, 1, 0, 0], &[event, 1, 0, 0, 7], &[7, 0], &[3, 1, 0, 0, 0, 7]].concat());
-        }
+        seeds.push(honest(config, &[]));
+        seeds.extend((0..10).map(|event| honest(config, &[event, 1, 0, 0, 7, 0, 0, 7, 0, 0])));
+        // The server goes, and says it all again: the same, and another plan under the same number.
+        seeds.push(honest(config, &[6, 0, 0, 14, 0, 1, 0, 0, 255, 255, 3, 1, 0, 0, 7, 0, 0]));
+        seeds.push(honest(config, &[6, 0, 0, 14, 0, 1, 0, 16, 255, 255, 3, 1, 0, 0, 7, 0, 0]));
     }
     seeds
+}
+
+/// A client, a policy that allows what is asked, an honest config, an honest plan, its announcement, time to answer; then `more`.
+#[must_use]
+pub fn honest(config: u8, more: &[u8]) -> Vec<u8> {
+    let (head, plan, announcement, wait) =
+        ([1, config, 0, 0, 0, 1, 0], [0, 1, 0, 0, 255, 255], [3, 1, 0, 0], [7, 0, 0]);
+    [&head[..], &plan, &announcement, &wait, more].concat()
+}
+
+/// Plays an input; the number of rounds in which the party has sent something, and how its part ended.
+///
+/// # Panics
+/// As [`play`].
+#[must_use]
+pub fn answered(data: &[u8]) -> (usize, String) {
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let patience = std::mem::replace(&mut world.patience, 10_000);
+    world.play(&mut Input(&data[1..]));
+    world.patience = patience;
+    let answered = world.hostile.script().heard.len();
+    (answered, world.outcome.clone())
 }
 
 /// Plays an input.
@@ -87,7 +114,7 @@ fn configs(which: u8) -> String {
     match which % 6 {
         0 | 1 => config("\"plain\""),
         2 => config(r#"{"oneshot": {"holders": 3, "corrupt_holders": 1}}"#),
-        3 => config(r#"{"masks": {}}"#),
+        3 => config(r#"{"masks": {"corrupt": 0.0, "dropouts": 0.0}}"#),
         4 => config(r#"{"oneshot": {"holders": 3, "corrupt_holders": 1}}"#).replace(none, private),
         _ => config("\"plain\"").replace(r#"{"mlp": [3, 2]}"#, r#"{"layers": {"input": [1, 4, 4], "layers": [{"conv": {"channels": 2, "kernel": 3, "padding": 1}}, "relu", {"max-pool": 2}, {"linear": 2}]}}"#),
     }
@@ -247,6 +274,9 @@ struct World {
     roster: Parties,
     data: Arc<Split>,
     played: u64,
+    outcome: String,
+    /// How long it waits for an answer, milliseconds.
+    patience: u64,
 }
 
 impl World {
@@ -278,7 +308,18 @@ impl World {
             class_names: None,
         };
         let data = Arc::new(Split { train, test: Dataset::empty() });
-        Self { town, hostile, port, server, parties, roster: Parties { clients, holders }, data, played: 0 }
+        Self {
+            town,
+            hostile,
+            port,
+            server,
+            parties,
+            roster: Parties { clients, holders },
+            data,
+            played: 0,
+            outcome: String::new(),
+            patience: 40,
+        }
     }
 
     fn play(&mut self, input: &mut Input<'_>) {
@@ -325,6 +366,7 @@ impl World {
             stop.store(false, Ordering::Relaxed);
             self.hostile.script().stop = Arc::clone(&stop);
             let outcomes = join(&options, std::slice::from_ref(&folder), &stop).unwrap();
+            self.outcome = format!("{:?}", outcomes[0]);
             if let Err(veilsum::net::NetError::Io { source, .. }) = &outcomes[0] {
                 // A panic in a task.
                 assert!(!source.to_string().contains("panicked"), "{source}");
@@ -341,7 +383,6 @@ impl World {
     fn write(&self, input: &mut Input<'_>, config: &str, signed: &mut bool) {
         let experiment = town::typed(config).ok().and_then(|config| town::party(&config, SESSION).ok());
         let digest = experiment.as_ref().and_then(|experiment| experiment.plan.digest().ok()).unwrap_or_default();
-        let shape = experiment.as_ref().and_then(|experiment| experiment.plan.shape().ok());
         let dim = experiment.as_ref().map_or(0, |experiment| experiment.plan.dim.min(1 << 16));
         let mut script = Script {
             about: v1::HelloResponse {
@@ -378,9 +419,8 @@ impl World {
                     Said::Event(Some(Event::Plan(plan)))
                 }
                 3 | 4 => {
-                    let id = SessionId { session: SESSION, round, attempt };
-                    let shape = shape.unwrap_or(VectorShape { len: 8, bits: 16 });
-                    let announce = write_header(&Header { kind: KIND_ANNOUNCE, id, client: 0, shape }, 0);
+                    let announce =
+                        experiment.as_ref().and_then(|e| self.announcement(e, round, attempt)).unwrap_or_default();
                     let frame = if event == 3 { announce } else { input.mutated(&announce) };
                     let index = input.number();
                     Said::Event(Some(Event::Message(v1::ServerMessage { round, attempt, index, frame: frame.into() })))
@@ -390,7 +430,7 @@ impl World {
                     script.connections.push_back(std::mem::take(&mut events));
                     Said::Error(i32::from(input.byte() % 17))
                 }
-                7 | 8 => Said::Wait(40),
+                7 | 8 => Said::Wait(self.patience),
                 _ => Said::Event(None),
             };
             events.push(said);
@@ -404,6 +444,19 @@ impl World {
             script.uploads.push_back(v1::UploadState { offset: input.number(), complete: input.byte() % 2 == 1 });
         }
         *self.hostile.script() = script;
+    }
+
+    /// What an honest server says to its clients first.
+    fn announcement(&self, experiment: &Experiment, round: u32, attempt: u32) -> Option<Vec<u8>> {
+        let plan = &experiment.plan;
+        let weights = vec![0.5; plan.dim.min(1 << 16)];
+        let task = notice(round, attempt).task(plan, &self.roster.directory().ok()?, weights).ok()?;
+        let mut server: Box<dyn Party> = match &task.protocol {
+            RoundProtocol::Oneshot(session) => Box::new(OneshotServer::new(session, Arc::new(Scalar))),
+            RoundProtocol::Masks(session) => Box::new(MasksServer::new(session, Arc::new(Scalar))),
+            _ => Box::new(PlainServer::new(task.id, &task.cohort, task.shape, 1, None, Arc::new(Scalar)).ok()?),
+        };
+        std::iter::from_fn(|| server.poll_transmit()).find(|t| t.to == PartyId::Client(0)).map(|t| t.frame)
     }
 
     /// A plan: honest, with other numbers or another text, signed by the server or by nobody; and the objects that it names.
@@ -427,18 +480,7 @@ impl World {
             reference
         };
         let (model, parties) = (object(model, lies & 1 == 1, input), object(roster, lies & 2 == 2, input));
-        let notice = Notice {
-            round,
-            attempt,
-            group: 0,
-            cohort: (0..CLIENTS).collect(),
-            clip: None,
-            signs: [1; 32],
-            graph: [2; 32],
-            compression: [3; 32],
-            patience: 1000,
-            input: [lies >> 4; 32],
-        };
+        let notice = Notice { input: [lies >> 4; 32], ..notice(round, attempt) };
         let body = serde_json::to_vec(&RoundPlan { session: SESSION, plan: digest, notice, model, parties }).unwrap();
         let body = match (how, lies & 4) {
             (0, 0) => body,
@@ -450,6 +492,22 @@ impl World {
             signature = input.mutated(&signature);
         }
         v1::SignedPlan { body: body.into(), signature: signature.into() }
+    }
+}
+
+/// A round of everybody.
+fn notice(round: u32, attempt: u32) -> Notice {
+    Notice {
+        round,
+        attempt,
+        group: 0,
+        cohort: (0..CLIENTS).collect(),
+        clip: None,
+        signs: [1; 32],
+        graph: [2; 32],
+        compression: [3; 32],
+        patience: 1000,
+        input: [0; 32],
     }
 }
 

@@ -25,7 +25,7 @@ pub fn enrol(address: &Address, token: &str, folder: &Path, name: &str) -> Resul
     } else {
         PartyKeys::create(folder)?
     };
-    let runtime = crate::net::runtime()?;
+    let runtime = crate::net::runtime(1)?;
     let identity = keys.identity();
     let answer = runtime.block_on(async {
         let mut link = connect(address, tls::enrol_config(peek.authority)?).await?;

@@ -45,7 +45,7 @@ use crate::secagg::{Party, PartyId};
 const JOURNAL: &str = "journal.jsonl";
 const VECTOR: &str = "vector";
 const HEARD: &str = "heard";
-/// Most messages that wait for the vector: `plain` has one, `oneshot` none.
+/// Most messages that wait for the vector: under `plain` and `oneshot` there is one, which asks for it.
 const MOST_EARLY: usize = 4;
 
 /// A plan that was accepted.

@@ -32,6 +32,8 @@ use crate::net::wire::{self, INLINE, v1};
 const BURST: f64 = 10.0;
 /// Bytes that stay free on the disk: for the database, which has to say what was accepted.
 const RESERVE: u64 = 64 << 20;
+/// Bytes of an upload that are written together: every write hands the other calls to another thread.
+const TOGETHER: usize = 256 << 10;
 /// Events that wait in a connection before its box is asked again.
 const AHEAD: usize = 4;
 
@@ -491,15 +493,23 @@ impl Federation for Service {
             let there = upload.offset();
             return Err(Status::aborted(format!("the upload goes on at byte {there}, not {}", first.offset)));
         }
-        let mut next = Some(first.bytes);
+        let (mut next, mut waiting) = (Some(first.bytes), Vec::new());
         while let Some(bytes) = next {
             self.0.here()?;
             self.0.board.heard(role, bytes.len() as u64, now());
-            tokio::task::block_in_place(|| upload.append(&bytes)).map_err(|e| spooled(&e))?;
+            waiting.push(bytes);
             // A caller that sends nothing for a minute has gone; what is there waits for it.
             let chunk = tokio::time::timeout(Duration::from_secs(60), chunks.next()).await;
-            let chunk = chunk.map_err(|_| Status::deadline_exceeded("no byte came for a minute"))?;
-            next = chunk.transpose()?.map(|chunk| chunk.bytes);
+            let chunk = chunk.map_err(|_| Status::deadline_exceeded("no byte came for a minute"));
+            // What came before a cut is kept.
+            let chunk = chunk.and_then(|chunk| chunk.transpose());
+            let over = !matches!(chunk, Ok(Some(_)));
+            if over || waiting.iter().map(Bytes::len).sum::<usize>() >= TOGETHER {
+                let waiting = std::mem::take(&mut waiting);
+                let written = tokio::task::block_in_place(|| waiting.iter().try_for_each(|bytes| upload.append(bytes)));
+                written.map_err(|e| spooled(&e))?;
+            }
+            next = chunk?.map(|chunk| chunk.bytes);
         }
         let offset = upload.offset();
         if offset < len {
