@@ -8,6 +8,7 @@
 //! Parties dial out and are known by the Ed25519 key of their certificate (`keys`, `tls`). What travels is
 //! `proto/veilsum/v1` (`wire`); a round is what its signed [`plan`] says, and nothing else.
 
+pub mod ahead;
 pub mod backup;
 pub mod client;
 pub mod external;

@@ -1,7 +1,7 @@
 //! The server's socket: TLS handshakes side by side, each with a deadline, and no more connections than it bears, of all and of each.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::ahead::ReadAhead;
 use super::keys::{Peer, Role};
 use super::status::board::Board;
 use super::tls;
@@ -38,7 +39,7 @@ pub struct Caller {
 
 /// A connection after its handshake.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<ReadAhead>,
     caller: Caller,
     /// Bytes of the preface that were read already and are still to be handed on.
     preface: &'static [u8],
@@ -68,6 +69,19 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    // A frame's head goes with its body: alone it would be a record of TLS and a packet of its own.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -161,9 +175,9 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
-) -> Result<(TlsStream<TcpStream>, Caller), &'static str> {
+) -> Result<(TlsStream<ReadAhead>, Caller), &'static str> {
     drop(stream.set_nodelay(true));
-    let mut stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let mut stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(ReadAhead::new(stream))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) => return Err("handshake"),
         Err(_) => return Err("handshake-too-slow"),

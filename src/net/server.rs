@@ -236,6 +236,7 @@ pub fn serve(
             .max_concurrent_streams(Some(32))
             .initial_stream_window_size(Some(WINDOW))
             .initial_connection_window_size(Some(2 * WINDOW))
+            .max_frame_size(Some(wire::FRAME))
             .add_service(service)
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), async {
                 drop(stopped.await);

@@ -18,6 +18,8 @@ pub const INLINE: usize = 64 << 10;
 pub const CHUNK: usize = 64 << 10;
 /// Most bytes of one message of the transport: a chunk, a plan, a frame for a key holder, and what wraps them.
 pub const MOST_MESSAGE: usize = 16 << 20;
+/// Most bytes of a frame of HTTP/2: a chunk, and what wraps it, is one.
+pub const FRAME: u32 = 128 << 10;
 /// Program and version, as parties tell each other.
 pub const SOFTWARE: &str = concat!("veilsum ", env!("CARGO_PKG_VERSION"));
 

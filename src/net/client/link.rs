@@ -14,11 +14,12 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
+use crate::net::ahead::ReadAhead;
 use crate::net::plan::ObjectRef;
 use crate::net::wire::v1::federation_client::FederationClient;
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::wire::v1::submit_request::Payload;
-use crate::net::wire::{CHUNK, INLINE, MOST_MESSAGE, v1};
+use crate::net::wire::{CHUNK, FRAME, INLINE, MOST_MESSAGE, v1};
 use crate::net::{NetError, tls};
 
 /// How long a connection and its handshake may take.
@@ -75,7 +76,7 @@ pub(super) async fn connect(address: &Address, config: Arc<ClientConfig>) -> Res
         let stream = TcpStream::connect(&places[..]).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(address.host.clone()).map_err(std::io::Error::other)?;
-        TlsConnector::from(config).connect(name, stream).await
+        TlsConnector::from(config).connect(name, ReadAhead::new(stream)).await
     };
     let place = format!("{}:{}", address.host, address.port);
     let stream =
@@ -92,7 +93,8 @@ pub(super) async fn connect(address: &Address, config: Arc<ClientConfig>) -> Res
     let endpoint = Endpoint::from_static("http://veilsum.invalid")
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
-        .keep_alive_while_idle(true);
+        .keep_alive_while_idle(true)
+        .max_frame_size(FRAME);
     let channel = endpoint.connect_with_connector(connector).await.map_err(|e| unreachable(format!("{place}: {e}")))?;
     let calls =
         FederationClient::new(channel).max_decoding_message_size(MOST_MESSAGE).max_encoding_message_size(MOST_MESSAGE);
