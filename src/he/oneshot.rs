@@ -170,29 +170,32 @@ mod tests {
     #[test]
     fn a_vector_with_a_bad_row_changes_nothing() {
         let ring = Ring::find(2048, 27, 2).unwrap();
-        let vector = |n| -> Vec<u32> {
-            let key = StreamKey::from_bytes([n; 32], Cipher::ChaCha20);
-            (0..3).flat_map(|j| scalar::encrypt::expand(ring.basis(), &key, j)).collect()
-        };
-        let (start, x) = (vector(1), vector(2));
-        for weight in [1, 5] {
-            let mut expected = start.clone();
-            (0..weight).for_each(|_| poly::add(&ring, &mut expected, &x));
-            let mut found = start.clone();
-            add(&ring, &mut found, &x, weight).unwrap();
-            assert_eq!(found, expected);
-            for row in 0..6 {
-                let mut bad = x.clone();
-                let (prime, limb) = (ring.basis().limbs()[row % 2].modulus().value(), row % 2);
-                bad[row * 2048 + 77] = prime;
-                let error = HeError::NotReduced { what: "a vector", limb, prime };
-                assert_eq!(add(&ring, &mut found, &bad, weight), Err(error));
-                bad[row * 2048..][..2048].fill(0);
-                assert_eq!(add(&ring, &mut found, &bad, weight), Err(HeError::Zero { what: "a vector" }));
-                assert_eq!(found, expected, "nothing has changed");
+        // On one thread and, where there are more than 2^18 residues, on all.
+        for blocks in [3, 65] {
+            let vector = |n| -> Vec<u32> {
+                let key = StreamKey::from_bytes([n; 32], Cipher::ChaCha20);
+                (0..blocks).flat_map(|j| scalar::encrypt::expand(ring.basis(), &key, j)).collect()
+            };
+            let (start, x) = (vector(1), vector(2));
+            for weight in [1, 5] {
+                let mut expected = start.clone();
+                (0..weight).for_each(|_| poly::add(&ring, &mut expected, &x));
+                let mut found = start.clone();
+                add(&ring, &mut found, &x, weight).unwrap();
+                assert_eq!(found, expected);
+                for row in [0, 1, 2, 5, 2 * blocks - 1] {
+                    let mut bad = x.clone();
+                    let (prime, limb) = (ring.basis().limbs()[row % 2].modulus().value(), row % 2);
+                    bad[row * 2048 + 77] = prime;
+                    let error = HeError::NotReduced { what: "a vector", limb, prime };
+                    assert_eq!(add(&ring, &mut found, &bad, weight), Err(error));
+                    bad[row * 2048..][..2048].fill(0);
+                    assert_eq!(add(&ring, &mut found, &bad, weight), Err(HeError::Zero { what: "a vector" }));
+                    assert_eq!(found, expected, "nothing has changed");
+                }
+                assert!(add(&ring, &mut found, &x[1..], weight).is_err());
             }
-            assert!(add(&ring, &mut found, &x[1..], weight).is_err());
+            assert!(add(&ring, &mut start.clone(), &x, 0).is_err());
         }
-        assert!(add(&ring, &mut start.clone(), &x, 0).is_err());
     }
 }

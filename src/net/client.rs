@@ -25,7 +25,7 @@ use self::offer::{Asked, Standing, keep_keys, kept_keys};
 use self::program::Program;
 use self::work::{Journal, Work, Worker, sweep};
 use super::keys::{PartyKeys, Role};
-use super::plan::{self, Parties, RoundPlan};
+use super::plan::{self, RoundPlan};
 use super::policy::{Policy, Refusal, listed};
 use super::wire::v1::event::Event;
 use super::wire::v1::receipt::Status as Said;
@@ -354,19 +354,17 @@ impl Taking {
             return Ok(());
         }
         let dim = known.experiment.plan.dim as u64;
-        let parties = link.fetch(&round_plan.parties, MOST_ROSTER).await?;
-        let parties: Parties = serde_json::from_slice(&parties).map_err(|e| NetError::Dishonest {
-            what: "the roster",
-            expected: "one of this version".into(),
-            found: e.to_string(),
-        })?;
+        let named = &round_plan.parties;
+        let roster = match self.standing.roster(&named.id) {
+            Some(roster) => roster,
+            None => self.standing.learn(named.id, &link.fetch(named, MOST_ROSTER).await?)?,
+        };
         let model = link.fetch(&round_plan.model, 4 * dim).await?;
         let weights = plan::weights(&model).unwrap_or_default();
-        let directory = parties.directory().map_err(crate::fl::FlError::from)?;
-        let task = round_plan.notice.task(&known.experiment.plan, &directory, weights)?;
+        let task = round_plan.notice.task(&known.experiment.plan, &roster.directory, weights)?;
         let previous = self.journal.previous(&known.session, round, attempt);
         let kept = kept_keys(&self.folder)?;
-        let asked = Asked { experiment: &known.experiment, task: &task, parties: &parties, kept: &kept, previous };
+        let asked = Asked { experiment: &known.experiment, task: &task, roster: &roster, kept: &kept, previous };
         let offer = self.standing.offer(&asked, &self.keys)?;
         if let Err(refusals) = self.options.policy.check(&offer) {
             if refusals.iter().all(Refusal::passes) {
@@ -376,7 +374,7 @@ impl Taking {
             }
             return Err(NetError::Policy { reasons: refusals.iter().map(ToString::to_string).collect() });
         }
-        keep_keys(&self.folder, kept, &parties)?;
+        keep_keys(&self.folder, kept, &roster)?;
         if self.journal.has(&known.session, round, attempt) && !Work::is_open(&self.folder, round, attempt) {
             self.journal.accept(&known.session, round, attempt, &signed.body)?;
             warn!(party = %self.role, round, attempt, "this round was taken part in before: nothing is computed again");

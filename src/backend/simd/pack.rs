@@ -14,6 +14,8 @@ pub(super) use crate::backend::packed_len as len;
 pub(super) const BLOCK: usize = 512;
 /// Words that one task takes.
 const TASK: usize = 64 * BLOCK;
+/// Words up to which the caller's thread does it alone: to wake the others takes longer.
+const ALONE: usize = 8 * TASK;
 
 /// Packs the low `bits` bits of every word.
 pub(super) fn pack(dispatch: Dispatch, words: &[u32], bits: u32) -> Vec<u8> {
@@ -24,7 +26,7 @@ pub(super) fn pack(dispatch: Dispatch, words: &[u32], bits: u32) -> Vec<u8> {
 
 /// Packs into `out`, which is `packed_len` long.
 pub(super) fn into(dispatch: Dispatch, words: &[u32], bits: u32, out: &mut [u8]) {
-    if words.len() <= TASK {
+    if words.len() <= ALONE {
         dispatch.run(Pack { words, bits, out });
         return;
     }
@@ -47,7 +49,7 @@ pub(super) fn add(dispatch: Dispatch, bytes: &[u8], bits: u32, acc: &mut [u32]) 
 }
 
 fn each_task<const ADD: bool>(dispatch: Dispatch, bytes: &[u8], bits: u32, out: &mut [u32]) {
-    if out.len() <= TASK {
+    if out.len() <= ALONE {
         dispatch.run(Unpack::<ADD> { bytes, bits, out });
         return;
     }

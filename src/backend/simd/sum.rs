@@ -15,6 +15,9 @@ const TILE: usize = 2048;
 /// Parts that one task takes.
 const TASK: usize = 8 * TILE;
 
+/// Residues up to which polynomials are added on the caller's thread: to wake the others takes longer.
+const ALONE: usize = 1 << 18;
+
 /// Adds rows to the accumulator in `ring`; the lengths are checked.
 ///
 /// # Errors
@@ -49,14 +52,20 @@ pub(super) fn polynomials(dispatch: Dispatch, acc: &mut [u32], x: &[u32], basis:
         _ => None,
     };
     let rows = || x.par_chunks_exact(n).enumerate();
-    let bad = acc.par_chunks_exact_mut(n).zip(rows()).filter_map(|(acc, (row, x))| {
+    let add = |(acc, (row, x)): (&mut [u32], (usize, &[u32]))| {
         let flaw = flaw(row, x);
         if flaw.is_none() {
             dispatch.run(Modular { acc, rows: x, dim: n, p: prime(row).value() });
         }
         flaw
-    });
-    let Some(first) = bad.min_by_key(|bad| bad.row) else { return Ok(()) };
+    };
+    let bad = if x.len() <= ALONE {
+        // All of them, not up to the first: the others come off again below.
+        acc.chunks_exact_mut(n).zip(x.chunks_exact(n).enumerate()).filter_map(add).min_by_key(|bad| bad.row)
+    } else {
+        acc.par_chunks_exact_mut(n).zip(rows()).filter_map(add).min_by_key(|bad| bad.row)
+    };
+    let Some(first) = bad else { return Ok(()) };
     // Whatever else was added comes off again.
     acc.par_chunks_exact_mut(n).zip(rows()).filter(|(_, (row, x))| flaw(*row, x).is_none()).for_each(
         |(acc, (row, x))| {

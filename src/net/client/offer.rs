@@ -14,7 +14,7 @@ use crate::data::Split;
 use crate::data::partition::Partition;
 use crate::files::write_atomic;
 use crate::fl::coordinator::RoundTask;
-use crate::fl::protocol::{Protocol, RoundProtocol};
+use crate::fl::protocol::{Directory, Protocol, RoundProtocol};
 use crate::fl::spend::{Attempt, Spend};
 use crate::net::keys::PartyKeys;
 use crate::net::plan::{Key, Parties};
@@ -29,11 +29,34 @@ const KEYS: &str = "clients.json";
 pub(super) struct Asked<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) task: &'a RoundTask,
-    pub(super) parties: &'a Parties,
+    pub(super) roster: &'a Roster,
     /// The keys of clients that were seen first.
     pub(super) kept: &'a BTreeMap<u64, [u8; 32]>,
     /// When this party was asked before, seconds since 1970.
     pub(super) previous: Option<u64>,
+}
+
+/// The parties of a run as a plan names them: the same ones for round after round.
+pub(super) struct Roster {
+    /// SHA-256 of the object.
+    id: [u8; 32],
+    pub(super) directory: Directory,
+    clients: BTreeMap<u64, [u8; 32]>,
+    fingerprint: Fingerprint,
+}
+
+impl Roster {
+    /// What an object says whose hash was checked.
+    fn read(id: [u8; 32], bytes: &[u8]) -> Result<Self, NetError> {
+        let parties: Parties = serde_json::from_slice(bytes).map_err(|e| NetError::Dishonest {
+            what: "the roster",
+            expected: "one of this version".into(),
+            found: e.to_string(),
+        })?;
+        let directory = parties.directory().map_err(crate::fl::FlError::from)?;
+        let clients = (0..).zip(parties.clients.iter().map(|key| key.0)).collect();
+        Ok(Self { id, directory, clients, fingerprint: Fingerprint(Sha256::digest(parties.to_bytes()).into()) })
+    }
 }
 
 /// A run.
@@ -50,9 +73,23 @@ struct RunKnown {
 #[derive(Default)]
 pub(super) struct Standing {
     run: Mutex<Option<RunKnown>>,
+    roster: Mutex<Option<Arc<Roster>>>,
 }
 
 impl Standing {
+    /// The roster of this name, if it is the one that came last: it need not come again.
+    pub(super) fn roster(&self, id: &[u8; 32]) -> Option<Arc<Roster>> {
+        let known = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|roster| roster.id == *id).map(Arc::clone)
+    }
+
+    /// Reads a roster that has come, and keeps it.
+    pub(super) fn learn(&self, id: [u8; 32], bytes: &[u8]) -> Result<Arc<Roster>, NetError> {
+        let roster = Arc::new(Roster::read(id, bytes)?);
+        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&roster));
+        Ok(roster)
+    }
+
     fn run(&self) -> MutexGuard<'_, Option<RunKnown>> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,7 +163,7 @@ impl Standing {
 
     /// The round as the policy is asked about it.
     pub(super) fn offer(&self, asked: &Asked<'_>, keys: &PartyKeys) -> Result<Offer, NetError> {
-        let Asked { experiment, task, parties, kept, previous } = asked;
+        let Asked { experiment, task, roster, kept, previous } = asked;
         let plan = &experiment.plan;
         let (epsilon_public, epsilon_server) = self.epsilon(experiment, task.id.round)?;
         let config = self.run().as_ref().map(|known| Arc::clone(&known.config));
@@ -159,8 +196,8 @@ impl Standing {
             rounds: plan.rounds,
             round: task.id.round,
             authority: Fingerprint(keys.authority().map_or([0; 32], |authority| authority.fingerprint)),
-            roster: Fingerprint(Sha256::digest(parties.to_bytes()).into()),
-            changed: changed_keys(kept, &numbered(parties)),
+            roster: roster.fingerprint,
+            changed: changed_keys(kept, &roster.clients),
             previous: *previous,
             now: at,
             local: LocalTime::at(at),
@@ -176,10 +213,6 @@ fn opened(task: &RoundTask) -> usize {
         RoundProtocol::Oneshot(session) => session.plan().request().min_survivors,
     };
     protocol.max(task.threshold)
-}
-
-fn numbered(parties: &Parties) -> BTreeMap<u64, [u8; 32]> {
-    (0..).zip(parties.clients.iter().map(|key| key.0)).collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -204,10 +237,10 @@ pub(super) fn kept_keys(folder: &Path) -> Result<BTreeMap<u64, [u8; 32]>, NetErr
 }
 
 /// Keeps the keys of clients that are new beside those that are kept.
-pub(super) fn keep_keys(folder: &Path, mut kept: BTreeMap<u64, [u8; 32]>, parties: &Parties) -> Result<(), NetError> {
+pub(super) fn keep_keys(folder: &Path, mut kept: BTreeMap<u64, [u8; 32]>, roster: &Roster) -> Result<(), NetError> {
     let known = kept.len();
-    for (client, key) in numbered(parties) {
-        kept.entry(client).or_insert(key);
+    for (client, key) in &roster.clients {
+        kept.entry(*client).or_insert(*key);
     }
     if kept.len() == known {
         return Ok(());
@@ -216,4 +249,30 @@ pub(super) fn keep_keys(folder: &Path, mut kept: BTreeMap<u64, [u8; 32]>, partie
     let text = serde_json::to_vec(&kept).unwrap_or_default();
     write_atomic(&folder.join(KEYS), &text).map_err(ReportError::from)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secagg::identity::Identity;
+
+    #[test]
+    fn a_roster_is_read_once_and_another_takes_its_place() {
+        let parties = |names: &[u8]| {
+            let key = |name: &u8| Key(Identity::from_bytes(&[*name; 32]).public());
+            Parties { clients: names.iter().map(key).collect(), holders: Vec::new() }.to_bytes()
+        };
+        let (first, second) = (parties(&[1, 2]), parties(&[1, 3]));
+        let id = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+        let standing = Standing::default();
+        assert!(standing.roster(&id(&first)).is_none());
+        let learned = standing.learn(id(&first), &first).unwrap();
+        assert!(Arc::ptr_eq(&learned, &standing.roster(&id(&first)).unwrap()));
+        assert_eq!((learned.clients.len(), learned.fingerprint), (2, Fingerprint(id(&first))));
+        // One that cannot be read takes no place.
+        assert!(matches!(standing.learn([7; 32], b"{"), Err(NetError::Dishonest { what: "the roster", .. })));
+        assert!(standing.roster(&[7; 32]).is_none() && standing.roster(&id(&first)).is_some());
+        assert!(!Arc::ptr_eq(&learned, &standing.learn(id(&second), &second).unwrap()));
+        assert!(standing.roster(&id(&first)).is_none());
+    }
 }

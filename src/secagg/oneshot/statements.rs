@@ -46,10 +46,19 @@ impl Statement {
     }
 }
 
-/// SHA-256 of the hashes of a ciphertext's blocks, which all cores take.
+/// Bytes up to which a ciphertext is hashed on the caller's thread: of smaller ones many come at once, and to wake the others for
+/// each costs more than they save.
+const ALONE: usize = 1 << 20;
+
+/// SHA-256 of the hashes of a ciphertext's blocks, which all cores take where it is long.
 pub(super) fn ciphertext_hash(session: &Session, ciphertext: &[u8]) -> [u8; 32] {
     let block = ciphertext.len().div_ceil(session.plan().vector().blocks.max(1) as usize).max(1);
-    let hashes: Vec<[u8; 32]> = ciphertext.par_chunks(block).map(|block| Sha256::digest(block).into()).collect();
+    let hash = |block: &[u8]| -> [u8; 32] { Sha256::digest(block).into() };
+    let hashes: Vec<[u8; 32]> = if ciphertext.len() <= ALONE {
+        ciphertext.chunks(block).map(hash).collect()
+    } else {
+        ciphertext.par_chunks(block).map(hash).collect()
+    };
     Sha256::digest(hashes.as_flattened()).into()
 }
 

@@ -92,3 +92,23 @@ fn what_cannot_be_packed_words_is_refused() {
         assert!(backend.pack(&Buffer::HostF32(vec![0.0].into()), 8).is_err());
     }
 }
+
+/// So many words that the processor's threads share them.
+#[test]
+fn many_words_are_packed_alike_on_all_threads() {
+    for (bits, len) in [(5, 150_001), (27, 131_073), (32, 140_000)] {
+        let mask = u32::MAX >> (32 - bits);
+        let words: Vec<u32> = (0..len as u32).map(|j| j.wrapping_mul(0x9e37_79b9).rotate_left(11) & mask).collect();
+        let buffer = Buffer::HostU32(words.clone().into());
+        let expected = oracle().pack(&buffer, bits).unwrap();
+        for backend in blocked() {
+            assert_eq!(backend.pack(&buffer, bits).unwrap(), expected, "{}", backend.describe());
+            let back = backend.unpack(&expected, len, bits).unwrap();
+            assert_eq!(back.as_u32().unwrap(), &words[..], "{}", backend.describe());
+            let mut acc = buffer.clone();
+            backend.sum_packed(&mut acc, &expected, bits).unwrap();
+            let twice: Vec<u32> = words.iter().map(|w| w.wrapping_mul(2) & mask).collect();
+            assert_eq!(acc.as_u32().unwrap(), &twice[..], "{}", backend.describe());
+        }
+    }
+}
