@@ -37,14 +37,11 @@ impl AsyncRead for ReadAhead {
             // Memory is taken once there is something to put into it.
             ready!(stream.poll_read_ready(cx))?;
             ahead.reserve(PIECE);
-            match pin!(stream.read_buf(ahead)).poll(cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                Poll::Pending => {
-                    *ahead = BytesMut::new();
-                    return Poll::Pending;
-                }
+            let polled = pin!(stream.read_buf(ahead)).poll(cx);
+            if ahead.is_empty() {
+                // The end, an error, or nothing after all.
+                *ahead = BytesMut::new();
+                return polled.map_ok(drop);
             }
         }
         let some = ahead.len().min(buf.remaining());

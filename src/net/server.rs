@@ -4,6 +4,7 @@ mod driver;
 mod enrol;
 mod lease;
 mod service;
+mod shared;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ use tracing::info;
 use self::driver::Driver;
 pub use self::driver::Ending;
 use self::lease::Claim;
-use self::service::{Description, Service, Shared};
+use self::service::Service;
+use self::shared::{Description, Shared};
 use super::hub::Hub;
 use super::keys::{Authority, PartyKeys};
 use super::listen;

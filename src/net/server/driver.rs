@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use self::gather::Placed;
 use super::lease::Claim;
-use super::service::{Inbound, Shared};
+use super::shared::{Inbound, Shared};
 use crate::config::build::Experiment;
 use crate::config::federation::FederationConfig;
 use crate::fl::FlError;

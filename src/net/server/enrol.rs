@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::service::Shared;
+use super::shared::Shared;
 use crate::net::keys::{Role, TokenRole};
 use crate::net::now;
 use crate::net::plan::enrolment_domain;

@@ -478,7 +478,7 @@ pub mod federation_client {
                 .insert(GrpcMethod::new("veilsum.v1.Federation", "BeginUpload"));
             self.inner.unary(req, path, codec).await
         }
-        /// Bytes of an object.
+        /// Bytes of an object, from an offset on: 0, or what BeginUpload says. ABORTED if it goes on elsewhere.
         pub async fn upload(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::UploadChunk>,
@@ -576,7 +576,7 @@ pub mod federation_server {
             &self,
             request: tonic::Request<super::Object>,
         ) -> std::result::Result<tonic::Response<super::UploadState>, tonic::Status>;
-        /// Bytes of an object.
+        /// Bytes of an object, from an offset on: 0, or what BeginUpload says. ABORTED if it goes on elsewhere.
         async fn upload(
             &self,
             request: tonic::Request<tonic::Streaming<super::UploadChunk>>,

@@ -16,7 +16,7 @@ use crate::net::hub::End;
 use crate::net::keys::Role;
 use crate::net::objects::ObjectId;
 use crate::net::plan::{self, ObjectRef, RoundPlan};
-use crate::net::server::service::Inbound;
+use crate::net::server::shared::Inbound;
 use crate::net::status::State;
 use crate::net::status::board::Began;
 use crate::net::store::{

@@ -11,7 +11,7 @@ use crate::fl::coordinator::Coordinator;
 use crate::fl::protocol::Protocol;
 use crate::net::keys::Role;
 use crate::net::plan::{Holder, Key, Parties};
-use crate::net::server::service::Inbound;
+use crate::net::server::shared::Inbound;
 use crate::net::status::State;
 use crate::net::store::PartyRow;
 use crate::net::wire::v1::receipt::Status as Said;
