@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 /// Bytes that are read at once: four records of TLS.
 const PIECE: usize = 64 << 10;
 
-/// A TCP connection that is read [`PIECE`] by piece, and written as it is.
+/// A TCP connection that is read 64 KiB at a time, and written as it is.
 #[derive(Debug)]
 pub struct ReadAhead {
     stream: TcpStream,
