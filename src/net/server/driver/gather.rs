@@ -13,7 +13,7 @@ use crate::net::keys::Role;
 use crate::net::plan::{Holder, Key, Parties};
 use crate::net::server::shared::Inbound;
 use crate::net::status::State;
-use crate::net::store::PartyRow;
+use crate::net::store::{AttemptRow, PartyRow};
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::{NetError, now};
 
@@ -145,11 +145,20 @@ impl Driver {
         Placed { parties: complete.then(|| Arc::new(parties)), enrolled, serving }
     }
 
-    /// Answers messages that come between rounds.
+    /// Answers messages that come between rounds. Those of an attempt that is about to be taken up again are not late: whoever heard
+    /// so would never send them again.
     pub(super) fn turn_away(&mut self) {
+        let mut attempts = None;
         while let Ok(inbound) = self.inbox.try_recv() {
+            let attempts = attempts.get_or_insert_with(|| self.shared.store.attempts());
+            let open = |rows: &Vec<AttemptRow>| {
+                rows.iter()
+                    .any(|row| row.state.is_open() && (row.round, row.attempt) == (inbound.round, inbound.attempt))
+            };
             let receipt = if self.stored(&inbound) {
                 said(Said::Duplicate, String::new())
+            } else if attempts.as_ref().map_or(true, open) {
+                said(Said::Retry, "the round goes on in a moment".to_owned())
             } else {
                 said(Said::Late, "no round takes messages now".to_owned())
             };
