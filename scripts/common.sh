@@ -29,6 +29,16 @@ install_packages() {
     return 1
 }
 
+# need_disk GIB: says so where the builds of a cold checkout will not fit; what is there already counts.
+need_disk() {
+    local folder=${CARGO_TARGET_DIR:-target} free used=0
+    [ ! -d "$folder" ] || used=$(du -sk "$folder" | cut -f1)
+    free=$( (df -Pk "$folder" 2>/dev/null || df -Pk .) | awk 'NR == 2 { print $4 }')
+    if [ $((free + used)) -lt $(($1 * 1024 * 1024)) ]; then
+        say "the builds need about $1 GiB in $folder, and $((free / 1024 / 1024)) GiB are free: they may fail for lack of space"
+    fi
+}
+
 # A compiler that links a program: Rust links with it, and the TLS crate has C parts.
 c_compiler_works() {
     local out status=0
