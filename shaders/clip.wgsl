@@ -2,7 +2,7 @@
 //
 // A norm is exact but for what is cut off: x = m 2^(e - 150) with m < 2^24, and with E the largest e of the row
 // N = sum floor(m^2 2^16 / 4^(E - e)) fits 96 bits for d <= 2^32, is off by less than d + chunks units, and is at least
-// 2^62 for a row of normal numbers: a relative error of the norm below 2^-35 at d = 2^27. Integers add up to the same in
+// 2^62 for a row of normal numbers: a relative error of the norm below 2^-34 at d = 2^28. Integers add up to the same in
 // any order, so that the results do not depend on the device.
 //
 // clip_norms: chunks of 4096 elements to (N, largest |x|) relative to the chunk's own largest e. 4 bytes read an element

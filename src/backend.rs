@@ -108,7 +108,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Clips every row in place to L2 norm `params.bound` and returns the norms before the clip.
     ///
     /// `x_i <- x_i * min(1, C / |x_i|)`. Norms are accumulated so that their relative error is
-    /// below 1e-6 up to d = 2^27. Errors: non-finite input (names the row), bound not positive, rows of half precision: a
+    /// below 1e-6 up to d = 2^28. Errors: non-finite input (names the row), bound not positive, rows of half precision: a
     /// product rounded back to 11 or 8 bits may exceed the bound, so that these are clipped inside `encode`.
     fn clip(&self, x: &mut Buffer, params: &ClipParams) -> Result<Vec<f32>, BackendError>;
 

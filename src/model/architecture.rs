@@ -32,8 +32,9 @@ use super::ModelError;
 use crate::data::{Batch, Dataset};
 use crate::math::prg::StreamKey;
 
-/// Most parameters that a model may have: 2^27, the length up to which the kernels state their error.
-pub const MAX_PARAMETERS: usize = 1 << 27;
+/// Most parameters that a model may have: 2^28, an update of 1 GiB. Longer than the longest block of the rotation, which
+/// is then done in two; the kernels state their errors up to this length.
+pub const MAX_PARAMETERS: usize = 1 << 28;
 
 /// Most values of one sample between two layers, with the zeros around them: 2^24.
 pub const MAX_VALUES: usize = 1 << 24;

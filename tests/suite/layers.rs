@@ -164,10 +164,10 @@ fn lists_read_print_and_name_the_place_of_a_mistake() {
         ),
         (r#"{"input":[1,8,8],"layers":[{"dropout":1.0},{"linear":2}]}"#, &["layer 1 of 2", "[0, 1)"]),
         (r#"{"input":[1,8,8],"layers":[{"dropout":-0.1},{"linear":2}]}"#, &["layer 1 of 2", "[0, 1)"]),
-        (r#"{"input":[1,1,16384],"layers":[{"linear":16384},{"linear":2}]}"#, &["layer 1 of 2", "134217728"]),
+        (r#"{"input":[1,1,16384],"layers":[{"linear":16384},{"linear":2}]}"#, &["layer 1 of 2", "268435456"]),
         (
-            r#"{"input":[1,1,8192],"layers":[{"linear":8192},{"linear":8192},{"linear":2}]}"#,
-            &["layer 2 of 3", "134217728", "134234112"],
+            r#"{"input":[1,1,11585],"layers":[{"linear":11585},{"linear":11585},{"linear":2}]}"#,
+            &["layer 2 of 3", "268435456", "268447620"],
         ),
     ] {
         let error = layers(list).architecture().unwrap_err();

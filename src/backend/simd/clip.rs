@@ -24,7 +24,7 @@ pub(super) const CHUNK: usize = 1 << 12;
 /// cannot overflow in `f64`.
 ///
 /// Chunks of 2^12 elements in 16 lanes each, then the chunks in order: the relative error is below
-/// `(2^8 + 2^15 + 5) 2^-53` up to 2^27 elements, and neither instruction set nor threads nor the type change a bit.
+/// `(2^8 + 2^16 + 5) 2^-53` up to 2^28 elements, and neither instruction set nor threads nor the type change a bit.
 pub(super) fn energy<T: Sample>(dispatch: Dispatch, x: &[T]) -> f64 {
     let far = x.len() > FAR;
     if alone(x.len(), ALONE) {

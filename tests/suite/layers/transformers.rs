@@ -129,8 +129,8 @@ fn lists_that_are_no_transformer_name_the_place() {
         ),
         (r#"{"input":[1,1,5],"layers":[{"embedding":{"tokens":16777217,"width":6}},{"linear":3}]}"#, &["2^24 tokens"]),
         (
-            r#"{"input":[1,1,5],"layers":[{"embedding":{"tokens":16777216,"width":9}},{"linear":3}]}"#,
-            &["134217728 parameters"],
+            r#"{"input":[1,1,5],"layers":[{"embedding":{"tokens":16777216,"width":17}},{"linear":3}]}"#,
+            &["268435456 parameters"],
         ),
         (
             r#"{"input":[1,1,5],"layers":[{"embedding":{"tokens":7,"width":6}},{"attention":{"heads":4}},{"linear":3}]}"#,
