@@ -13,7 +13,8 @@ use crate::fl::protocol::Protocol;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FederationConfig {
-    /// Seconds that each phase of a round waits for its parties, 0.1 to 86,400.
+    /// Seconds that each phase of a round waits for its parties, 0.1 to 86,400. When an attempt had to be given up, the next waits twice
+    /// as long, and those after it four times.
     #[serde(default = "minute")]
     pub phase_seconds: f64,
     /// Least number of clients that are connected before a round begins. Absent: as many as a round needs to be opened.

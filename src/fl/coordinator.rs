@@ -35,6 +35,10 @@ use crate::sample::noise::Noise;
 use crate::secagg::mphe::KeyServer;
 use crate::secagg::{Output, Party, SessionId, Transmit};
 
+/// How often the phases of a round's attempts grow to twice their length: four times it is enough for parties that are slow, and not
+/// too long to wait for those that are gone.
+const MOST_DOUBLINGS: u32 = 2;
+
 /// A group whose vectors are collected.
 struct Collecting {
     server: Box<dyn Party>,
@@ -173,10 +177,17 @@ impl Coordinator {
         })
     }
 
-    /// Pins the keys of the parties of the next rounds, and says how many milliseconds each phase waits for them. A driver says
+    /// Pins the keys of the parties of the next rounds, and says how many milliseconds each phase of a first attempt waits for them. A driver says
     /// it that does not play them.
     pub fn pin(&mut self, directory: Directory, patience: u64) {
         (self.directory, self.patience) = (directory, patience);
+    }
+
+    /// Milliseconds that each phase of an attempt waits. Those of the next attempt of the same round wait twice as long, and of all after
+    /// it four times: who was too slow for the first, and not gone, is in time then.
+    #[must_use]
+    pub fn patience(&self, attempt: u32) -> u64 {
+        self.patience << attempt.min(MOST_DOUBLINGS)
     }
 
     /// Begins the round in progress once more, as if nothing of it had been heard: for a driver that will bring again what it

@@ -12,6 +12,7 @@ use veilsum::data::Batch;
 use veilsum::fl::FlError;
 use veilsum::fl::coordinator::{Action, Coordinator};
 use veilsum::fl::plan::Plan;
+use veilsum::fl::protocol::Directory;
 use veilsum::fl::spend::Spend;
 use veilsum::math::prg::StreamKey;
 use veilsum::model::{LocalConfig, LocalTrainer, ModelError};
@@ -312,6 +313,33 @@ fn a_checkpoint_of_another_run_is_refused() {
     let error = new(&mine).restore(checkpoint).unwrap_err();
     assert!(matches!(error, FlError::Checkpoint { what: "plan", .. }), "{error}");
     assert!(new(&mine).restore(new(&mine).checkpoint()).is_ok());
+}
+
+/// Who is too slow gets more time; a new round begins with what the config says.
+#[test]
+fn attempts_after_one_that_was_given_up_wait_longer() {
+    let built = experiment(&["sampling=all", "cohort=12"]);
+    let spend = Spend::new(&built.plan, std::collections::BTreeMap::new()).unwrap();
+    let mut coordinator =
+        Coordinator::new(built.plan.clone(), built.secret.clone(), built.backend.clone(), vec![0.0; 4], spend).unwrap();
+    coordinator.pin(Directory::Simulated, 1000);
+    let begun = |coordinator: &mut Coordinator| {
+        let Some(Action::Begin(tasks)) = coordinator.poll_action().unwrap() else { panic!("an attempt begins") };
+        assert_eq!(coordinator.notice(&tasks[0]).patience, tasks[0].patience);
+        (tasks[0].id.round, tasks[0].id.attempt, tasks[0].patience)
+    };
+    for (attempt, patience) in [(0, 1000), (1, 2000), (2, 4000), (3, 4000)] {
+        assert_eq!(begun(&mut coordinator), (1, attempt, patience));
+        assert_eq!(coordinator.patience(attempt), patience);
+        if attempt == 2 {
+            // Taken up again after a stop, it is the same attempt.
+            assert!(coordinator.rewind());
+            assert_eq!(begun(&mut coordinator), (1, attempt, patience));
+        }
+        let given_up = coordinator.give_up().unwrap();
+        assert_eq!((given_up.round, given_up.attempt), (1, attempt));
+    }
+    assert_eq!(coordinator.patience(u32::MAX), 4000);
 }
 
 /// `f_i(w) = h_i / 2 (w - a_i)^2`, whose gradient knows its minimum: h and a come from how many samples a client has.

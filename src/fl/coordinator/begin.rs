@@ -119,7 +119,7 @@ impl Coordinator {
             signs: self.key(round, attempt.attempt, Purpose::Signs),
             graph: self.copied_key(round, attempt.attempt, Purpose::Graph, group),
             compression: self.key(round, attempt.attempt, Purpose::Compression),
-            patience: self.patience,
+            patience: self.patience(attempt.attempt),
             input: attempt.input,
         };
         brief.task(&self.plan, &self.directory, &self.secret, self.key.as_ref().map(RunKey::key))

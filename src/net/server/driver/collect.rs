@@ -171,7 +171,7 @@ impl Driver {
             if said_phase != deadline {
                 said_phase = deadline;
                 let left = deadline.map(|at| now() + Duration::from_millis(at.saturating_sub(elapsed)));
-                let opening = deadline.is_some_and(|at| at > self.federation.patience());
+                let opening = deadline.is_some_and(|at| at > coordinator.patience(collection.attempt));
                 let state = if opening { State::Opening } else { State::Collecting };
                 self.shared.board.phase(state, "", left, now());
             }
