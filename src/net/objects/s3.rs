@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64ct::{Base64, Encoding};
 use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::http::Response;
@@ -158,7 +159,7 @@ impl S3 {
     }
 
     fn put(&self, id: ObjectId, part: &Path, len: u64) -> Result<(), ObjectError> {
-        let (key, sum) = (self.key(id), base64(&id.0));
+        let (key, sum) = (self.key(id), Base64::encode_string(&id.0));
         self.request("store", &key, || {
             let mut action = self.bucket.put_object(Some(&self.credentials), &key);
             action.headers_mut().insert("x-amz-checksum-sha256", sum.as_str());
@@ -397,20 +398,6 @@ fn refusal(action: &'static str, object: &str, status: u16, text: &str) -> Objec
 fn misunderstood(action: &'static str, object: &str) -> ObjectError {
     let reason = "the answer is not that of an S3-compatible service".to_owned();
     ObjectError::Network { action, object: object.to_owned(), tries: 1, reason }
-}
-
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let word = group.iter().fold(0_usize, |word, byte| word << 8 | usize::from(*byte)) << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let digit = DIGITS[word >> (18 - 6 * place) & 63];
-            out.push(if place <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ use super::{Parties, Town, joining, private};
 #[path = "../../../src/net/store/postgres/tests/private.rs"]
 mod postgres;
 
+#[path = "../../../src/net/objects/s3/mock.rs"]
+#[expect(dead_code, reason = "nothing fails on demand here")]
+mod bucket;
+
 /// Whether a database answers.
 fn answers(url: &str) -> bool {
     store::open(url).is_ok()
@@ -38,11 +42,12 @@ struct Process {
 }
 
 impl Process {
-    /// Starts one with these arguments behind its config.
-    fn serve(config: &Path, arguments: &[&str]) -> Self {
+    /// Starts one with these arguments behind its config, and variables.
+    fn serve(config: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
         command.arg("serve").arg(config).args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--lease", "3"]);
-        let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        command.args(arguments).envs(environment.iter().cloned());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let [mut calls, mut http] = [None, None];
@@ -159,6 +164,9 @@ struct Stage {
     config: String,
     file: PathBuf,
     balancer: Balancer,
+    /// Where the objects are that all servers see, and what they need to know to get there.
+    objects: String,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Stage {
@@ -166,13 +174,30 @@ impl Stage {
         let town = Town::new();
         let (config, file) = (private(rounds, PATIENT), town.path("config.json"));
         std::fs::write(&file, &config).unwrap();
-        Self { town, config, file, balancer: Balancer::new() }
+        let objects = town.path("objects").display().to_string();
+        Self { town, config, file, balancer: Balancer::new(), objects, environment: Vec::new() }
+    }
+
+    /// The objects are in a bucket.
+    fn with(bucket: &bucket::Mock) -> Self {
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "the-key"),
+            ("AWS_SECRET_ACCESS_KEY", "the-secret"),
+            ("AWS_REGION", "test-1"),
+            ("AWS_ENDPOINT_URL_S3", &bucket.url),
+        ];
+        let environment = variables.map(|(name, value)| (name, value.to_owned())).to_vec();
+        Self { objects: "s3://bucket/one".to_owned(), environment, ..Self::new(2) }
     }
 
     /// A server of this federation, with its keys and a state folder.
     fn serve(&self, state: &str, more: &[&str]) -> Process {
         let (keys, state) = (self.town.folder.path().display().to_string(), self.town.path(state));
-        Process::serve(&self.file, &[&["--keys", &keys, "--state", &state.display().to_string()], more].concat())
+        Process::serve(
+            &self.file,
+            &[&["--keys", &keys, "--state", &state.display().to_string()], more].concat(),
+            &self.environment,
+        )
     }
 
     fn join(&self, folders: Vec<PathBuf>) -> Parties {
@@ -222,8 +247,7 @@ fn all_finished(parties: Parties) {
 /// The first of two servers, each with a state folder of its own, is killed in the middle of a round; the second goes on there, and the
 /// first stands by when it is back.
 fn the_first_is_killed(stage: &Stage, store: &str) {
-    let objects = stage.town.path("objects").display().to_string();
-    let shared = ["--store", store, "--objects", &objects];
+    let shared = ["--store", store, "--objects", &stage.objects];
     let away = stage.away(store);
     let first = stage.serve("first", &shared);
     let second = stage.serve("second", &shared);
@@ -245,7 +269,11 @@ fn the_first_is_killed(stage: &Stage, store: &str) {
     assert!(back.ended().contains("standing by"));
     stage.is_that_of_the_simulation(store, &["first", "second"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_veilsum"));
-    command.args(["rounds", "verify"]).arg(stage.town.path("second")).args(shared);
+    command
+        .args(["rounds", "verify"])
+        .arg(stage.town.path("second"))
+        .args(shared)
+        .envs(stage.environment.iter().cloned());
     let verified = command.output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     let ledgers = ["first", "second"].map(|state| charges(&stage.town.path(state).join("ledger.jsonl")));
@@ -269,13 +297,28 @@ fn a_server_that_is_killed_has_one_that_takes_over() {
     the_first_is_killed(&stage, &store);
 }
 
+/// Servers on machines of their own have a bucket in common.
+fn the_first_is_killed_beside_a_bucket(store: impl FnOnce(&Stage) -> String) {
+    let bucket = bucket::Mock::start();
+    let stage = Stage::with(&bucket);
+    the_first_is_killed(&stage, &store(&stage));
+    let state = bucket.state.lock().unwrap();
+    let ours = |name: &&String| name.starts_with("one/");
+    assert!(!state.objects.is_empty() && state.objects.keys().filter(ours).count() == state.objects.len());
+    assert!(!stage.town.path("objects").exists(), "nothing lies where the objects of a folder would be");
+}
+
+#[test]
+fn so_it_has_where_objects_are_in_a_bucket() {
+    the_first_is_killed_beside_a_bucket(|stage| stage.town.path("store.sqlite").display().to_string());
+}
+
 #[test]
 fn so_it_has_on_postgresql() {
-    let server = match postgres::Server::new(&[], 5432) {
-        Ok(server) => server,
-        Err(why) => return eprintln!("SKIPPED: no PostgreSQL: {why}"),
-    };
-    the_first_is_killed(&Stage::new(2), &server.database("federation"));
+    match postgres::Server::new(&[], 5432) {
+        Ok(server) => the_first_is_killed_beside_a_bucket(|_| server.database("federation")),
+        Err(why) => eprintln!("SKIPPED: no PostgreSQL: {why}"),
+    }
 }
 
 /// Both have one state folder. The first is only stopped, so that it still has the ledger when the second takes over; it wakes, and stands

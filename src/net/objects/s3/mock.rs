@@ -1,10 +1,12 @@
-//! A small S3 service on this machine: it checks that requests are signed, stores objects, and fails on demand.
+//! A small S3 service on this machine, for tests of the store and of the coordinators that share one: it checks that requests are
+//! signed, stores objects, and fails on demand.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha256};
 
 /// What to do to a request instead of the right thing.
@@ -141,7 +143,7 @@ fn answer(request: &Request, state: &mut State) -> (u16, String, Vec<u8>) {
             (200, format!("etag: \"tag{number}\"\r\n"), vec![])
         }
         "PUT" => {
-            let sum = super::base64(&Sha256::digest(&request.body));
+            let sum = Base64::encode_string(&Sha256::digest(&request.body));
             if request.headers.get("x-amz-checksum-sha256") != Some(&sum) {
                 return fail(400, "BadDigest");
             }
