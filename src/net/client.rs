@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 pub use self::enrol::enrol;
 use self::enrol::renew;
 pub use self::link::{Address, PORT};
-use self::link::{Link, back_off, failed, status};
+use self::link::{Coming, Link, back_off, failed, status};
 use self::offer::{Asked, Standing, keep_keys, kept_keys};
 use self::program::Program;
 use self::work::{Journal, Work, Worker, sweep};
@@ -161,6 +161,7 @@ struct Taking {
     known: Option<Known>,
     work: Option<Work>,
     training: Option<Training>,
+    coming: Coming,
     /// The program that trains for it.
     program: Arc<Program>,
 }
@@ -194,6 +195,7 @@ impl Taking {
             known: None,
             work: None,
             training: None,
+            coming: Coming::default(),
             program: Arc::default(),
         })
     }
@@ -357,10 +359,11 @@ impl Taking {
         let named = &round_plan.parties;
         let roster = match self.standing.roster(&named.id) {
             Some(roster) => roster,
-            None => self.standing.learn(named.id, &link.fetch(named, MOST_ROSTER).await?)?,
+            None => self.standing.learn(named.id, &link.fetch(named, MOST_ROSTER, &mut self.coming).await?)?,
         };
-        let model = link.fetch(&round_plan.model, 4 * dim).await?;
+        let model = link.fetch(&round_plan.model, 4 * dim, &mut self.coming).await?;
         let weights = plan::weights(&model).unwrap_or_default();
+        drop(model);
         let task = round_plan.notice.task(&known.experiment.plan, &roster.directory, weights)?;
         let previous = self.journal.previous(&known.session, round, attempt);
         let kept = kept_keys(&self.folder)?;

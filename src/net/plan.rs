@@ -128,7 +128,9 @@ pub fn weights(bytes: &[u8]) -> Option<Vec<f32>> {
 /// The bytes of a model object.
 #[must_use]
 pub fn weight_bytes(weights: &[f32]) -> Vec<u8> {
-    weights.iter().flat_map(|w| w.to_le_bytes()).collect()
+    let mut bytes = Vec::with_capacity(4 * weights.len());
+    weights.iter().for_each(|weight| bytes.extend_from_slice(&weight.to_le_bytes()));
+    bytes
 }
 
 /// What signs the enrolment of a key: that whoever asks for a certificate has it.

@@ -65,6 +65,13 @@ pub(super) struct Link {
     pub(super) server: [u8; 32],
 }
 
+/// An object on its way here. What a cut connection has brought of it is not fetched again by the next.
+#[derive(Default)]
+pub(super) struct Coming {
+    object: Option<ObjectRef>,
+    bytes: Vec<u8>,
+}
+
 /// Connects.
 ///
 /// # Errors
@@ -196,25 +203,38 @@ impl Link {
         Ok(self.calls.upload(stream).await?.into_inner())
     }
 
-    /// Fetches an object of the present round. What is cut is fetched anew on the next connection.
+    /// Fetches an object of the present round, or what is missing of it.
     ///
     /// # Errors
     /// As [`connect`]; bytes of another length or hash.
-    pub(super) async fn fetch(&mut self, object: &ObjectRef, most: u64) -> Result<Vec<u8>, NetError> {
+    pub(super) async fn fetch(
+        &mut self,
+        object: &ObjectRef,
+        most: u64,
+        coming: &mut Coming,
+    ) -> Result<Vec<u8>, NetError> {
         if object.len > most {
             let (expected, found) = (format!("at most {most} bytes"), object.len.to_string());
             return Err(NetError::Dishonest { what: "an object", expected, found });
         }
-        let mut bytes = Vec::new();
-        let request = v1::DownloadRequest { id: object.id.to_vec().into(), offset: 0 };
+        if coming.object != Some(*object) {
+            *coming = Coming { object: Some(*object), bytes: Vec::new() };
+        }
+        let bytes = &mut coming.bytes;
+        let request = v1::DownloadRequest { id: object.id.to_vec().into(), offset: bytes.len() as u64 };
         let mut chunks = self.calls.download(request).await.map_err(|e| failed(&e))?.into_inner();
         while let Some(chunk) = chunks.message().await.map_err(|e| failed(&e))? {
-            if (bytes.len() + chunk.bytes.len()) as u64 > object.len {
+            let missing = object.len as usize - bytes.len();
+            if chunk.bytes.len() > missing {
+                *coming = Coming::default();
                 let (expected, found) = (format!("{} bytes", object.len), "more".to_owned());
                 return Err(NetError::Dishonest { what: "an object", expected, found });
             }
+            // All of it, once some of it is there.
+            bytes.reserve_exact(missing);
             bytes.extend_from_slice(&chunk.bytes);
         }
+        let bytes = std::mem::take(coming).bytes;
         let found: [u8; 32] = Sha256::digest(&bytes).into();
         if found != object.id {
             let (expected, found) = (hex::encode(object.id), hex::encode(found));

@@ -1,8 +1,10 @@
 //! Whole runs: the model is that of the simulation, whoever vanishes and whatever is stopped in between.
 
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use veilsum::config::build::{Given, Seat, build, federate};
@@ -12,7 +14,7 @@ use veilsum::net::server::{Ending, STORE, survivors};
 use veilsum::net::store;
 use veilsum::sim::{self, RunOptions, Silent};
 
-use super::{Parties, Town, private, typed};
+use super::{Parties, Town, joining, private, typed};
 
 /// The weights of a simulation of the rounds that a store has.
 pub(super) fn simulated(config: &str, store: &str) -> (Vec<f32>, Replay) {
@@ -110,6 +112,56 @@ fn clients_vanish_and_come_back_and_the_server_is_stopped_in_between() {
     let without =
         |p: &Played| matches!(p, Played::Released { survivors } if survivors.iter().all(|&client| client < 9));
     assert!(replay.attempts.iter().any(|(.., played)| without(played)), "{replay:?}");
+}
+
+/// Passes connections on to a server; the first ones are cut when the server has sent so many bytes on them. Counts all that it sends.
+fn cutting(server: SocketAddr, cuts: usize, each: u64) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, sent) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        for (turn, caller) in listener.incoming().flatten().enumerate() {
+            let Ok(called) = TcpStream::connect(server) else { return };
+            let most = if turn < cuts { each } else { u64::MAX };
+            let (up, down, count) =
+                ((caller.try_clone().unwrap(), called.try_clone().unwrap()), (called, caller), Arc::clone(&count));
+            std::thread::spawn(move || pass(up.0, up.1, u64::MAX));
+            std::thread::spawn(move || count.fetch_add(pass(down.0, down.1, most), Ordering::Relaxed));
+        }
+    });
+    (port, sent)
+}
+
+/// Passes on so many bytes at most, then closes both; how many there were.
+fn pass(from: TcpStream, mut to: TcpStream, most: u64) -> u64 {
+    let passed = std::io::copy(&mut (&from).take(most), &mut to).unwrap_or(0);
+    drop(to.shutdown(Shutdown::Both));
+    drop(from.shutdown(Shutdown::Both));
+    passed
+}
+
+/// With a line that breaks before all of the model is there, it would never be if each connection began anew.
+#[test]
+fn a_model_that_is_cut_off_on_its_way_goes_on_where_it_was() {
+    let config = private(1, "").replace(r#""digits_mlp""#, r#"{"mlp": [64, 4000, 10]}"#);
+    let config = config.replace(r#""clients": 12"#, r#""clients": 1"#).replace(r#""cohort": 12"#, r#""cohort": 1"#);
+    let (begin, end) = (config.find(r#""privacy""#).unwrap(), config.find(r#""evaluation""#).unwrap());
+    let plain = r#""privacy": {"mechanism": "none", "clip": 10.0}, "secagg": "plain", "#;
+    let config = [&config[..begin], plain, &config[end..]].concat();
+    let town = Town::new();
+    let server = town.serve(&config);
+    let model = 4 * (64 * 4000 + 4000 + 4000 * 10 + 10);
+    let (port, sent) = cutting(server.address, 6, model / 3);
+    for outcome in Parties::join(joining(port, Some(7)), town.clients(0..1)).outcomes() {
+        assert!(matches!(outcome, Ok(Left::Finished(_))), "{outcome:?}");
+    }
+    let served = server.served();
+    // The bytes of the last connection are counted when it has ended.
+    until("the end of the last connection", || sent.load(Ordering::Relaxed) >= model);
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 2 * model, "{sent} bytes came of a model of {model}");
+    let (weights, _) = simulated(&config, &town.path("state").join(STORE).display().to_string());
+    same_bits(&served.result.as_ref().unwrap().weights, &weights);
 }
 
 /// A key holder is told of one sum a round.
