@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -47,10 +47,18 @@ impl SqliteStore {
         let place = path.display().to_string();
         create(path, &place)?;
         let mut writer = connect(path, &place, false)?;
-        prepare(&mut writer, &place).map_err(|error| match error {
-            Problem::Store(error) => error,
-            Problem::Sqlite(error) => opening_failure(path, &place, error),
-        })?;
+        let since = Instant::now();
+        loop {
+            match prepare(&mut writer, &place) {
+                Ok(()) => break,
+                // Of two that make the log at once SQLite sends one away at once: both would wait for each other.
+                Err(Problem::Sqlite(error)) if is_busy(&error) && since.elapsed().as_secs() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(Problem::Store(error)) => return Err(error),
+                Err(Problem::Sqlite(error)) => return Err(opening_failure(path, &place, error)),
+            }
+        }
         let (writer, readers) = (Mutex::new(writer), Mutex::new(Vec::new()));
         Ok(Self { path: path.to_path_buf(), place, fence: Fence::default(), writer, readers })
     }
@@ -223,6 +231,10 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         || matches!(error, rusqlite::Error::Utf8Error(..))
 }
 
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 /// What went wrong before it was known that the file is ours: one without our mark is somebody else's.
 fn opening_failure(path: &Path, place: &str, error: rusqlite::Error) -> StoreError {
     let mut mark = [0; 72];
@@ -242,7 +254,7 @@ fn failure(place: &str, action: &'static str, error: rusqlite::Error) -> StoreEr
         Some(ErrorCode::DiskFull) => StoreError::Full { place },
         _ if extended == IOERR_SHMSIZE => StoreError::Full { place },
         _ if is_damage(&error) => StoreError::Corrupt { place, detail: error.to_string() },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { place, seconds: PATIENCE },
+        _ if is_busy(&error) => StoreError::Busy { place, seconds: PATIENCE },
         _ => StoreError::Io { action, place, source: Box::new(error) },
     }
 }

@@ -193,7 +193,7 @@ fn a_full_disk_refuses_and_keeps_what_it_has() {
 
 #[test]
 fn processes_that_make_one_store_at_a_time_make_one() {
-    for _ in 0..5 {
+    for _ in 0..20 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.db");
         std::thread::scope(|scope| {
