@@ -2,6 +2,7 @@
 
 mod driver;
 mod enrol;
+mod gathered;
 mod lease;
 mod service;
 mod shared;

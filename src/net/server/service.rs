@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,19 +12,18 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::enrol;
+use super::gathered::Gathered;
 use super::shared::{Inbound, Shared, elsewhere, lock};
 use crate::net::hub::Seen;
 use crate::net::listen::Caller;
 use crate::net::now;
-use crate::net::objects::{ObjectError, ObjectId};
+use crate::net::objects::{ObjectError, ObjectId, Upload};
 use crate::net::store::{NewParty, Payload, StoreError};
 use crate::net::wire::v1::federation_server::Federation;
 use crate::net::wire::v1::receipt::Status as Said;
 use crate::net::wire::v1::submit_request::Payload as Submitted;
 use crate::net::wire::{self, INLINE, v1};
 
-/// Bytes of an upload that are written together: every write hands the other calls to another thread.
-const TOGETHER: usize = 256 << 10;
 /// Events that wait in a connection before its box is asked again.
 const AHEAD: usize = 4;
 
@@ -33,7 +31,7 @@ const AHEAD: usize = 4;
 #[derive(Clone)]
 pub(super) struct Service(pub(super) Arc<Shared>);
 
-fn spooled(error: &ObjectError) -> Status {
+pub(super) fn spooled(error: &ObjectError) -> Status {
     match error {
         ObjectError::Quota { .. } | ObjectError::Full { .. } | ObjectError::Reserve { .. } => {
             Status::resource_exhausted(error.to_string())
@@ -211,7 +209,12 @@ impl Federation for Service {
                 return Ok(v1::UploadState { offset: len, complete: true });
             }
             let upload = shared.objects.begin(id, len, &shared.uploads_bounded()).map_err(|e| spooled(&e))?;
-            Ok::<_, Status>(v1::UploadState { offset: upload.offset(), complete: false })
+            let (offset, complete) = (upload.offset(), upload.is_complete());
+            if complete {
+                // All of it came, and what stopped the server or the disk came before its end.
+                upload.finish().map_err(|e| spooled(&e))?;
+            }
+            Ok::<_, Status>(v1::UploadState { offset, complete })
         });
         Ok(Response::new(state.await??))
     }
@@ -224,42 +227,30 @@ impl Federation for Service {
         };
         let (id, len) = object(first.object)?;
         self.0.reserve(role, id, len)?;
-        let mut upload = {
-            let shared = Arc::clone(&self.0);
-            blocking(move || shared.objects.begin(id, len, &shared.uploads_bounded()))
-                .await?
-                .map_err(|e| spooled(&e))?
-        };
-        if upload.offset() != first.offset {
-            let there = upload.offset();
-            return Err(Status::aborted(format!("the upload goes on at byte {there}, not {}", first.offset)));
-        }
-        let (mut next, mut waiting) = (Some(first.bytes), Vec::new());
+        let (mut upload, mut offset) = (None, first.offset);
+        let (mut next, mut gathered) = (Some(first.bytes), Gathered::new(&self.0.gathered));
         while let Some(bytes) = next {
             self.0.here()?;
             self.0.board.heard(role, bytes.len() as u64, now());
-            waiting.push(bytes);
+            gathered.push(bytes);
             // A caller that sends nothing for a minute has gone; what is there waits for it.
             let chunk = tokio::time::timeout(Duration::from_secs(60), chunks.next()).await;
             let chunk = chunk.map_err(|_| Status::deadline_exceeded("no byte came for a minute"));
             // What came before a cut is kept.
             let chunk = chunk.and_then(|chunk| chunk.transpose());
-            let over = !matches!(chunk, Ok(Some(_)));
-            if over || waiting.iter().map(Bytes::len).sum::<usize>() >= TOGETHER {
-                let waiting = std::mem::take(&mut waiting);
-                let written = tokio::task::block_in_place(|| waiting.iter().try_for_each(|bytes| upload.append(bytes)));
-                written.map_err(|e| spooled(&e))?;
+            if !matches!(chunk, Ok(Some(_))) || gathered.is_enough() {
+                let bytes = gathered.take();
+                upload = tokio::task::block_in_place(|| self.0.append((id, len), upload, offset, &bytes))?;
+                offset = upload.as_ref().map_or(len, Upload::offset);
             }
             next = chunk?.map(|chunk| chunk.bytes);
         }
-        let offset = upload.offset();
-        if offset < len {
+        if upload.is_some() {
             return Ok(Response::new(v1::UploadState { offset, complete: false }));
         }
-        tokio::task::block_in_place(|| upload.finish()).map_err(|e| spooled(&e))?;
         // Its round may have ended meanwhile: it goes with the uploads of the present one.
         lock(&self.0.uploads).entry(role).or_default().insert(id, len);
-        Ok(Response::new(v1::UploadState { offset, complete: true }))
+        Ok(Response::new(v1::UploadState { offset: len, complete: true }))
     }
 
     async fn download(&self, request: Request<v1::DownloadRequest>) -> Result<Response<Chunks>, Status> {

@@ -1,7 +1,7 @@
 //! What the calls share with the coordinator: the parties, who may call how often, what is offered and what has come.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -9,12 +9,13 @@ use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Status};
 
+use super::service::spooled;
 use super::turns::Turns;
 use crate::config::federation::Limits;
 use crate::net::hub::Hub;
 use crate::net::keys::{Authority, Role};
 use crate::net::listen::Caller;
-use crate::net::objects::{Limits as ObjectLimits, ObjectId, Objects};
+use crate::net::objects::{Limits as ObjectLimits, ObjectId, Objects, Upload};
 use crate::net::status::board::Board;
 use crate::net::store::{NewParty, PartyRow, Payload, Store, StoreError};
 use crate::net::wire::{INLINE, v1};
@@ -82,6 +83,8 @@ pub(super) struct Shared {
     rows: RwLock<(u64, Arc<Vec<PartyRow>>)>,
     refreshing: Mutex<()>,
     pub(super) turns: Turns,
+    /// Bytes of uploads that wait to be written.
+    pub(super) gathered: AtomicUsize,
     rates: Mutex<HashMap<Role, Rate>>,
     /// Uploads of each party that are in no message yet.
     pub(super) uploads: Mutex<HashMap<Role, HashMap<ObjectId, u64>>>,
@@ -121,6 +124,7 @@ impl Shared {
             rows: RwLock::default(),
             refreshing: Mutex::default(),
             turns: Turns::default(),
+            gathered: AtomicUsize::new(0),
             rates: Mutex::default(),
             uploads: Mutex::default(),
         }
@@ -244,6 +248,31 @@ impl Shared {
     pub(super) fn uploads_bounded(&self) -> ObjectLimits {
         let object = self.longest.load(Ordering::Relaxed);
         ObjectLimits { object, reserve: RESERVE, ..ObjectLimits::NONE }
+    }
+
+    /// Writes the next bytes of an upload, which begins with the first of them and ends with the last: then there is none any more.
+    /// Blocks.
+    pub(super) fn append(
+        &self,
+        (id, len): (ObjectId, u64),
+        upload: Option<Upload>,
+        offset: u64,
+        bytes: &[Bytes],
+    ) -> Result<Option<Upload>, Status> {
+        let mut upload = match upload {
+            Some(upload) => upload,
+            None => self.objects.begin(id, len, &self.uploads_bounded()).map_err(|e| spooled(&e))?,
+        };
+        if upload.offset() != offset {
+            let there = upload.offset();
+            return Err(Status::aborted(format!("the upload goes on at byte {there}, not {offset}")));
+        }
+        bytes.iter().try_for_each(|bytes| upload.append(bytes)).map_err(|e| spooled(&e))?;
+        if !upload.is_complete() {
+            return Ok(Some(upload));
+        }
+        upload.finish().map_err(|e| spooled(&e))?;
+        Ok(None)
     }
 
     /// Counts an object that a party is about to send.

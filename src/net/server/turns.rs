@@ -16,6 +16,8 @@ use crate::net::wire::{CHUNK, v1};
 
 /// Objects that are sent at a time.
 const AT_A_TIME: usize = 32;
+/// Chunks that wait for a connection to take them: they are parts of the object itself, and take no memory.
+const AHEAD: usize = 4;
 /// How long a party may take nothing before the next one begins beside it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -31,7 +33,7 @@ impl Default for Turns {
 impl Turns {
     /// The bytes in chunks, once it is their turn.
     pub(super) fn send(&self, mut bytes: Bytes) -> ReceiverStream<Result<v1::DownloadChunk, Status>> {
-        let (chunks, stream) = mpsc::channel(1);
+        let (chunks, stream) = mpsc::channel(AHEAD);
         let turns = Arc::clone(&self.0);
         tokio::spawn(async move {
             let mut turn = tokio::select! {
@@ -74,7 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_nothing_or_leaves_keeps_nobody_waiting() {
-        let (turns, bytes) = (Turns::default(), Bytes::from(vec![7; 4 * CHUNK]));
+        let (turns, bytes) = (Turns::default(), Bytes::from(vec![7; 8 * CHUNK]));
         let idle: Vec<_> = (0..AT_A_TIME).map(|_| turns.send(bytes.clone())).collect();
         let mut next = turns.send(bytes.clone());
         for _ in 0..3 {
@@ -87,6 +89,6 @@ mod tests {
         // It is, once the others have taken nothing for a while.
         assert!(next.next().await.is_some());
         drop((idle, turns.send(bytes.clone())));
-        assert_eq!(turns.send(bytes).collect::<Vec<_>>().await.len(), 4);
+        assert_eq!(turns.send(bytes).collect::<Vec<_>>().await.len(), 8);
     }
 }

@@ -14,7 +14,7 @@ use veilsum::net::server::{Ending, STORE, survivors};
 use veilsum::net::store;
 use veilsum::sim::{self, RunOptions, Silent};
 
-use super::{Parties, Town, joining, private, typed};
+use super::{Parties, Server, Town, joining, private, typed};
 
 /// The weights of a simulation of the rounds that a store has.
 pub(super) fn simulated(config: &str, store: &str) -> (Vec<f32>, Replay) {
@@ -143,29 +143,65 @@ fn pass(from: TcpStream, mut to: TcpStream, most: u64, counted: &AtomicU64) {
     drop(from.into_inner().shutdown(Shutdown::Both));
 }
 
-/// With a line that breaks before all of the model is there, it would never be if each connection began anew.
-#[test]
-fn a_model_that_is_cut_off_on_its_way_goes_on_where_it_was() {
+/// One round of one client, whose model and update are more than a megabyte; and the bytes of the model.
+fn lone() -> (String, u64) {
     let config = private(1, "").replace(r#""digits_mlp""#, r#"{"mlp": [64, 4000, 10]}"#);
     let config = config.replace(r#""clients": 12"#, r#""clients": 1"#).replace(r#""cohort": 12"#, r#""cohort": 1"#);
     let (begin, end) = (config.find(r#""privacy""#).unwrap(), config.find(r#""evaluation""#).unwrap());
     let plain = r#""privacy": {"mechanism": "none", "clip": 10.0}, "secagg": "plain", "#;
-    let config = [&config[..begin], plain, &config[end..]].concat();
-    let town = Town::new();
-    let server = town.serve(&config);
-    let model = 4 * (64 * 4000 + 4000 + 4000 * 10 + 10);
-    let (port, sent) = cutting(server.address, 6, model / 3);
+    ([&config[..begin], plain, &config[end..]].concat(), 4 * (64 * 4000 + 4000 + 4000 * 10 + 10))
+}
+
+/// That client takes part, through this port.
+fn alone(town: &Town, port: u16) -> Parties {
     let allowing = r#"{"mechanisms": ["none"], "protocols": ["plain"], "min_cohort": 1}"#;
     let mut options = joining(port, Some(7));
     options.policy = Arc::new(serde_json::from_str(allowing).unwrap());
-    for outcome in Parties::join(options, town.clients(0..1)).outcomes() {
+    Parties::join(options, town.clients(0..1))
+}
+
+/// Ends it all, with the model of the simulation.
+fn ends_well(town: &Town, config: &str, client: Parties, server: Server) {
+    for outcome in client.outcomes() {
         assert!(matches!(outcome, Ok(Left::Finished(_))), "{outcome:?}");
     }
-    let served = server.served();
+    let (weights, _) = simulated(config, &town.path("state").join(STORE).display().to_string());
+    same_bits(&server.served().result.as_ref().unwrap().weights, &weights);
+}
+
+/// With a line that breaks before all of the model is there, it would never be if each connection began anew.
+#[test]
+fn a_model_that_is_cut_off_on_its_way_goes_on_where_it_was() {
+    let ((config, model), town) = (lone(), Town::new());
+    let server = town.serve(&config);
+    let (port, sent) = cutting(server.address, 6, model / 3);
+    ends_well(&town, &config, alone(&town, port), server);
     let sent = sent.load(Ordering::Relaxed);
     assert!((model..2 * model).contains(&sent), "{sent} bytes came, of a model of {model}");
-    let (weights, _) = simulated(&config, &town.path("state").join(STORE).display().to_string());
-    same_bits(&served.result.as_ref().unwrap().weights, &weights);
+}
+
+/// All of an update has come, and a disk that fails, or a kill, keeps it from its place: it is put there when it is asked for again.
+#[test]
+fn an_update_that_came_and_was_not_stored_is_not_lost() {
+    let ((config, _), town) = (lone(), Town::new());
+    let server = town.serve(&config);
+    let objects = town.path("state").join("objects");
+    let places: Vec<_> = (0..=255).map(|first: u8| objects.join(format!("{first:02x}"))).collect();
+    // Where nothing can be: neither a folder nor a file is made at the place of a link that leads nowhere.
+    let nowhere = |place: &Path| std::os::unix::fs::symlink("nowhere/at/all", place);
+    let blocked: Vec<_> = places.iter().filter(|place| nowhere(place).is_ok()).collect();
+    let client = alone(&town, server.address.port());
+    let whole = || {
+        let mut parts = std::fs::read_dir(objects.join("incoming")).unwrap().flatten();
+        // 33 bits a value.
+        parts.any(|part| part.metadata().is_ok_and(|found| found.len() > 33 * 300_000 / 8))
+    };
+    until("a whole update", whole);
+    // It is told that this does not work now, and tries again.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(whole());
+    blocked.into_iter().for_each(|place| std::fs::remove_file(place).unwrap());
+    ends_well(&town, &config, client, server);
 }
 
 /// A key holder is told of one sum a round.
